@@ -1,0 +1,324 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/vitgen/vitgen/codegen"
+	"github.com/vitgen/vitgen/ir"
+	"github.com/vitgen/vitgen/passes"
+	"github.com/vitgen/vitgen/spec"
+)
+
+// compileFlags are the flags of compile and build.
+type compileFlags struct {
+	out       string
+	dump      []string
+	dumpDir   string
+	stopAfter string
+	disable   []string
+	timing    bool
+	verbose   bool
+}
+
+func (f *compileFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVarP(&f.out, "out", "o", "", "folder of the generated package (default generated/NAME)")
+	fl.StringSliceVar(&f.dump, "dump", nil, "print the graphs after these passes, or after all")
+	fl.StringVar(&f.dumpDir, "dump-dir", "", "write dumps into files of this folder instead of standard error")
+	fl.StringVar(&f.stopAfter, "stop-after", "", "stop after this pass and write no package")
+	fl.StringSliceVar(&f.disable, "disable", nil, "leave out these optional passes")
+	fl.BoolVar(&f.timing, "time", false, "print what each pass takes")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "print the passes' decisions")
+}
+
+func compileCommand() *cobra.Command {
+	var f compileFlags
+	cmd := &cobra.Command{
+		Use:   "compile SPEC",
+		Short: "compile a spec into a Go package and its trainer",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, err := compile(cmd, &f, args[0])
+			return err
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
+func buildCommand() *cobra.Command {
+	var f compileFlags
+	var bin string
+	cmd := &cobra.Command{
+		Use:   "build SPEC|DIR",
+		Short: "compile a spec, or take a generated package, and build the trainer binary",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			dir := args[0]
+			if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+				if dir, err = compile(cmd, &f, args[0]); err != nil || f.stopAfter != "" {
+					return err
+				}
+			}
+			if bin == "" {
+				bin = filepath.Join("bin", filepath.Base(dir))
+			}
+			return buildTrainer(cmd, dir, bin)
+		},
+	}
+	f.add(cmd)
+	cmd.Flags().StringVar(&bin, "bin", "", "the binary to write (default bin/NAME)")
+	return cmd
+}
+
+// buildTrainer runs the Go tool on a package's trainer.
+func buildTrainer(cmd *cobra.Command, dir, bin string) error {
+	abs, err := filepath.Abs(bin)
+	if err != nil {
+		return err
+	}
+	build := exec.Command("go", "build", "-o", abs, "./trainer")
+	build.Dir = dir
+	build.Stdout, build.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("go build of %s: %w (it needs Go and g++)", filepath.Join(dir, "trainer"), err)
+	}
+	fmt.Fprintln(cmd.OutOrStdout(), "built", bin)
+	return nil
+}
+
+func readSpec(file string) (*spec.Spec, error) {
+	st, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		return nil, fmt.Errorf("%s is a folder; name the spec file in it", file)
+	}
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return spec.Parse(file, src)
+}
+
+// compile runs the whole compiler and writes the package. It returns the
+// package's folder.
+func compile(cmd *cobra.Command, f *compileFlags, file string) (string, error) {
+	s, err := readSpec(file)
+	if err != nil {
+		return "", err
+	}
+	o, err := f.options(cmd.ErrOrStderr())
+	if err != nil {
+		return "", err
+	}
+	programs, err := passes.Compile(s, o)
+	if err != nil || f.stopAfter != "" {
+		return "", err
+	}
+	out := f.out
+	if out == "" {
+		out = filepath.Join("generated", s.Name)
+	}
+	importPath, err := importPathOf(out)
+	if err != nil {
+		return "", err
+	}
+	in := codegen.Input{
+		Spec: s, ImportPath: importPath, StepFLOPs: passes.FLOPs(programs.Grad),
+		Programs: []*ir.Graph{programs.Forward, programs.Eval, programs.Grad, programs.Update},
+	}
+	if in.StepFLOPsUnpruned, err = unprunedFLOPs(s); err != nil {
+		return "", err
+	}
+	files, err := codegen.Generate(in)
+	if err != nil {
+		return "", err
+	}
+	if err := writePackage(out, files); err != nil {
+		return "", err
+	}
+	if p := s.Train.Precision; p != "fp32" {
+		fmt.Fprintf(cmd.ErrOrStderr(), "note: train.precision is %s; the CPU target computes in fp32\n", p)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: wrote %d files to %s\n", file, len(files), out)
+	return out, nil
+}
+
+// unprunedFLOPs counts what a step would cost if every row were computed.
+func unprunedFLOPs(s *spec.Spec) (int64, error) {
+	p, err := passes.Compile(s, passes.Options{Disable: []string{"prune"}, StopAfter: "dce-late"})
+	if err != nil {
+		return 0, err
+	}
+	return passes.FLOPs(p.Grad), nil
+}
+
+// options turns the flags into the compiler's switches.
+func (f *compileFlags) options(w io.Writer) (passes.Options, error) {
+	o := passes.Options{Disable: f.disable, StopAfter: f.stopAfter, DumpPasses: f.dump}
+	if f.dumpDir != "" {
+		if err := os.MkdirAll(f.dumpDir, 0o777); err != nil {
+			return o, err
+		}
+		if len(f.dump) == 0 {
+			o.DumpPasses = []string{"all"}
+		}
+	}
+	n := 0
+	o.DumpTo = func(pass string, g *ir.Graph) {
+		if f.dumpDir == "" {
+			fmt.Fprintf(w, "# after %s\n%s\n", pass, g)
+			return
+		}
+		n++
+		name := fmt.Sprintf("%03d-%s-%s.ir", n, strings.ReplaceAll(g.Name, ".", "-"), pass)
+		if err := os.WriteFile(filepath.Join(f.dumpDir, name), []byte(g.String()), 0o666); err != nil {
+			fmt.Fprintln(w, "warning: dump not written:", err)
+		}
+	}
+	if f.timing {
+		o.Timing = func(pass, program string, d time.Duration) {
+			fmt.Fprintf(w, "%-18s %-8s %8.3f ms\n", pass, program, float64(d)/1e6)
+		}
+	}
+	if f.verbose {
+		o.Report = func(pass, program, text string) { fmt.Fprintf(w, "%s (%s): %s\n", pass, program, text) }
+	}
+	return o, nil
+}
+
+// importPathOf finds the import path of a folder from the go.mod above it.
+func importPathOf(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	for at := abs; ; at = filepath.Dir(at) {
+		mod, err := os.ReadFile(filepath.Join(at, "go.mod"))
+		if err == nil {
+			rel, err := filepath.Rel(at, abs)
+			if err != nil {
+				return "", err
+			}
+			for line := range strings.Lines(string(mod)) {
+				if f := strings.Fields(line); len(f) >= 2 && f[0] == "module" {
+					return path.Join(strings.Trim(f[1], `"`), filepath.ToSlash(rel)), nil
+				}
+			}
+			return "", fmt.Errorf("%s names no module", filepath.Join(at, "go.mod"))
+		}
+		if at == filepath.Dir(at) {
+			return "", fmt.Errorf("no go.mod above %s: the generated package needs a module; run `go mod init NAME` and `go get github.com/vitgen/vitgen`", abs)
+		}
+	}
+}
+
+// writePackage puts the files into dir: each atomically, none over a file that
+// vitgen did not write, and generated files of an earlier run that are not
+// among them are removed. If a write fails, files it created are removed.
+func writePackage(dir string, files []codegen.File) (err error) {
+	if err := checkForeign(dir, files); err != nil {
+		return err
+	}
+	var made []string
+	defer func() {
+		if err != nil {
+			for i := len(made) - 1; i >= 0; i-- {
+				os.Remove(made[i])
+			}
+		}
+	}()
+	for _, f := range files {
+		name := filepath.Join(dir, filepath.FromSlash(f.Name))
+		if err := makeDirs(filepath.Dir(name), &made); err != nil {
+			return err
+		}
+		old, err := os.ReadFile(name)
+		if err == nil && bytes.Equal(old, f.Data) {
+			continue // keeps its time stamp, so that nothing is built again
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			made = append(made, name)
+		}
+		if err := renameio.WriteFile(name, f.Data, 0o644); err != nil {
+			return err
+		}
+	}
+	return removeStale(dir, files)
+}
+
+// makeDirs is MkdirAll that notes what it made.
+func makeDirs(dir string, made *[]string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if parent := filepath.Dir(dir); parent != dir {
+		if err := makeDirs(parent, made); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	*made = append(*made, dir)
+	return nil
+}
+
+// isGenerated reports whether a file was written by vitgen. Headers and tables
+// carry no marker; their names tell.
+func isGenerated(name string) bool {
+	switch filepath.Base(name) {
+	case "vg_cpu.h", "vg_abi.h", "const.f32":
+		return true
+	}
+	data, err := os.ReadFile(name)
+	line, _, _ := bytes.Cut(data, []byte("\n"))
+	return err == nil && bytes.Contains(line, []byte(codegen.Marker))
+}
+
+func checkForeign(dir string, files []codegen.File) error {
+	for _, f := range files {
+		name := filepath.Join(dir, filepath.FromSlash(f.Name))
+		if _, err := os.Stat(name); err == nil && !isGenerated(name) {
+			return fmt.Errorf("%s exists and was not written by vitgen; choose another folder with -o, or remove it", name)
+		}
+	}
+	return nil
+}
+
+// removeStale deletes generated files of an earlier run.
+func removeStale(dir string, files []codegen.File) error {
+	keep := map[string]bool{}
+	for _, f := range files {
+		keep[filepath.Join(dir, filepath.FromSlash(f.Name))] = true
+	}
+	for _, pattern := range []string{"*.go", "*.cc", "*.h", "const.f32"} {
+		names, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if !keep[name] && isGenerated(name) {
+				if err := os.Remove(name); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}

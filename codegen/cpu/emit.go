@@ -1,0 +1,131 @@
+// Package cpu prints a plan as the C++ file of the CPU target. The kernel
+// bodies are the library's (codegen/kernels); what is printed here is what is
+// particular to a model: functors, shapes, and the kernel table.
+package cpu
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/vitgen/vitgen/codegen/cxx"
+	"github.com/vitgen/vitgen/codegen/kernels"
+	"github.com/vitgen/vitgen/codegen/plan"
+)
+
+// File is one file of the generated package.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// Files returns the CPU sources of a plan: the kernels once, two files that
+// compile them again for wider vectors, and the library headers.
+func Files(p *plan.Plan, header string) []File {
+	return []File{
+		{"kernels_cpu.cc", source(p, header)},
+		{"kernels_avx2_amd64.cc", again(header, 1, "avx2,fma")},
+		{"kernels_avx512_amd64.cc", again(header, 2, "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")},
+		{"vg_cpu.h", kernels.CPUHeader()},
+		{"vg_abi.h", kernels.ABIHeader()},
+	}
+}
+
+// again prints the file that compiles kernels_cpu.cc for another instruction
+// set. The pragma must precede every declaration.
+func again(header string, isa int, target string) []byte {
+	return fmt.Appendf(nil, "// %s\n#if defined(__x86_64__)\n#pragma GCC target(%q)\n#define VG_ISA %d\n#include \"kernels_cpu.cc\"\n#endif\n", header, target, isa)
+}
+
+func source(p *plan.Plan, header string) []byte {
+	var w bytes.Buffer
+	fmt.Fprintf(&w, "// %s\n//\n", header)
+	fmt.Fprintf(&w, "// The kernels of %s for the CPU: %d of them, in the order of their first launch.\n", p.File, len(p.Kernels))
+	fmt.Fprintf(&w, "// n is the number of samples of a call, at most %d. Kernel bodies are in vg_cpu.h.\n", p.Batch)
+	fmt.Fprint(&w, "#ifndef VG_ISA\n#define VG_ISA 0\n#endif\n#include \"vg_cpu.h\"\n\nVG_BEGIN\n")
+	for _, k := range p.Kernels {
+		kernel(&w, p.File, k)
+	}
+	fmt.Fprint(&w, "\nconst vg_kernel table[] = {\n")
+	for _, k := range p.Kernels {
+		fmt.Fprintf(&w, "    %s,\n", k.Name)
+	}
+	fmt.Fprint(&w, "};\n\nVG_END\n")
+	entry(&w, p.Name)
+	return w.Bytes()
+}
+
+// entry prints the run function of this instruction set and, once, the one
+// that chooses among them.
+func entry(w io.Writer, name string) {
+	fmt.Fprintf(w, `
+extern "C" void VG_CAT(vg_%[1]s_run_, VG_ISA_NAME)(const vg_program* p, vg_worker* w) { vg::vg_run(vg::table, p, w); }
+
+#if VG_ISA == 0
+#include <stdlib.h>
+#include <string.h>
+
+extern "C" void vg_%[1]s_run_avx2(const vg_program*, vg_worker*);
+extern "C" void vg_%[1]s_run_avx512(const vg_program*, vg_worker*);
+
+// The widest instruction set of this processor; VITGEN_ISA may name a lower one.
+extern "C" int vg_%[1]s_isa(void) {
+  int isa = 0;
+#if defined(__x86_64__)
+  const char* ask = getenv("VITGEN_ISA");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  isa = avx512 ? 2 : avx2 ? 1 : 0;
+  if (ask && !strcmp(ask, "plain")) isa = 0;
+  if (ask && !strcmp(ask, "avx2") && isa > 1) isa = 1;
+#endif
+  return isa;
+}
+
+extern "C" void vg_%[1]s_run(const vg_program* p, vg_worker* w) {
+#if defined(__x86_64__)
+  static const int isa = vg_%[1]s_isa();
+  if (isa == 2) return vg_%[1]s_run_avx512(p, w);
+  if (isa == 1) return vg_%[1]s_run_avx2(p, w);
+#endif
+  vg_%[1]s_run_plain(p, w);
+}
+#endif
+`, name)
+}
+
+// kernel prints one kernel: a comment with the YAML lines it comes from, its
+// functors, its function.
+func kernel(w io.Writer, file string, k *plan.Kernel) {
+	fmt.Fprint(w, "\n")
+	for _, u := range uses(file, k) {
+		fmt.Fprintf(w, "// %s\n", u)
+	}
+	fmt.Fprintf(w, "// %s\n", k.Doc)
+	e := &emitter{k: k, init: map[*plan.Functor]string{}}
+	for _, f := range k.Functors {
+		members := cxx.Functor(w, k, f, e)
+		e.init[f] = cxx.Init(k, f, members)
+	}
+	fmt.Fprintf(w, "void %s(const vg_call& c) {\n", k.Name)
+	e.body(w)
+	fmt.Fprint(w, "}\n")
+}
+
+// uses lists the layers of a kernel by spec position.
+func uses(file string, k *plan.Kernel) []string {
+	var lines []string
+	at := map[string]int{}
+	for _, u := range k.Uses {
+		pos := fmt.Sprintf("%s:%d:%d", file, u.Pos.Line, u.Pos.Col)
+		if i, ok := at[pos]; ok {
+			lines[i] += ", " + u.Layer
+			continue
+		}
+		at[pos] = len(lines)
+		lines = append(lines, strings.TrimRight(pos+" "+u.Layer, " "))
+	}
+	return lines
+}

@@ -1,0 +1,128 @@
+// Package gogen writes the Go files of a generated package with jennifer: the
+// model's facts, the launches of each program, the door to the compiled
+// kernels, and the trainer's main. It decides nothing; facts come from the
+// spec and the plan.
+package gogen
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/dave/jennifer/jen"
+
+	"github.com/vitgen/vitgen/codegen/plan"
+	"github.com/vitgen/vitgen/spec"
+)
+
+const (
+	runtimePath = "github.com/vitgen/vitgen/runtime"
+	trainerPath = "github.com/vitgen/vitgen/runtime/trainer"
+)
+
+// Input is what the Go files are written from.
+type Input struct {
+	Spec       *spec.Spec
+	Plan       *plan.Plan
+	File       string // base name of the spec
+	Hash       string // of the spec's canonical form
+	Header     string // first comment line of every file
+	Generator  string // version of vitgen
+	ImportPath string // of the generated package; empty: no trainer is written
+
+	StepFLOPs, StepFLOPsUnpruned int64
+}
+
+// File is one generated file, named relative to the package's folder.
+type File struct {
+	Name string
+	Data []byte
+}
+
+// Files writes all Go files of the package.
+func Files(in Input) ([]File, error) {
+	files := []struct {
+		name string
+		file *jen.File
+	}{
+		{in.Spec.Name + ".go", model(in)},
+		{"step.go", steps(in)},
+		{"cpu.go", cpu(in)},
+	}
+	if in.ImportPath != "" {
+		files = append(files, struct {
+			name string
+			file *jen.File
+		}{"trainer/main.go", trainer(in)})
+	}
+	var out []File
+	for _, f := range files {
+		var b bytes.Buffer
+		if err := f.file.Render(&b); err != nil {
+			return nil, fmt.Errorf("BUG: %s does not print: %w", f.name, err)
+		}
+		out = append(out, File{f.name, b.Bytes()})
+	}
+	if len(in.Plan.Const) > 0 {
+		out = append(out, File{"const.f32", constBytes(in.Plan.Const)})
+	}
+	return out, nil
+}
+
+func constBytes(v []float32) []byte {
+	var b []byte
+	for _, x := range v {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
+	}
+	return b
+}
+
+func newFile(in Input) *jen.File {
+	f := jen.NewFile(in.Spec.Name)
+	f.HeaderComment(in.Header)
+	f.ImportName(runtimePath, "runtime")
+	return f
+}
+
+func rt(name string) *jen.Statement { return jen.Qual(runtimePath, name) }
+
+// trainer writes the main package: it hands over to runtime/trainer.
+func trainer(in Input) *jen.File {
+	f := jen.NewFile("main")
+	f.HeaderComment(in.Header)
+	f.PackageComment(fmt.Sprintf("The trainer of %s: train, eval, verify, bench, info.", in.File))
+	f.ImportName(in.ImportPath, in.Spec.Name)
+	f.ImportName(trainerPath, "trainer")
+	f.Func().Id("main").Params().Block(jen.Qual(trainerPath, "Main").Call(jen.Qual(in.ImportPath, "Describe").Call()))
+	return f
+}
+
+// cpu writes the cgo file: flags, declarations, and the two entry points.
+func cpu(in Input) *jen.File {
+	f := newFile(in)
+	name := in.Spec.Name
+	f.CgoPreamble(fmt.Sprintf(`#cgo CXXFLAGS: -O3 -std=gnu++17 -fno-exceptions -fno-rtti
+#cgo LDFLAGS: -lm
+#include "vg_abi.h"
+
+int vg_%[1]s_isa(void);
+void vg_%[1]s_run(const vg_program* p, vg_worker* w);
+
+static void run(uintptr_t program, uintptr_t worker) {
+  vg_%[1]s_run((const vg_program*)program, (vg_worker*)worker);
+}`, name))
+	f.Comment("cpuCode is the way into kernels_cpu.cc.")
+	f.Func().Id("cpuCode").Params().Add(rt("CPUCode")).Block(
+		jen.Return(rt("CPUCode").Values(jen.Dict{
+			jen.Id("Run"): jen.Func().Params(jen.List(jen.Id("program"), jen.Id("worker")).Uintptr()).Block(
+				jen.Qual("C", "run").Call(jen.Qual("C", "uintptr_t").Call(jen.Id("program")), jen.Qual("C", "uintptr_t").Call(jen.Id("worker"))),
+			),
+			jen.Id("ISA"): jen.Func().Params().String().Block(
+				jen.Return(jen.Index(jen.Op("...")).String().Values(jen.Lit("plain"), jen.Lit("avx2"), jen.Lit("avx512")).
+					Index(jen.Qual("C", "vg_"+name+"_isa").Call())),
+			),
+		})),
+	)
+	return f
+}

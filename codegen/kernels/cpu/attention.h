@@ -1,0 +1,294 @@
+// Scaled dot-product attention over whole sequences, forward and backward.
+//
+//   S = scale Q K^T,  P = softmax(S),  O = dropout(P) V,  lse = log sum exp S
+//
+// The forward pass keeps lse, and the backward pass recomputes P = exp(S - lse)
+// and the dropout mask, so nothing of size Tq x Tk is ever stored.
+//
+// One unit of work is a block of query rows of one head of one sample
+// (forward), or a whole head (backward: its blocks add to the same dK and dV,
+// in order). Keys come in blocks of kKC, and S is kept as one kLDA-strided
+// matrix a key block, which is exactly what the micro-kernel of tile.h reads as
+// an A operand, straight (P V, dS K) or transposed (P^T dO, dS^T Q). For the
+// usual few hundred tokens a head is one or two such blocks and lives in L2.
+// Softmax is exact over the row, not online.
+#pragma once
+#include "dropout.h"
+#include "math.h"
+#include "tile.h"
+
+VG_BEGIN
+
+constexpr int64_t kMaxHeadDim = kKC;
+constexpr int64_t kMaxTokens = 16384;
+constexpr int64_t kQueryPanels = 8;              // most row panels in a query block
+constexpr int64_t kScoreBytes = 3 << 19;         // S of a query block, all keys
+constexpr int64_t kRowsSize = kQueryPanels * kMR * kLDA;
+constexpr int64_t kPackSize = kKC * kKC;
+static_assert(kKC % kNR == 0 && kKC + kMR <= kLDA && kLDA % kLanes == 0, "S is read in whole tiles");
+
+// Row of q: b*tq + i, at q + row*ldq + h*head_dim; rows of k and v: b*tk + j;
+// lse[(b*heads + h)*tq + i]. Query row i stands at token q_first + i of q_total
+// (they differ from i and tq when only some rows are computed): key j is seen
+// if !causal or j <= q_first + i, and the dropout index of a weight is
+// ((b*heads + h)*q_total + q_first + i)*tk + j. drop_thr 0: no dropout.
+struct vg_attention_shape {
+  int heads, head_dim, tq, tk, q_first, q_total;
+  float scale;
+  bool causal;
+  uint32_t drop_site, drop_thr;
+
+  VG_FN int64_t key_blocks() const { return vg_ceil_div(tk, kKC); }
+  VG_FN int64_t row_panels() const { return vg_ceil_div(tq, kMR); }
+  // The query rows are cut evenly into blocks that keep S within bounds.
+  VG_FN int64_t query_blocks() const {
+    const int64_t panel = key_blocks() * kMR * kLDA * (int64_t)sizeof(float);
+    const int64_t most = vg_max64(1, vg_min64(kQueryPanels, kScoreBytes / panel));
+    return vg_ceil_div(row_panels(), most);
+  }
+  VG_FN vg_range query_rows(int64_t block) const {
+    const vg_range p = vg_share(row_panels(), block, query_blocks());
+    return {p.begin * kMR, vg_min64(tq, p.end * kMR)};
+  }
+  VG_FN int64_t keys(int64_t block) const { return vg_min64(kKC, tk - block * kKC); }
+  // How many keys query row i sees.
+  VG_FN int64_t seen(int64_t i) const { return causal ? vg_min64(tk, q_first + i + 1) : tk; }
+  VG_FN int64_t drop_index(int64_t unit, int64_t i) const { return (unit * q_total + q_first + i) * tk; }
+};
+
+struct vg_attention_args : vg_attention_shape {
+  const float *q, *k, *v;
+  int64_t ldq, ldk, ldv;
+  float* o;
+  int64_t ldo;
+  float* lse;  // may be NULL
+};
+
+struct vg_attention_grad_args : vg_attention_shape {
+  const float *q, *k, *v, *o, *lse, *dout;
+  int64_t ldq, ldk, ldv, ldo, lddout;
+  float *dq, *dk, *dv;
+  int64_t lddq, lddk, lddv;
+};
+
+// Takes pieces of a worker's scratch.
+struct vg_bump {
+  float* next;
+  VG_FN float* take(int64_t n) {
+    float* p = next;
+    next += vg_round_up(n, 16);
+    return p;
+  }
+};
+
+// Rows as an A operand: stride kLDA, zero rows up to a whole panel.
+VG_NOINLINE void vg_stage_rows(const float* src, int64_t ld, int64_t rows, int64_t cols, float* out) {
+  for (int64_t r = 0; r < rows; r++)
+    vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
+      vg_store_full(out + r * kLDA + at.col, vg_load<vf>(src + r * ld + at.col, at.n));
+    });
+  for (int64_t r = rows; r % kMR != 0; r++) __builtin_memset(out + r * kLDA, 0, sizeof(float) * (size_t)cols);
+}
+
+// And back: out = or += the rows of a result.
+VG_NOINLINE void vg_unstage_rows(const float* src, int64_t rows, int64_t cols, float* out, int64_t ld, bool add) {
+  for (int64_t r = 0; r < rows; r++)
+    vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
+      const vf x = vg_load_full(src + r * kLDA + at.col);
+      float* to = out + r * ld + at.col;
+      vg_store(to, add ? vg_load<vf>(to, at.n) + x : x, at.n);
+    });
+}
+
+// All panels of B[n,k] or B[k,n].
+VG_FN void vg_pack_nt(const float* b, int64_t ldb, int64_t n, int64_t k, float* out) {
+  for (int64_t j = 0; j < n; j += kNR) vg_pack_panel_nt(b + j * ldb, ldb, (int)vg_min64(kNR, n - j), k, out + j * k);
+}
+VG_FN void vg_pack_nn(const float* b, int64_t ldb, int64_t n, int64_t k, float* out) {
+  for (int64_t j = 0; j < n; j += kNR) vg_pack_panel_nn(b + j, ldb, (int)vg_min64(kNR, n - j), k, out + j * k);
+}
+
+// out = A B for A with `rows` staged rows and B packed.
+VG_FN void vg_rows_times(const float* a, int64_t rows, const float* b, int64_t n, int64_t k, float* out, bool add) {
+  vg_tiles<kLDA>(vg_ceil_div(rows, kMR), vg_ceil_div(n, kNR), k, a, kMR * kLDA, 1, b, out, kLDA, add);
+}
+// out = A^T B for A with k staged rows, m columns of which are used.
+VG_FN void vg_cols_times(const float* a, int64_t m, const float* b, int64_t n, int64_t k, float* out) {
+  vg_tiles<1>(vg_ceil_div(m, kMR), vg_ceil_div(n, kNR), k, a, kMR, kLDA, b, out, kLDA, false);
+}
+
+VG_FN void vg_zero_cols(float* row, int64_t from, int64_t to) {
+  for (int64_t c = vg_round_up(from, kLanes); c < to; c += kLanes) vg_store_full(row + c, vf(0.0f));
+}
+
+// One row of S, in blocks `stride` apart: softmax over its first `seen` columns,
+// dropout, and zeros up to the end of the last block. Returns lse.
+VG_NOINLINE float vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t blocks,
+                                       int64_t seen, const vg_dropout& drop, int64_t drop_index) {
+  const vf scale = s.scale;
+  vf most = -__builtin_inff(), sum = 0.0f;
+  for (int64_t b = 0; b < blocks; b++)
+    vg_each_vector(vg_at{}, 0, vg_min64(kKC, seen - b * kKC), [&](vg_at at) VG_LAMBDA {
+      const vf x = vg_load_full(row + b * stride + at.col) * scale;
+      most = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, most);
+    });
+  const float top = vg_hmax(most);
+  for (int64_t b = 0; b < blocks; b++)
+    vg_each_vector(vg_at{}, 0, vg_min64(kKC, seen - b * kKC), [&](vg_at at) VG_LAMBDA {
+      float* p = row + b * stride + at.col;
+      vf e = vg_exp(vg_fma(vg_load_full(p), scale, vf(-top)));
+      if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
+      vg_store_full(p, e);
+      sum += e;
+    });
+  const float total = vg_sum(sum);
+  const vf inv = 1.0f / total;
+  for (int64_t b = 0; b < blocks; b++) {
+    float* p = row + b * stride;
+    const int64_t n = vg_max64(0, vg_min64(kKC, seen - b * kKC));
+    vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
+      const vf x = vg_load_full(p + at.col) * inv * drop.scale<vf>(drop_index + b * kKC + at.col, at.n);
+      vg_store_full(p + at.col, at.n < kLanes ? vg_keep(x, at.n, 0.0f) : x);
+    });
+    vg_zero_cols(p, n, s.keys(b));
+  }
+  return top + vg_log(vf(total)).v[0];
+}
+
+// The query rows [rows) of head h of sample b.
+VG_NOINLINE void vg_attention_block(const vg_call& call, const vg_attention_args& a, int64_t b, int64_t h,
+                                    vg_range rows, const vg_dropout& drop) {
+  vg_bump scratch = {(float*)call.scratch()};
+  float *q = scratch.take(kRowsSize), *o = scratch.take(kRowsSize), *pack = scratch.take(kPackSize);
+  float* s = scratch.next;
+  const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h;
+  const int64_t stride = vg_round_up(count, kMR) * kLDA;
+  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKC);
+  const float* k = a.k + b * a.tk * a.ldk + h * d;
+  const float* v = a.v + b * a.tk * a.ldv + h * d;
+
+  vg_stage_rows(a.q + (b * a.tq + rows.begin) * a.ldq + h * d, a.ldq, count, d, q);
+  for (int64_t i = 0; i < blocks; i++) {
+    vg_pack_nt(k + i * kKC * a.ldk, a.ldk, a.keys(i), d, pack);
+    vg_rows_times(q, count, pack, a.keys(i), d, s + i * stride, false);
+  }
+  for (int64_t r = 0; r < count; r++) {
+    const int64_t i = rows.begin + r;
+    const float lse = vg_attention_softmax(a, s + r * kLDA, stride, blocks, a.seen(i), drop, a.drop_index(unit, i));
+    if (a.lse) a.lse[unit * a.tq + i] = lse;
+  }
+  for (int64_t i = 0; i < blocks; i++) {
+    vg_pack_nn(v + i * kKC * a.ldv, a.ldv, d, a.keys(i), pack);
+    vg_rows_times(s + i * stride, count, pack, d, a.keys(i), o, i > 0);
+  }
+  vg_unstage_rows(o, count, d, a.o + (b * a.tq + rows.begin) * a.ldo + h * d, a.ldo, false);
+}
+
+VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
+  const int64_t blocks = a.query_blocks();
+  const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
+  const vg_range mine = call.share((int64_t)call.batch() * a.heads * blocks);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t unit = u / blocks;
+    vg_attention_block(call, a, unit / a.heads, unit % a.heads, a.query_rows(u % blocks), drop);
+  }
+}
+
+// One row of one key block, from S and dP = dO V^T to dropout(P) and
+// dS = scale P (dP m - delta), m the dropout multiplier. Columns seen .. padded
+// become zero.
+VG_NOINLINE void vg_attention_row_grad(float* s, float* dp, int64_t seen, int64_t padded, float scale, float lse,
+                                       float delta, const vg_dropout& drop, int64_t drop_index) {
+  const vf base = -lse, off = delta, factor = scale;
+  vg_each_vector(vg_at{}, 0, seen, [&](vg_at at) VG_LAMBDA {
+    const vf m = drop.scale<vf>(drop_index + at.col, at.n);
+    const vf p = vg_exp(vg_fma(vg_load_full(s + at.col), factor, base));
+    vf dropped = p * m;
+    vf ds = factor * p * (vg_load_full(dp + at.col) * m - off);
+    if (at.n < kLanes) {
+      dropped = vg_keep(dropped, at.n, 0.0f);
+      ds = vg_keep(ds, at.n, 0.0f);
+    }
+    vg_store_full(s + at.col, dropped);
+    vg_store_full(dp + at.col, ds);
+  });
+  vg_zero_cols(s, seen, padded);
+  vg_zero_cols(dp, seen, padded);
+}
+
+VG_FN float vg_dot(const float* a, const float* b, int64_t n) {
+  vf sum = 0.0f;
+  vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
+    sum += vg_load<vf>(a + at.col, at.n) * vg_load<vf>(b + at.col, at.n);
+  });
+  return vg_sum(sum);
+}
+
+// What the backward pass of one block of query rows works in.
+struct vg_attention_buffers {
+  float *q, *dout, *dq;            // staged rows
+  float *q_pack, *dout_pack;       // the same rows as B operands
+  float *s, *dp, *pack, *product;  // one key block
+
+  VG_FN explicit vg_attention_buffers(vg_bump m) {
+    q = m.take(kRowsSize), dout = m.take(kRowsSize), dq = m.take(kRowsSize);
+    q_pack = m.take(kRowsSize), dout_pack = m.take(kRowsSize);
+    s = m.take(kRowsSize), dp = m.take(kRowsSize), pack = m.take(kPackSize);
+    product = m.take((kKC + kMR) * kLDA);
+  }
+};
+
+// Adds the share of query rows [rows) to dK and dV of head h, and writes dQ.
+VG_NOINLINE void vg_attention_grad_block(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
+                                         vg_range rows, const vg_dropout& drop) {
+  const vg_attention_buffers m(vg_bump{(float*)call.scratch()});
+  const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h, first = b * a.tq + rows.begin;
+  const float* q = a.q + first * a.ldq + h * d;
+  const float* dout = a.dout + first * a.lddout + h * d;
+  const float* o = a.o + first * a.ldo + h * d;
+  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKC);
+  float delta[kQueryPanels * kMR];
+  for (int64_t r = 0; r < count; r++) delta[r] = vg_dot(dout + r * a.lddout, o + r * a.ldo, d);
+
+  vg_stage_rows(q, a.ldq, count, d, m.q);
+  vg_stage_rows(dout, a.lddout, count, d, m.dout);
+  vg_pack_nn(q, a.ldq, d, count, m.q_pack);
+  vg_pack_nn(dout, a.lddout, d, count, m.dout_pack);
+  for (int64_t i = 0; i < blocks; i++) {
+    const int64_t keys = a.keys(i), key = b * a.tk + i * kKC, padded = vg_round_up(keys, kMR);
+    const float* k = a.k + key * a.ldk + h * d;
+    vg_pack_nt(k, a.ldk, keys, d, m.pack);
+    vg_rows_times(m.q, count, m.pack, keys, d, m.s, false);
+    vg_pack_nt(a.v + key * a.ldv + h * d, a.ldv, keys, d, m.pack);
+    vg_rows_times(m.dout, count, m.pack, keys, d, m.dp, false);
+    for (int64_t r = 0; r < count; r++) {
+      const int64_t row = rows.begin + r, seen = vg_max64(0, vg_min64(keys, a.seen(row) - i * kKC));
+      vg_attention_row_grad(m.s + r * kLDA, m.dp + r * kLDA, seen, padded, a.scale, a.lse[unit * a.tq + row], delta[r],
+                            drop, a.drop_index(unit, row) + i * kKC);
+    }
+    vg_cols_times(m.s, keys, m.dout_pack, d, count, m.product);
+    vg_unstage_rows(m.product, keys, d, a.dv + key * a.lddv + h * d, a.lddv, true);
+    vg_cols_times(m.dp, keys, m.q_pack, d, count, m.product);
+    vg_unstage_rows(m.product, keys, d, a.dk + key * a.lddk + h * d, a.lddk, true);
+    vg_pack_nn(k, a.ldk, d, keys, m.pack);
+    vg_rows_times(m.dp, count, m.pack, d, keys, m.dq, i > 0);
+  }
+  vg_unstage_rows(m.dq, count, d, a.dq + first * a.lddq + h * d, a.lddq, false);
+}
+
+// dq, dk and dv are written in full.
+VG_NOINLINE void vg_attention_grad(const vg_call& call, const vg_attention_grad_args& a) {
+  const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
+  const vg_range mine = call.share((int64_t)call.batch() * a.heads);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t b = u / a.heads, h = u % a.heads;
+    const size_t bytes = sizeof(float) * (size_t)a.head_dim;
+    for (int64_t j = b * a.tk; j < (b + 1) * a.tk; j++) {
+      __builtin_memset(a.dk + j * a.lddk + h * a.head_dim, 0, bytes);
+      __builtin_memset(a.dv + j * a.lddv + h * a.head_dim, 0, bytes);
+    }
+    for (int64_t i = 0; i < a.query_blocks(); i++) vg_attention_grad_block(call, a, b, h, a.query_rows(i), drop);
+  }
+}
+
+VG_END

@@ -1,0 +1,299 @@
+// Matrix products with fused sources and epilogues.
+//
+//   nt   C[M,N] = A[M,K] B[N,K]^T   a linear layer: B is its weight
+//   nn   C[M,N] = A[M,K] B[K,N]     its gradient to the input
+//   tn   C[M,N] = A[K,M]^T B[K,N]   its gradient to the weight
+//
+// A (and B in tn) come from source functors, C goes to a sink; each is called
+// once for every element. Only the loops around functors are templates; the
+// arithmetic is tile.h's, compiled once.
+//
+// B is packed into the shared workspace by all workers together; after a
+// barrier each worker multiplies its rows:
+//   - M large: a worker packs its own rows of A, one k-block of a row block at
+//     a time, into private scratch, multiplies it with all of B, and lets the
+//     epilogue run over row segments while they are in L2. A row block is at
+//     most 16 panels, fewer when its part of C, kept between k-blocks, would
+//     outgrow L2.
+//   - M small (kSharedRows): A is packed once into the workspace too, and the
+//     workers split both the rows and the columns.
+// Panels and k-blocks lie at fixed places, so neither the split nor the number
+// of workers shows in the result.
+#pragma once
+#include "tile.h"
+
+VG_BEGIN
+
+constexpr int64_t kSharedRows = 512;
+constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
+constexpr int64_t kRowPanels = 16;               // most row panels in a block
+constexpr int64_t kColumnPanels = 512 / kNR;     // column panels between two runs of the epilogue
+constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
+constexpr int64_t kColPanel = kKC * kMR + kLanes;  // a packed panel of A^T, with room for the last vector's overhang
+static_assert(kColPanel <= kMR * kLDA, "both layouts of A use the workspace formula of the larger");
+
+struct vg_gemm_shape {
+  int64_t m, n, k;
+  VG_FN int64_t row_panels() const { return vg_ceil_div(m, kMR); }
+  VG_FN int64_t col_panels() const { return vg_ceil_div(n, kNR); }
+  VG_FN int64_t k_blocks() const { return vg_ceil_div(k, kKC); }
+  VG_FN int64_t depth(int64_t kb) const { return vg_min64(kKC, k - kb * kKC); }
+  VG_FN bool shares_a() const { return m <= kSharedRows || n > kPrivateColumns; }
+  // Packed B: k-block kb, column panel p.
+  VG_FN int64_t b_at(int64_t kb, int64_t p) const { return kb * kKC * col_panels() * kNR + p * kNR * depth(kb); }
+  VG_FN int64_t b_size() const { return k * col_panels() * kNR; }
+  // Packed A in the workspace, behind B: k-block kb, row panel p of `panel` elements.
+  VG_FN int64_t a_at(int64_t kb, int64_t p, int64_t panel) const {
+    return vg_round_up(b_size(), 16) + (kb * row_panels() + p) * panel;
+  }
+  // What the product needs of the workspace. kernels.GemmWorkspaceBytes bounds
+  // it over all instruction sets.
+  VG_FN int64_t workspace_bytes() const {
+    return (int64_t)sizeof(float) * (shares_a() ? a_at(k_blocks(), 0, kMR * kLDA) : b_size());
+  }
+};
+
+// Packs row panels of A[M,K] read through a source. Layout RS = kLDA.
+template <int T, class A>
+struct vg_row_packer {
+  static constexpr int rs = kLDA;
+  static constexpr int64_t panel = kMR * kLDA, ks = 1;
+  const A& a;
+
+  VG_FN void begin(int64_t) {}
+  VG_NOINLINE void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
+    const int64_t first = panel0 * kMR, last = first + panels * kMR, k0 = kb * kKC;
+    for (int64_t r = first; r < last; r++, out += kLDA) {
+      if (r < s.m)
+        vg_each_vector(vg_at_row<T>(r), k0, k0 + s.depth(kb),
+                       [&](vg_at at) VG_LAMBDA { vg_store_full(out + at.col - k0, vg_value(a, at)); });
+      else
+        __builtin_memset(out, 0, sizeof(float) * (size_t)s.depth(kb));
+    }
+  }
+  VG_FN void end(const vg_gemm_shape&, int64_t, int64_t) {}
+};
+
+// Packs row panels of A^T, A[K,M] read through a source: a vector of kMR
+// columns becomes one step of a panel. Layout RS = 1. On the way it sums each
+// row of A^T, block by block of k, so that the sum's error grows with the block
+// and not with K.
+template <int T, class A, class S>
+struct vg_col_packer {
+  static constexpr int rs = 1;
+  static constexpr int64_t panel = kColPanel, ks = kMR;
+  const A& a;
+  const S& row_sum;
+  vf sum[vg_wanted<S> ? kRowPanels : 1];
+
+  VG_FN void begin(int64_t panels) {
+    if (vg_wanted<S>)
+      for (int64_t p = 0; p < panels; p++) sum[p] = vf(0.0f);
+  }
+  VG_NOINLINE void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
+    vf part[vg_wanted<S> ? kRowPanels : 1];
+    if (vg_wanted<S>)
+      for (int64_t p = 0; p < panels; p++) part[p] = vf(0.0f);
+    for (int64_t k = 0; k < s.depth(kb); k++) {
+      vg_at at = vg_at_row<T>(kb * kKC + k);
+      for (int64_t p = 0; p < panels; p++) {
+        at.col = (int32_t)((panel0 + p) * kMR);
+        at.n = (int)vg_min64(kMR, s.m - at.col);
+        const vf x = vg_value(a, at);
+        // Lanes beyond kMR fall into the next step, which overwrites them.
+        vg_store_full(out + p * kColPanel + k * kMR, x);
+        if (vg_wanted<S>) part[p] += x;
+      }
+    }
+    if (vg_wanted<S>)
+      for (int64_t p = 0; p < panels; p++) sum[p] += part[p];
+  }
+  VG_FN void end(const vg_gemm_shape& s, int64_t panel0, int64_t panels) {
+    if (!vg_wanted<S>) return;
+    for (int64_t p = 0; p < panels; p++) {
+      const int64_t col = (panel0 + p) * kMR;
+      row_sum(sum[p], vg_at{0, 0, 0, (int32_t)col, (int32_t)vg_min64(kMR, s.m - col)});
+    }
+  }
+};
+
+// Packs B for nt and nn: a matrix in memory.
+struct vg_weight_packer {
+  const float* b;
+  int64_t ldb;
+  bool transposed;  // B[N,K]
+
+  VG_NOINLINE void operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
+    const int64_t panels = s.col_panels();
+    const vg_range mine = call.share(s.k_blocks() * panels);
+    for (int64_t u = mine.begin; u < mine.end; u++) {
+      const int64_t kb = u / panels, p = u % panels, k = kb * kKC, n = p * kNR;
+      const int cols = (int)vg_min64(kNR, s.n - n);
+      float* to = out + s.b_at(kb, p);
+      if (transposed)
+        vg_pack_panel_nt(b + n * ldb + k, ldb, cols, s.depth(kb), to);
+      else
+        vg_pack_panel_nn(b + k * ldb + n, ldb, cols, s.depth(kb), to);
+    }
+  }
+};
+
+// Packs B[K,N] read through a source, whole rows at a time.
+template <int T, class B>
+struct vg_source_packer {
+  const B& b;
+
+  VG_NOINLINE void operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
+    const vg_range mine = call.share(vg_ceil_div(s.k, 16));
+    const int64_t last = vg_min64(mine.end * 16, s.k), width = s.col_panels() * kNR;
+    for (int64_t k = mine.begin * 16; k < last; k++) {
+      const int64_t kb = k / kKC, step = kNR * s.depth(kb);
+      float* to = out + s.b_at(kb, 0) + (k % kKC) * kNR;
+      vg_each_vector(vg_at_row<T>(k), 0, s.n, [&](vg_at at) VG_LAMBDA {
+        vg_store_full(to + at.col / kNR * step + at.col % kNR, vg_value(b, at));
+      });
+      for (int64_t col = vg_round_up(s.n, kLanes); col < width; col += kLanes)
+        vg_store_full(to + col / kNR * step + col % kNR, vf(0.0f));
+    }
+  }
+};
+
+// Lets the epilogue run over a finished piece of C, row by row.
+template <int T, class E>
+VG_NOINLINE void vg_epilogue(const E& epilogue, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
+  for (int64_t r = rows.begin; r < rows.end; r++, c += ldc)
+    vg_each_vector(vg_at_row<T>(r), cols.begin, cols.end,
+                   [&](vg_at at) VG_LAMBDA { epilogue(vg_load_full(c + at.col - cols.begin), at); });
+}
+
+// The piece of C at row panel p0 and column panel q0, without the padding.
+template <int T, class E>
+VG_FN void vg_epilogue_panels(const E& epilogue, const vg_gemm_shape& s, const float* c, int64_t ldc, int64_t p0,
+                              int64_t panels, int64_t q0, int64_t col_panels) {
+  vg_epilogue<T>(epilogue, c, ldc, vg_range{p0 * kMR, vg_min64(s.m, (p0 + panels) * kMR)},
+                 vg_range{q0 * kNR, vg_min64(s.n, (q0 + col_panels) * kNR)});
+}
+
+// Each worker's rows of A are its own. One row block: row panels p0 on.
+template <int T, class P, class E>
+VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& packer, const E& epilogue, int64_t p0,
+                             int64_t panels) {
+  const float* b = (const float*)call.workspace();
+  float* a = (float*)call.scratch();
+  float* c = a + kRowPanels * kMR * kLDA;
+  const int64_t last = s.k_blocks() - 1, q_all = s.col_panels();
+  const int64_t ldc = (last > 0 ? q_all : kColumnPanels) * kNR + 16;
+  packer.begin(panels);
+  for (int64_t kb = 0; kb < last; kb++) {
+    packer.pack(s, p0, panels, kb, a);
+    vg_tiles<P::rs>(panels, q_all, s.depth(kb), a, P::panel, P::ks, b + s.b_at(kb, 0), c, ldc, kb > 0);
+  }
+  packer.pack(s, p0, panels, last, a);
+  for (int64_t q0 = 0; q0 < q_all; q0 += kColumnPanels) {
+    const int64_t q = vg_min64(kColumnPanels, q_all - q0);
+    float* cq = last > 0 ? c + q0 * kNR : c;
+    vg_tiles<P::rs>(panels, q, s.depth(last), a, P::panel, P::ks, b + s.b_at(last, q0), cq, ldc, last > 0);
+    vg_epilogue_panels<T>(epilogue, s, cq, ldc, p0, panels, q0, q);
+  }
+  packer.end(s, p0, panels);
+}
+
+template <int T, class P, class E>
+VG_FN void vg_gemm_by_rows(const vg_call& call, const vg_gemm_shape& s, P& packer, const E& epilogue) {
+  int64_t most = kRowPanels;
+  if (s.k_blocks() > 1) most = vg_max64(1, vg_min64(most, kBlockBytes / (s.n * kMR * (int64_t)sizeof(float))));
+  const vg_range mine = call.share(s.row_panels());
+  const int64_t blocks = vg_ceil_div(mine.end - mine.begin, most);
+  for (int64_t i = 0; i < blocks; i++) {
+    const vg_range part = vg_share(mine.end - mine.begin, i, blocks);
+    vg_gemm_row_block<T>(call, s, packer, epilogue, mine.begin + part.begin, part.end - part.begin);
+  }
+}
+
+// How `count` workers stand over row_panels x col_panels tiles: the grid whose
+// largest share is smallest.
+VG_UNUSED inline int64_t vg_grid_rows(int64_t row_panels, int64_t col_panels, int64_t count) {
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t rows = 1; rows <= count; rows++) {
+    if (count % rows != 0) continue;
+    const int64_t share = vg_ceil_div(row_panels, rows) * vg_ceil_div(col_panels, count / rows);
+    if (share < least) {
+      least = share;
+      best = rows;
+    }
+  }
+  return best;
+}
+
+// Packs all of A into the workspace.
+template <class P>
+VG_FN void vg_gemm_share_a(const vg_call& call, const vg_gemm_shape& s, P& packer) {
+  float* base = (float*)call.workspace();
+  const vg_range mine = call.share(s.row_panels());
+  for (int64_t p = mine.begin; p < mine.end; p += kRowPanels) {
+    const int64_t panels = vg_min64(kRowPanels, mine.end - p);
+    packer.begin(panels);
+    for (int64_t kb = 0; kb < s.k_blocks(); kb++) packer.pack(s, p, panels, kb, base + s.a_at(kb, p, P::panel));
+    packer.end(s, p, panels);
+  }
+}
+
+// A lies packed in the workspace; a worker has a rectangle of tiles.
+template <int T, class P, class E>
+VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const E& epilogue) {
+  const float* base = (const float*)call.workspace();
+  float* c = (float*)call.scratch();
+  const int64_t grid_rows = vg_grid_rows(s.row_panels(), s.col_panels(), call.count());
+  const int64_t grid_cols = call.count() / grid_rows;
+  const vg_range ps = vg_share(s.row_panels(), call.index() / grid_cols, grid_rows);
+  const vg_range qs = vg_share(s.col_panels(), call.index() % grid_cols, grid_cols);
+  const int64_t ldc = kColumnPanels * kNR + 16;
+  for (int64_t p = ps.begin; p < ps.end; p += kRowPanels) {
+    const int64_t panels = vg_min64(kRowPanels, ps.end - p);
+    for (int64_t q0 = qs.begin; q0 < qs.end; q0 += kColumnPanels) {
+      const int64_t q = vg_min64(kColumnPanels, qs.end - q0);
+      for (int64_t kb = 0; kb < s.k_blocks(); kb++)
+        vg_tiles<P::rs>(panels, q, s.depth(kb), base + s.a_at(kb, p, P::panel), P::panel, P::ks, base + s.b_at(kb, q0),
+                        c, ldc, kb > 0);
+      vg_epilogue_panels<T>(epilogue, s, c, ldc, p, panels, q0, q);
+    }
+  }
+}
+
+template <int T, class PA, class PB, class E>
+VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA pack_a, const PB& pack_b, const E& epilogue) {
+  pack_b(call, s, (float*)call.workspace());
+  if (s.shares_a()) {
+    vg_gemm_share_a(call, s, pack_a);
+    call.barrier();
+    vg_gemm_by_grid<T, PA>(call, s, epilogue);
+  } else {
+    call.barrier();
+    vg_gemm_by_rows<T>(call, s, pack_a, epilogue);
+  }
+}
+
+// a: source over (m, k), rows of T tokens; B[N,K] with ldb elements from row to
+// row; epilogue: sink over (m, n).
+template <int T, class A, class E>
+VG_FN void vg_gemm_nt(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
+                      const E& epilogue) {
+  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, vg_row_packer<T, A>{a}, vg_weight_packer{B, ldb, true}, epilogue);
+}
+
+// The same with B[K,N].
+template <int T, class A, class E>
+VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
+                      const E& epilogue) {
+  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, vg_row_packer<T, A>{a}, vg_weight_packer{B, ldb, false}, epilogue);
+}
+
+// a: source over (k, m), b: source over (k, n), rows of T tokens; epilogue: sink
+// over (m, n); row_sum: sink over (0, m) of the sums over k of a, or vg_none.
+template <int T, class A, class B, class E, class S>
+VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const B& b, const E& epilogue,
+                      const S& row_sum) {
+  vg_gemm<1>(call, vg_gemm_shape{M, N, K}, vg_col_packer<T, A, S>{a, row_sum, {}}, vg_source_packer<T, B>{b}, epilogue);
+}
+
+VG_END

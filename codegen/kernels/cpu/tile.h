@@ -1,0 +1,104 @@
+// The matrix-product core: one register-tiled micro-kernel and the packing of
+// its operands. gemm.h and attention.h build everything from these.
+//
+// A product C = A B is cut into k-blocks of kKC, and B's k-block into panels of
+// kNR columns stored [k][kNR], so that the micro-kernel reads B in order. A
+// panel (32 KB) stays in L1 while the micro-kernel runs down the rows of A.
+// The A operand has two layouts, told apart by the constant RS, the distance
+// between rows of a tile:
+//   RS = kLDA: row-major rows of one k-block, element (r, k) at r*kLDA + k. The
+//     constant stride turns into address displacements, so no transposition is
+//     needed: a source functor writes its rows in order. kLDA is off a power of
+//     two, so that the rows of a tile do not share cache sets.
+//   RS = 1: element (r, k) at k*ks + r, for an operand that is stored
+//     transposed.
+//
+// Register tiles: 14x32 on AVX-512 (28 of 32 registers accumulate; 16 loads
+// feed 28 FMAs a step, well below two loads a cycle), 6x16 on AVX2, 4x8 plain.
+// Every element of C is one chain of FMAs in the order of k, whatever the
+// blocking.
+#pragma once
+#include "call.h"
+
+VG_BEGIN
+
+#if VG_ISA == 2
+constexpr int kMR = 14;
+#elif VG_ISA == 1
+constexpr int kMR = 6;
+#else
+constexpr int kMR = 4;
+#endif
+constexpr int kNV = 2;             // vectors across a tile
+constexpr int kNR = kNV * kLanes;  // columns of a tile
+constexpr int kKC = 256;           // depth of a k-block
+constexpr int kLDA = kKC + 16;
+static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");
+
+// C[kMR x kNR] = (add ? C : 0) + A B over kc steps.
+template <int RS>
+VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
+  vg_f32v acc[kMR][kNV];
+#pragma GCC unroll 16
+  for (int r = 0; r < kMR; r++)
+#pragma GCC unroll 2
+    for (int j = 0; j < kNV; j++) acc[r][j] = vg_f32v{};
+  if (add) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kMR; r++)
+#pragma GCC unroll 2
+      for (int j = 0; j < kNV; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
+  }
+  for (int64_t k = 0; k < kc; k++) {
+    vg_f32v bv[kNV];
+#pragma GCC unroll 2
+    for (int j = 0; j < kNV; j++) bv[j] = vg_load_full(b + j * kLanes).v;
+#pragma GCC unroll 16
+    for (int r = 0; r < kMR; r++) {
+      const vg_f32v av = vf(a[r * RS]).v;
+#pragma GCC unroll 2
+      for (int j = 0; j < kNV; j++) acc[r][j] = av * bv[j] + acc[r][j];
+    }
+    a += RS == 1 ? ks : 1;
+    b += kNR;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kMR; r++)
+#pragma GCC unroll 2
+    for (int j = 0; j < kNV; j++) vg_store_full(c + r * ldc + j * kLanes, acc[r][j]);
+}
+
+// C over row_panels x col_panels tiles. a_panel: elements from one row panel of
+// A to the next; the panels of B follow each other.
+template <int RS>
+VG_NOINLINE void vg_tiles(int64_t row_panels, int64_t col_panels, int64_t kc, const float* a, int64_t a_panel,
+                          int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < col_panels; j++)
+    for (int64_t i = 0; i < row_panels; i++)
+      vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add);
+}
+
+// Packs one panel of B[N,K] (row-major, so this transposes): columns
+// n .. n+cols-1 of the product, depths 0 .. kc-1 from b on. Missing columns
+// become zeros.
+VG_NOINLINE void vg_pack_panel_nt(const float* b, int64_t ldb, int cols, int64_t kc, float* out) {
+  for (int j = 0; j < kNR; j += kLanes) {
+    for (int64_t k = 0; k < kc; k += kLanes) {
+      const int depth = (int)vg_min64(kLanes, kc - k);
+      vf square[kLanes];
+      for (int i = 0; i < kLanes; i++)
+        square[i] = j + i < cols ? vg_load<vf>(b + (j + i) * ldb + k, depth) : vf(0.0f);
+      vg_transpose_square(square);
+      for (int i = 0; i < depth; i++) vg_store_full(out + (k + i) * kNR + j, square[i]);
+    }
+  }
+}
+
+// Packs one panel of B[K,N] (row-major).
+VG_NOINLINE void vg_pack_panel_nn(const float* b, int64_t ldb, int cols, int64_t kc, float* out) {
+  for (int64_t k = 0; k < kc; k++, b += ldb, out += kNR)
+    for (int j = 0; j < kNR; j += kLanes)
+      vg_store_full(out + j, j < cols ? vg_load<vf>(b + j, cols - j) : vf(0.0f));
+}
+
+VG_END

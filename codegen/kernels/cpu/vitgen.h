@@ -1,0 +1,9 @@
+// The whole CPU kernel library: what an emitted kernel file includes.
+#pragma once
+#include "attention.h"
+#include "gemm.h"
+#include "optimizer.h"
+#include "patchify.h"
+#include "pointwise.h"
+#include "reduce.h"
+#include "row.h"

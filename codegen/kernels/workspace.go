@@ -1,0 +1,55 @@
+package kernels
+
+// The workspace formulas. Each mirrors one in the C++ headers, which says what
+// lies where; a test holds the two together for every instruction set.
+
+const (
+	// MaxRowColumns is the widest row of layer norm and cross-entropy (kMaxRow).
+	MaxRowColumns = 1 << 18
+	// MaxAttentionTokens bounds the key length of attention (kMaxTokens).
+	MaxAttentionTokens = 16384
+	// MaxHeadDim bounds the size of an attention head (kMaxHeadDim).
+	MaxHeadDim = 256
+
+	floatBytes     = 4
+	gemmDepth      = 256     // kKC
+	gemmStride     = 272     // kLDA
+	gemmSharedRows = 512     // kSharedRows
+	gemmMaxColumns = 60000   // kPrivateColumns
+	gemmMaxTileRow = 14      // the largest kMR
+	reduceChunks   = 64      // kMaxChunks
+	sumChunk       = 1 << 14 // kSumChunk
+)
+
+// GemmWorkspaceBytes bounds the workspace of a matrix product C[m,n] over depth
+// k, on any instruction set and for any smaller m (nt, nn) or k (tn): all of B
+// packed in panels of at most 64 columns, and, when the rows of A are few enough
+// to be shared between workers, all of A packed in blocks of depth 256.
+func GemmWorkspaceBytes(m, n, k int) int64 {
+	bytes := floatBytes * roundUp(int64(n), 64) * int64(k)
+	shared := int64(m)
+	if n <= gemmMaxColumns {
+		shared = min(shared, gemmSharedRows)
+	}
+	blocks := ceilDiv(int64(k), gemmDepth)
+	return roundUp(bytes, 64) + floatBytes*blocks*gemmStride*(shared+gemmMaxTileRow-1)
+}
+
+// ColumnSumWorkspaceBytes is the workspace of vg_column_sum over at most rows
+// rows: a partial sum for each of up to 64 chunks.
+func ColumnSumWorkspaceBytes(rows, cols int) int64 {
+	return floatBytes * min(int64(rows), reduceChunks) * roundUp(int64(cols), 16)
+}
+
+// LayerNormGradWorkspaceBytes is the workspace of vg_layernorm_grad over at most
+// rows rows: partial sums for gamma and for beta.
+func LayerNormGradWorkspaceBytes(rows, cols int) int64 {
+	return 2 * ColumnSumWorkspaceBytes(rows, cols)
+}
+
+// SumWorkspaceBytes is the workspace of vg_sum and vg_sumsq over n elements: a
+// double for each chunk.
+func SumWorkspaceBytes(n int64) int64 { return 8 * ceilDiv(n, sumChunk) }
+
+func ceilDiv(a, b int64) int64 { return (a + b - 1) / b }
+func roundUp(a, b int64) int64 { return ceilDiv(a, b) * b }

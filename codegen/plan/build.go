@@ -1,0 +1,368 @@
+package plan
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/vitgen/vitgen/ir"
+)
+
+// Input is what a plan is made from.
+type Input struct {
+	Name, File string
+	Batch      int
+	Params     []Param     // in the spec's order
+	Programs   []*ir.Graph // planned: forward, eval, grad, update
+	Names      []string    // of the programs
+}
+
+// Build makes the plan. The graphs must be at ir.StagePlanned.
+func Build(in Input) (*Plan, error) {
+	layout, err := layoutParams(in.Params, in.Programs)
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Name: in.Name, File: in.File, Batch: in.Batch, Layout: layout, Outputs: map[string]Ref{}}
+	b := &builder{plan: p, byKey: map[string]*Kernel{}, tables: map[string]int64{}}
+	for i, g := range in.Programs {
+		if err := b.program(in.Names[i], g); err != nil {
+			return nil, fmt.Errorf("%s: %w", in.Names[i], err)
+		}
+	}
+	for _, k := range p.Kernels {
+		p.WorkspaceBytes = max(p.WorkspaceBytes, k.workspace())
+	}
+	return p, nil
+}
+
+type builder struct {
+	plan     *Plan
+	byKey    map[string]*Kernel // kernels by everything that tells them apart
+	tables   map[string]int64   // const tables: offset in bytes
+	reserved int64              // arena bytes that hold what the host reads
+}
+
+func (b *builder) program(name string, g *ir.Graph) error {
+	slots, err := g.Layout()
+	if err != nil {
+		return err
+	}
+	pb := &programBuilder{builder: b, g: g, slots: slots, stored: map[*ir.Value]bool{}, prog: &Program{Name: name}}
+	pb.findStored()
+	base := int64(0)
+	if g.Output("logits") == nil {
+		base = b.reserved // an update must not write over losses still to be read
+	}
+	pb.base = base
+	for _, gr := range g.Groups {
+		if gr.Family == ir.FamilyNone {
+			continue
+		}
+		if err := pb.launch(gr); err != nil {
+			return err
+		}
+	}
+	for _, o := range []string{"logits", "loss", "correct"} {
+		if v := g.Output(o); v != nil {
+			ref := pb.ref(v)
+			if old, ok := b.plan.Outputs[o]; ok && old != ref {
+				return fmt.Errorf("output %s moved between programs", o)
+			}
+			b.plan.Outputs[o] = ref
+			b.reserved = max(b.reserved, ref.Offset+(v.Type.Bytes()+63)/64*64)
+		}
+	}
+	b.plan.ArenaBytes = max(b.plan.ArenaBytes, base+g.Arena)
+	b.plan.Programs = append(b.plan.Programs, pb.prog)
+	return nil
+}
+
+type programBuilder struct {
+	*builder
+	g      *ir.Graph
+	slots  map[*ir.Value]ir.Slot
+	stored map[*ir.Value]bool // read by another group or the host
+	prog   *Program
+	base   int64
+}
+
+func (pb *programBuilder) findStored() {
+	groupOf := map[*ir.Node]*ir.Group{}
+	for _, gr := range pb.g.Groups {
+		for _, n := range gr.Nodes {
+			groupOf[n] = gr
+		}
+	}
+	for _, n := range pb.g.Nodes {
+		for _, a := range n.Args {
+			if groupOf[a.Def] != groupOf[n] {
+				pb.stored[a] = true
+			}
+		}
+	}
+	for _, o := range pb.g.Outputs {
+		pb.stored[o.Value] = true
+	}
+}
+
+// ref is the address of a value's first element.
+func (pb *programBuilder) ref(v *ir.Value) Ref {
+	s := pb.slots[v]
+	off := s.Offset * 4
+	param := func(r Region) Ref {
+		at, ok := pb.plan.Layout.offset[s.Name]
+		if !ok {
+			panic(fmt.Sprintf("BUG: no parameter %q", s.Name))
+		}
+		return Ref{r, int64(at)*4 + off}
+	}
+	switch s.Home {
+	case ir.HomeArena:
+		place, ok := pb.g.Places[s.Root]
+		if !ok {
+			panic(fmt.Sprintf("BUG: %v has no place", s.Root))
+		}
+		return Ref{Arena, pb.base + place.Offset + off}
+	case ir.HomeInput:
+		if s.Name == "label" {
+			return Ref{Label, 0}
+		}
+		return Ref{Image, off}
+	case ir.HomeParam:
+		return param(Params)
+	case ir.HomeGrad:
+		return param(Grads)
+	case ir.HomeState0:
+		return param(State0)
+	case ir.HomeState1:
+		return param(State1)
+	case ir.HomeConst:
+		return Ref{Const, pb.table(s.Root) + off}
+	}
+	panic(fmt.Sprintf("BUG: %v (%s) has no memory", v, v.Def.Op))
+}
+
+// table computes a sin-cos table once and returns its offset in bytes.
+func (b *builder) table(v *ir.Value) int64 {
+	T, D := v.Type.Shape[0], v.Type.Shape[1]
+	key := fmt.Sprint(T, "x", D)
+	if at, ok := b.tables[key]; ok {
+		return at
+	}
+	for len(b.plan.Const)%paramAlign != 0 {
+		b.plan.Const = append(b.plan.Const, 0)
+	}
+	at := int64(len(b.plan.Const)) * 4
+	for i := range T {
+		for j := range D {
+			angle := float64(i) / math.Pow(10000, float64(j/2*2)/float64(D))
+			x := math.Sin(angle)
+			if j%2 == 1 {
+				x = math.Cos(angle)
+			}
+			b.plan.Const = append(b.plan.Const, float32(x))
+		}
+	}
+	b.tables[key] = at
+	return at
+}
+
+// launchBuilder collects the arguments and functors of one launch.
+type launchBuilder struct {
+	*programBuilder
+	gr       *ir.Group
+	inGroup  map[*ir.Node]bool
+	args     []Arg
+	refs     []Ref
+	functors []*Functor
+}
+
+func (pb *programBuilder) launch(gr *ir.Group) error {
+	b := &launchBuilder{programBuilder: pb, gr: gr, inGroup: map[*ir.Node]bool{}}
+	for _, n := range gr.Nodes {
+		b.inGroup[n] = true
+	}
+	body, err := b.body()
+	if err != nil {
+		return err
+	}
+	main := gr.Anchor
+	if main == nil {
+		main = gr.Nodes[len(gr.Nodes)-1]
+	}
+	k := &Kernel{Family: gr.Family, Args: b.args, Body: body, Functors: b.functors, Doc: describe(gr)}
+	k.FLOPs, k.Bytes = groupFLOPs(gr), b.traffic()
+	key := k.key()
+	if old, ok := pb.byKey[key]; ok {
+		k = old
+	} else {
+		k.Index = len(pb.plan.Kernels)
+		k.Name = fmt.Sprintf("k%02d_%s", k.Index, kernelWord(body, gr))
+		pb.byKey[key] = k
+		pb.plan.Kernels = append(pb.plan.Kernels, k)
+	}
+	use := Use{main.Layer, main.Pos}
+	if !slices.Contains(k.Uses, use) {
+		k.Uses = append(k.Uses, use)
+	}
+	pb.prog.Launches = append(pb.prog.Launches, Launch{Kernel: k, Args: b.refs, Layer: main.Layer, Pos: main.Pos})
+	return nil
+}
+
+// arg declares an argument and returns its index.
+func (b *launchBuilder) arg(name string, t ArgType, ref Ref) int {
+	base, i := name, 2
+	for slices.ContainsFunc(b.args, func(a Arg) bool { return a.Name == name }) {
+		name = fmt.Sprintf("%s%d", base, i)
+		i++
+	}
+	b.args = append(b.args, Arg{name, t})
+	b.refs = append(b.refs, ref)
+	return len(b.args) - 1
+}
+
+func (b *launchBuilder) in(v *ir.Value) int {
+	t := In
+	if v.Type.DType == ir.I32 {
+		t = InI32
+	}
+	return b.arg(valueName(b.slots[v], v, "in"), t, b.ref(v))
+}
+
+func (b *launchBuilder) out(v *ir.Value) int {
+	return b.arg(valueName(b.slots[v], v, "out"), Out, b.ref(v))
+}
+
+// outIfStored is out, or -1 for a value that nobody reads.
+func (b *launchBuilder) outIfStored(v *ir.Value) int {
+	if !b.stored[v] {
+		return -1
+	}
+	return b.out(v)
+}
+
+func (b *launchBuilder) imm(name string, x int64) int { return b.arg(name, Int, Ref{Imm, x}) }
+
+// valueName names an argument for the reader: a parameter by the last part of
+// its name, anything else by the op that made it. Layers that share a kernel
+// must give the same name, so nothing else goes in.
+func valueName(s ir.Slot, v *ir.Value, dir string) string {
+	switch s.Home {
+	case ir.HomeParam:
+		return lastPart(s.Name)
+	case ir.HomeGrad:
+		return "d_" + lastPart(s.Name)
+	case ir.HomeInput:
+		return s.Name
+	case ir.HomeConst:
+		return "table"
+	}
+	def := v.Def
+	for def.Op == ir.OpReshape || def.Op == ir.OpSliceLast {
+		def = def.Args[0].Def
+	}
+	names := def.Op.Info().Results
+	name := def.Op.String()
+	if len(names) > 1 && v.Def == def {
+		name = names[v.Out]
+	}
+	return name + "_" + dir
+}
+
+// lastPart is the last component of a dotted name as a C identifier.
+func lastPart(name string) string {
+	name = name[strings.LastIndexByte(name, '.')+1:]
+	id := strings.Map(func(r rune) rune {
+		if r == '_' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '_'
+	}, name)
+	if id == "" || id[0] >= '0' && id[0] <= '9' {
+		id = "p" + id
+	}
+	return id
+}
+
+// operand reads v through a functor if the group computes it, else from memory.
+func (b *launchBuilder) operand(v *ir.Value, name string) Operand {
+	if !b.inGroup[v.Def] && v.Def.Op != ir.OpConst {
+		return Operand{Arg: b.in(v), LD: b.slots[v].Stride}
+	}
+	fb := b.newFunctor(name, Source, SpaceOf(v.Type))
+	for _, n := range b.before(v) {
+		fb.add(n)
+	}
+	fb.f.Result = fb.term(v)
+	return Operand{Functor: fb.f, Arg: -1}
+}
+
+// before lists the group's nodes that v is computed from, in order.
+func (b *launchBuilder) before(v *ir.Value) []*ir.Node {
+	need := map[*ir.Node]bool{}
+	var visit func(v *ir.Value)
+	visit = func(v *ir.Value) {
+		if b.inGroup[v.Def] && !need[v.Def] {
+			need[v.Def] = true
+			for _, a := range v.Def.Args {
+				visit(a)
+			}
+		}
+	}
+	visit(v)
+	return slices.DeleteFunc(slices.Clone(b.gr.Nodes), func(n *ir.Node) bool { return !need[n] })
+}
+
+// epilogue makes the sink that takes result, and does all the group's nodes
+// that follow from it.
+func (b *launchBuilder) epilogue(name string, result *ir.Value, space Space) *Functor {
+	fb := b.newFunctor(name, Sink, space)
+	fb.define(result, Term{Kind: Acc})
+	from := map[*ir.Node]bool{result.Def: true}
+	for _, n := range b.gr.Nodes {
+		if n == result.Def || !slices.ContainsFunc(n.Args, func(a *ir.Value) bool { return from[a.Def] }) {
+			continue
+		}
+		if !isAnchorOp(n) {
+			from[n] = true
+		}
+	}
+	// A node that follows may also need one that does not follow but sits in
+	// the group as another operand's computation.
+	for _, n := range b.gr.Nodes {
+		if n != result.Def && from[n] {
+			for _, a := range n.Args {
+				for _, m := range b.before(a) {
+					if _, done := fb.temps[m.Out()]; !done && m != result.Def && !isAnchorOp(m) {
+						fb.add(m)
+					}
+				}
+			}
+			if _, done := fb.temps[n.Out()]; !done {
+				fb.add(n)
+			}
+		}
+	}
+	return fb.f
+}
+
+func isAnchorOp(n *ir.Node) bool {
+	switch n.Op.Info().Class {
+	case ir.ClassPointwise:
+		return false
+	}
+	return n.Op != ir.OpPrependToken && n.Op != ir.OpSliceTokens
+}
+
+// key tells kernels apart: loop structure, functors, argument types and names.
+func (k *Kernel) key() string {
+	var s strings.Builder
+	fmt.Fprintf(&s, "%s %T %s|", k.Family, k.Body, bodyKey(k.Body))
+	for _, f := range k.Functors {
+		f.key(&s)
+	}
+	fmt.Fprintf(&s, "|%+v", k.Args)
+	return s.String()
+}

@@ -1,0 +1,149 @@
+package plan
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/vitgen/vitgen/codegen/kernels"
+	"github.com/vitgen/vitgen/ir"
+)
+
+// String names the functor, so that two bodies compare by structure.
+func (f *Functor) String() string {
+	if f == nil {
+		return "-"
+	}
+	return f.Name
+}
+
+// bodyKey prints a body's numbers; functors print as their names and are
+// compared by their own code.
+func bodyKey(b Body) string { return strings.TrimPrefix(fmt.Sprintf("%+v", b), "&") }
+
+// kernelWord is the part of a kernel's name that says what it does.
+func kernelWord(body Body, gr *ir.Group) string {
+	switch body := body.(type) {
+	case *Gemm:
+		return "gemm_" + body.Kind
+	case *Pointwise:
+		return gr.Nodes[0].Op.String()
+	case *CrossEntropy:
+		return "cross_entropy"
+	case *Optimizer:
+		return body.Op.String()
+	}
+	return gr.Anchor.Op.String()
+}
+
+// describe says in one line what a group computes: its ops in order, and the
+// sizes of a matrix product.
+func describe(gr *ir.Group) string {
+	var ops []string
+	count := map[string]int{}
+	for _, n := range gr.Nodes {
+		name := n.Op.String()
+		if count[name]++; count[name] == 1 {
+			ops = append(ops, name)
+		}
+	}
+	s := strings.Join(ops, " + ")
+	if n := gr.Anchor; n != nil {
+		switch n.Op {
+		case ir.OpLinear:
+			s += fmt.Sprintf("   %s·%sᵀ", matrixText(n.Args[0].Type), matrixText(n.Args[1].Type))
+		case ir.OpLinearDX:
+			s += fmt.Sprintf("   %s·%s", matrixText(n.Args[0].Type), matrixText(n.Args[1].Type))
+		case ir.OpLinearDW:
+			s += fmt.Sprintf("   %sᵀ·%s", matrixText(n.Args[0].Type), matrixText(n.Args[1].Type))
+		}
+	}
+	return s
+}
+
+// matrixText prints a type as the matrix a product sees: [n·37×512].
+func matrixText(t ir.Type) string {
+	if !t.Batched {
+		return fmt.Sprintf("[%d×%d]", t.Rows(), t.Last())
+	}
+	if t.Rows() == 1 {
+		return fmt.Sprintf("[n×%d]", t.Last())
+	}
+	return fmt.Sprintf("[n·%d×%d]", t.Rows(), t.Last())
+}
+
+// groupFLOPs counts the multiply-adds of matrix products and attention, two
+// operations each, at full batch: forward attention is 2 products, its
+// gradient 5 (scores, dV, dP, dQ, dK). Pointwise work is left out, as in the
+// literature's figures.
+func groupFLOPs(gr *ir.Group) int64 {
+	var f int64
+	for _, n := range gr.Nodes {
+		f += NodeFLOPs(n)
+	}
+	return f
+}
+
+// NodeFLOPs is groupFLOPs of one node.
+func NodeFLOPs(n *ir.Node) int64 {
+	switch n.Op {
+	case ir.OpLinear, ir.OpLinearDX:
+		w := n.Args[1].Type
+		return 2 * int64(SpaceOf(n.Args[0].Type).Rows) * int64(w.Elems())
+	case ir.OpLinearDW:
+		return 2 * int64(SpaceOf(n.Args[0].Type).Rows) * int64(n.Out().Type.Elems())
+	case ir.OpAttention, ir.OpAttentionGrad:
+		q, k, products := n.Args[0].Type, n.Args[1].Type, int64(2)
+		if n.Op == ir.OpAttentionGrad {
+			q, k, products = n.Args[1].Type, n.Args[2].Type, 5
+		}
+		return products * 2 * int64(q.Elems()) * int64(k.Sample()[0])
+	}
+	return 0
+}
+
+// traffic is the least memory traffic of the launch: every operand from
+// another kernel and every stored result once, at full batch.
+func (b *launchBuilder) traffic() int64 {
+	if b.gr.Family == ir.FamilyOptimizer {
+		per := map[ir.Op]int64{ir.OpSGD: 3, ir.OpSGDMomentum: 5, ir.OpAdamW: 7}
+		return per[b.gr.Anchor.Op] * 4 * int64(b.plan.Layout.Elems)
+	}
+	seen := map[*ir.Value]bool{}
+	var total int64
+	count := func(v *ir.Value) {
+		if !seen[v] && b.slots[v].Home != ir.HomeNone {
+			seen[v] = true
+			total += v.Type.Bytes()
+		}
+	}
+	for _, n := range b.gr.Nodes {
+		for _, a := range n.Args {
+			if !b.inGroup[a.Def] {
+				count(a)
+			}
+		}
+		for _, o := range n.Outs {
+			if b.stored[o] {
+				count(o)
+			}
+		}
+	}
+	return total
+}
+
+// workspace is the shared scratch a launch of the kernel needs, in bytes.
+func (k *Kernel) workspace() int64 {
+	switch b := k.Body.(type) {
+	case *Gemm:
+		return kernels.GemmWorkspaceBytes(b.M, b.N, b.K)
+	case *LayerNormGrad:
+		return kernels.LayerNormGradWorkspaceBytes(b.Space.Rows, b.Space.Cols)
+	case *ColumnSum:
+		return kernels.ColumnSumWorkspaceBytes(b.Space.Rows, b.Space.Cols)
+	case *SumSquares:
+		return kernels.SumWorkspaceBytes(int64(b.N))
+	case *SumBatch:
+		return kernels.SumWorkspaceBytes(1 << 20)
+	}
+	return 0
+}

@@ -1,0 +1,275 @@
+// Package plan decides what the emitted code will be: it lays out the
+// parameter arena, turns every group of a planned graph into a kernel (a loop
+// structure from one family, and functors for the pointwise work around it)
+// and lists the launches of each program with their arguments.
+//
+// A plan is independent of the target: the printers (codegen/cxx, codegen/cpu)
+// print it and decide nothing. Equal kernels are emitted once; what differs
+// between two layers (addresses, dropout sites) is an argument.
+package plan
+
+import (
+	"github.com/vitgen/vitgen/ir"
+)
+
+// Plan is everything the printers need.
+type Plan struct {
+	Name, File string
+	Batch      int
+	Layout     Layout
+	Kernels    []*Kernel
+	Programs   []*Program
+	Outputs    map[string]Ref // logits, loss, correct
+	Const      []float32      // tables read through the Const region
+
+	ArenaBytes     int64
+	WorkspaceBytes int64
+}
+
+// Program is a list of launches in order.
+type Program struct {
+	Name     string // "forward"
+	Launches []Launch
+}
+
+// Launch is one use of a kernel.
+type Launch struct {
+	Kernel *Kernel
+	Args   []Ref
+	Layer  string
+	Pos    ir.Pos
+}
+
+// Region names a memory as runtime.Region does.
+type Region string
+
+const (
+	Params Region = "Params"
+	Grads  Region = "Grads"
+	State0 Region = "State0"
+	State1 Region = "State1"
+	Arena  Region = "Arena"
+	Image  Region = "Image"
+	Label  Region = "Label"
+	Const  Region = "Const"
+	Imm    Region = "Imm"
+)
+
+// Ref is an address: bytes into a region; or an integer, for Imm.
+type Ref struct {
+	Region Region
+	Offset int64
+}
+
+// ArgType is the C type of a kernel argument.
+type ArgType uint8
+
+const (
+	In    ArgType = iota // const float*
+	Out                  // float*
+	InOut                // float*, read and written
+	InI32                // const int32_t*
+	Int                  // an integer passed by value
+)
+
+// Arg declares a kernel argument; its index is its place in Kernel.Args.
+type Arg struct {
+	Name string
+	Type ArgType
+}
+
+// Kernel is one emitted function.
+type Kernel struct {
+	Index    int
+	Name     string // "k07_gemm_nt"
+	Family   ir.Family
+	Args     []Arg
+	Body     Body
+	Functors []*Functor
+	Uses     []Use // the layers it serves, in launch order
+	Doc      string
+	FLOPs    int64 // per launch at full batch
+	Bytes    int64 // operands and results, each once
+}
+
+// Use is a layer a kernel serves.
+type Use struct {
+	Layer string
+	Pos   ir.Pos
+}
+
+// Body is a kernel's loop structure: *Gemm, *Attention, *AttentionGrad,
+// *LayerNorm, *LayerNormGrad, *CrossEntropy, *Pointwise, *Patchify,
+// *Transpose, *SumTokens, *ColumnSum, *SumBatch, *SumSquares, *ClipScale,
+// *Optimizer.
+type Body interface{ body() }
+
+// Space is the iteration space of functors: rows of Cols elements, T of them
+// in a sample. Rows counts them all where there is no batch.
+type Space struct {
+	Batched bool
+	T       int // rows per sample; 1 without batch
+	Rows    int // without batch: how many; else T·batch
+	Cols    int
+}
+
+// SpaceOf is the space of a type's elements in row-major order.
+func SpaceOf(t ir.Type) Space {
+	if t.Batched {
+		return Space{Batched: true, T: t.Rows(), Rows: t.Rows() * t.Shape[0], Cols: t.Last()}
+	}
+	return Space{T: 1, Rows: t.Rows(), Cols: t.Last()}
+}
+
+// Operand is a matrix in memory, or a functor that yields one.
+type Operand struct {
+	Functor *Functor // nil: plain memory
+	Arg     int
+	LD      int64 // elements between rows
+}
+
+// Gemm is a matrix product. Kind nt: C[M,N] = A[M,K]·B[N,K]ᵀ; nn: B[K,N];
+// tn: A[K,M]ᵀ·B[K,N]. RowsBatched marks the run-time dimension, T·batch: M for
+// nt and nn, K for tn.
+type Gemm struct {
+	Kind     string
+	Space    Space // of the operand with the run-time rows
+	M, N, K  int   // at full batch
+	A, B     Operand
+	Epilogue *Functor
+	RowSum   *Functor // tn: receives Σ_k A[k,m]; may be nil
+}
+
+// Attention runs forward attention; all operands lie in memory.
+type Attention struct {
+	Q, K, V, O Operand
+	LSE        int // argument, or -1
+	Site, Thr  int // arguments, or -1 without dropout
+	Shape      AttentionShape
+	Batch      int
+}
+
+// AttentionShape holds the compile-time numbers of an attention kernel.
+type AttentionShape struct {
+	Heads, HeadDim, Tq, Tk, QFirst, QTotal int
+	Scale                                  float64
+	Causal                                 bool
+}
+
+// AttentionGrad is the backward of Attention.
+type AttentionGrad struct {
+	DO, Q, K, V, O Operand
+	LSE            int
+	DQ, DK, DV     Operand
+	Site, Thr      int
+	Shape          AttentionShape
+}
+
+// LayerNorm normalizes rows of Space.
+type LayerNorm struct {
+	Space       Space
+	X           Operand
+	Gamma, Beta int
+	Mean, Rstd  int // arguments, or -1 if nobody reads them
+	Eps         float64
+	Y           *Functor
+}
+
+// LayerNormGrad is the backward of LayerNorm.
+type LayerNormGrad struct {
+	Space             Space
+	DY, X             Operand
+	Gamma, Mean, Rstd int
+	DX                *Functor // nil: not needed
+	DGamma, DBeta     int      // arguments, or -1
+}
+
+// CrossEntropy computes loss and, with a sink, the gradient of the logits.
+type CrossEntropy struct {
+	Classes       int
+	Logits        Operand
+	Label         int
+	Smoothing     float64
+	Loss, Correct int // arguments; -1: not stored
+	DLogits       *Functor
+}
+
+// Pointwise runs a body over a space.
+type Pointwise struct {
+	Space Space
+	Fn    *Functor
+}
+
+// Patchify cuts images into rows of patches.
+type Patchify struct {
+	C, H, W, P int
+	X          int
+	Y          *Functor
+	Space      Space // of the result
+}
+
+// Transpose swaps tokens and channels of every sample.
+type Transpose struct {
+	T, C int
+	X    int
+	Y    *Functor
+}
+
+// SumTokens sums the tokens of every sample.
+type SumTokens struct {
+	Space Space // of the operand
+	X     Operand
+	Y     *Functor
+}
+
+// ColumnSum sums all rows.
+type ColumnSum struct {
+	Space Space
+	X     Operand
+	Y     int
+}
+
+// SumBatch sums one number per sample.
+type SumBatch struct {
+	X Operand
+	Y int
+}
+
+// SumSquares sums the squares of the whole gradient arena.
+type SumSquares struct {
+	N    int
+	X, Y int
+}
+
+// ClipScale turns a sum of squares into the factor of a gradient clip.
+type ClipScale struct {
+	X, Y int
+	Norm float64
+}
+
+// Optimizer updates the whole parameter arena: the first Decay elements with
+// weight decay, the rest of N without.
+type Optimizer struct {
+	Op           ir.Op
+	Attrs        ir.Attrs
+	WeightDecay  float64
+	N, Decay     int
+	P, G, S0, S1 int // arguments; -1: absent
+	Clip         int
+}
+
+func (*Gemm) body()          {}
+func (*Attention) body()     {}
+func (*AttentionGrad) body() {}
+func (*LayerNorm) body()     {}
+func (*LayerNormGrad) body() {}
+func (*CrossEntropy) body()  {}
+func (*Pointwise) body()     {}
+func (*Patchify) body()      {}
+func (*Transpose) body()     {}
+func (*SumTokens) body()     {}
+func (*ColumnSum) body()     {}
+func (*SumBatch) body()      {}
+func (*SumSquares) body()    {}
+func (*ClipScale) body()     {}
+func (*Optimizer) body()     {}

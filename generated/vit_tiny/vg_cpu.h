@@ -1,0 +1,1993 @@
+#ifndef VITGEN_COMMON_ABI_H
+#define VITGEN_COMMON_ABI_H
+
+// The contract between the host and a generated kernel library on the CPU.
+//
+// The host (Go) lays out one program as an array of launches and calls
+// vg_run once per worker; the workers walk the launches together, with a
+// barrier between two launches, so a whole training step costs one call per
+// worker. Everything here is plain C and is mirrored by runtime/cpu.
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// What changes from step to step. Kernels read it through a pointer, so that
+// a recorded program never has to be rewritten. Mirrored by runtime.StepScalars.
+typedef struct vg_step {
+  float lr;             // learning rate of this update
+  float inv_n;          // 1 / samples of the effective batch
+  float bias_corr1;     // AdamW: 1 / (1 - beta1^k), k = 1 for the first update
+  float bias_corr2;     // AdamW: 1 / (1 - beta2^k)
+  uint32_t seed_lo;     // Philox key
+  uint32_t seed_hi;
+  uint32_t micro_step;  // counts forward+backward passes since the start of training
+  uint32_t dropout_on;  // 0: dropout and drop path are the identity
+} vg_step;
+
+typedef struct vg_launch {
+  uint32_t kernel;     // index into the library's kernel table
+  uint32_t arg_count;
+  uint64_t first_arg;  // index into vg_program.args
+} vg_launch;
+
+// One barrier for all workers of a team; zero-initialized by the host, on a
+// cache line of its own.
+typedef struct vg_barrier {
+  uint32_t arrived;
+  uint32_t pad0[15];
+  uint32_t phase;
+  uint32_t pad1[15];
+} vg_barrier;
+
+typedef struct vg_program {
+  const vg_launch* launches;
+  void* const* args;         // every argument is a pointer
+  const vg_step* step;
+  char* workspace;           // shared by the workers, free for use within one launch; 64-byte aligned
+  vg_barrier* barrier;
+  uint64_t* launch_ns;       // NULL, or one slot a launch: nanoseconds, written by worker 0
+  int32_t launch_count;
+  int32_t batch;             // samples in this call, 1 .. the compiled batch
+} vg_program;
+
+// Private memory of one worker.
+typedef struct vg_worker {
+  int32_t index, count;
+  char* scratch;             // 64-byte aligned, VG_SCRATCH_BYTES
+} vg_worker;
+
+#define VG_SCRATCH_BYTES (4u << 20)
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // VITGEN_COMMON_ABI_H
+
+#ifndef VITGEN_COMMON_PHILOX_H
+#define VITGEN_COMMON_PHILOX_H
+
+// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw,
+// "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), and how vitgen maps
+// one element of one dropout site to 16 of its bits. Plain C, for any host and
+// for CUDA; cpu/dropout.h holds the vector form of the same function.
+//
+// Element i of a site draws from counter (i/128)*16 + i%16 the 16-bit half
+// (i/16)%8 of the four output words, low half first. So the 128 elements of an
+// aligned block need 16 evaluations, and 16 aligned neighbours share a half:
+// sixteen lanes get their bits without moving any between lanes.
+// Indices must stay below 2^35.
+#include <stdint.h>
+
+#ifdef __CUDACC__
+#define VG_PORTABLE static __host__ __device__ inline
+#else
+#define VG_PORTABLE static inline
+#endif
+
+#define VG_PHILOX_M0 0xD2511F53u
+#define VG_PHILOX_M1 0xCD9E8D57u
+#define VG_PHILOX_W0 0x9E3779B9u
+#define VG_PHILOX_W1 0xBB67AE85u
+
+// x: the counter in, the four random words out.
+VG_PORTABLE void vg_philox4x32(uint32_t x[4], uint32_t key0, uint32_t key1) {
+  for (int round = 0; round < 10; round++) {
+    const uint64_t a = (uint64_t)VG_PHILOX_M0 * x[0], b = (uint64_t)VG_PHILOX_M1 * x[2];
+    const uint32_t y0 = (uint32_t)(b >> 32) ^ x[1] ^ key0, y2 = (uint32_t)(a >> 32) ^ x[3] ^ key1;
+    x[1] = (uint32_t)b;
+    x[3] = (uint32_t)a;
+    x[0] = y0;
+    x[2] = y2;
+    key0 += VG_PHILOX_W0;
+    key1 += VG_PHILOX_W1;
+  }
+}
+
+// The draw of one element, 0 .. 65535. It is dropped iff the draw is below
+// round(p * 65536).
+VG_PORTABLE uint32_t vg_dropout_draw(uint32_t seed_lo, uint32_t seed_hi, uint32_t micro_step, uint32_t site,
+                                     uint64_t index) {
+  uint32_t x[4] = {(uint32_t)((index >> 7) * 16 + (index & 15)), 0, site, micro_step};
+  const uint32_t half = (uint32_t)(index >> 4) & 7;
+  vg_philox4x32(x, seed_lo, seed_hi);
+  return (x[half >> 1] >> (16 * (half & 1))) & 0xffffu;
+}
+
+#endif  // VITGEN_COMMON_PHILOX_H
+
+#ifndef VITGEN_CPU_ISA_H
+#define VITGEN_CPU_ISA_H
+
+// The instruction set of one build of the kernels, and the words every other
+// header is written in.
+//
+// The emitted file is compiled once for each instruction set: as it is
+// (VG_ISA 0: any CPU), and through two short files that set
+// `#pragma GCC target` and VG_ISA 1 (AVX2+FMA) or 2 (AVX-512 F, DQ, BW, VL).
+// All objects meet in one binary, beside those of other models. Hence the two
+// rules that keep AVX code out of a plain build's call graph: everything lives
+// in an unnamed namespace (no symbol that a linker could merge), and nothing
+// is taken from the C++ standard library, whose templates it would merge.
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef VG_ISA
+#define VG_ISA 0
+#endif
+
+#if VG_ISA == 2
+#define VG_ISA_NAME avx512
+#define VG_VECTOR_BYTES 64
+#elif VG_ISA == 1
+#define VG_ISA_NAME avx2
+#define VG_VECTOR_BYTES 32
+#elif VG_ISA == 0
+#define VG_ISA_NAME plain
+#define VG_VECTOR_BYTES 16
+#else
+#error "VG_ISA is 0 (plain), 1 (AVX2) or 2 (AVX-512)"
+#endif
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+// The named layer only serves to tell the builds apart in profiles and traces.
+#define VG_BEGIN namespace vg { inline namespace VG_ISA_NAME { namespace {
+#define VG_END } } }
+
+#define VG_CAT_(a, b) a##b
+#define VG_CAT(a, b) VG_CAT_(a, b)
+
+// VG_FN: inlined into every caller; VG_NOINLINE: one body, never cloned for a
+// constant argument (a clone of the micro-kernel would cost compile time and
+// instruction cache, and win nothing).
+#define VG_FN inline __attribute__((always_inline))
+#define VG_NOINLINE __attribute__((noinline, noclone, unused))
+#define VG_UNUSED __attribute__((unused))
+#define VG_LAMBDA __attribute__((always_inline))
+
+#endif  // VITGEN_CPU_ISA_H
+
+#ifndef VITGEN_CPU_SIMD_H
+#define VITGEN_CPU_SIMD_H
+
+// vf: a vector of floats as wide as the build's registers, with its mask (vm)
+// and integer (vu) companions.
+//
+// Functors are templates on the value type, so the same text runs on vf here
+// and on float on a GPU; only this header knows how wide vf is (4, 8 or 16).
+// It is built on GCC's vector extensions, so one text serves every instruction
+// set and any CPU; intrinsics appear only where the extensions have no word:
+// masked memory, square roots and widening multiplication.
+
+VG_BEGIN
+
+constexpr int kLanes = VG_VECTOR_BYTES / 4;
+
+typedef float vg_f32v __attribute__((vector_size(VG_VECTOR_BYTES)));
+typedef int32_t vg_i32v __attribute__((vector_size(VG_VECTOR_BYTES)));
+typedef uint32_t vg_u32v __attribute__((vector_size(VG_VECTOR_BYTES)));
+typedef uint64_t vg_u64v __attribute__((vector_size(VG_VECTOR_BYTES)));
+// The same in memory: no alignment beyond the element's.
+typedef float vg_f32m __attribute__((vector_size(VG_VECTOR_BYTES), aligned(4), may_alias));
+typedef uint32_t vg_u32m __attribute__((vector_size(VG_VECTOR_BYTES), aligned(4), may_alias));
+
+// 0, 1, 2, …
+VG_FN vg_i32v vg_iota() {
+  vg_i32v r;
+  for (int i = 0; i < kLanes; i++) r[i] = i;
+  return r;
+}
+
+// One truth value a lane: all bits or none.
+struct vm {
+  vg_i32v v;
+};
+VG_FN vm operator&(vm a, vm b) { return {a.v & b.v}; }
+VG_FN vm operator|(vm a, vm b) { return {a.v | b.v}; }
+VG_FN vm operator!(vm a) { return {~a.v}; }
+
+// Unsigned integers, for bit patterns and random numbers.
+struct vu {
+  vg_u32v v;
+  vu() = default;
+  VG_FN vu(uint32_t x) : v(vg_u32v{} + x) {}
+  VG_FN vu(vg_u32v x) : v(x) {}
+};
+VG_FN vu operator+(vu a, vu b) { return a.v + b.v; }
+VG_FN vu operator-(vu a, vu b) { return a.v - b.v; }
+VG_FN vu operator&(vu a, vu b) { return a.v & b.v; }
+VG_FN vu operator|(vu a, vu b) { return a.v | b.v; }
+VG_FN vu operator^(vu a, vu b) { return a.v ^ b.v; }
+VG_FN vu operator<<(vu a, int n) { return a.v << n; }
+VG_FN vu operator>>(vu a, int n) { return a.v >> n; }
+VG_FN vm operator>=(vu a, vu b) { return {a.v >= b.v}; }
+
+struct vf {
+  static constexpr int lanes = kLanes;
+  vg_f32v v;
+  vf() = default;
+  VG_FN vf(float x) : v(x - vg_f32v{}) {}  // x - 0 keeps the sign of -0
+  VG_FN vf(vg_f32v x) : v(x) {}
+  VG_FN vf& operator+=(vf o) { v += o.v; return *this; }
+  VG_FN vf& operator-=(vf o) { v -= o.v; return *this; }
+  VG_FN vf& operator*=(vf o) { v *= o.v; return *this; }
+};
+VG_FN vf operator+(vf a, vf b) { return a.v + b.v; }
+VG_FN vf operator-(vf a, vf b) { return a.v - b.v; }
+VG_FN vf operator*(vf a, vf b) { return a.v * b.v; }
+VG_FN vf operator/(vf a, vf b) { return a.v / b.v; }
+VG_FN vf operator-(vf a) { return -a.v; }
+VG_FN vm operator<(vf a, vf b) { return {a.v < b.v}; }
+VG_FN vm operator<=(vf a, vf b) { return {a.v <= b.v}; }
+VG_FN vm operator>(vf a, vf b) { return {a.v > b.v}; }
+VG_FN vm operator>=(vf a, vf b) { return {a.v >= b.v}; }
+VG_FN vm operator==(vf a, vf b) { return {a.v == b.v}; }
+VG_FN vm operator!=(vf a, vf b) { return {a.v != b.v}; }
+
+// a where the mask is set, b elsewhere.
+VG_FN vf vg_select(vm m, vf a, vf b) { return m.v ? a.v : b.v; }
+
+// a*b + c; fused where the target can (the library is built with
+// -ffp-contract=fast, so this is a matter of clarity, not of rounding).
+VG_FN vf vg_fma(vf a, vf b, vf c) { return a.v * b.v + c.v; }
+
+// The larger (smaller) value; b if either is NaN.
+VG_FN vf vg_max(vf a, vf b) { return a.v > b.v ? a.v : b.v; }
+VG_FN vf vg_min(vf a, vf b) { return a.v < b.v ? a.v : b.v; }
+
+VG_FN vu vg_bits(vf x) { return vu((vg_u32v)x.v); }
+VG_FN vf vg_from_bits(vu x) { return vf((vg_f32v)x.v); }
+VG_FN vf vg_abs(vf x) { return vg_from_bits(vg_bits(x) & vu(0x7fffffffu)); }
+// |x| with the sign of s.
+VG_FN vf vg_copysign(vf x, vf s) {
+  return vg_from_bits((vg_bits(x) & vu(0x7fffffffu)) | (vg_bits(s) & vu(0x80000000u)));
+}
+
+VG_FN vf vg_sqrt(vf x) {
+#if VG_ISA == 2
+  return (vg_f32v)_mm512_maskz_sqrt_ps(0xffff, (__m512)x.v);  // all lanes; the plain form warns in GCC 12
+#elif VG_ISA == 1
+  return (vg_f32v)_mm256_sqrt_ps((__m256)x.v);
+#elif defined(__x86_64__)
+  return (vg_f32v)_mm_sqrt_ps((__m128)x.v);
+#else
+  for (int i = 0; i < kLanes; i++) x.v[i] = __builtin_sqrtf(x.v[i]);
+  return x;
+#endif
+}
+// Exactly rounded root, then an exactly rounded quotient.
+VG_FN vf vg_rsqrt(vf x) { return vf(1.0f) / vg_sqrt(x); }
+
+template <class V>
+V vg_splat(float x);
+template <>
+VG_FN vf vg_splat<vf>(float x) { return vf(x); }
+
+VG_FN vf vg_load_full(const float* p) { return (vg_f32v) * (const vg_f32m*)p; }
+VG_FN void vg_store_full(float* p, vf x) { *(vg_f32m*)p = (vg_f32m)x.v; }
+
+// Some of the lanes: 1 <= n < lanes. Nothing beyond p[n-1] is touched.
+VG_FN vf vg_load_part(const float* p, int n) {
+#if VG_ISA == 2
+  return (vg_f32v)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#elif VG_ISA == 1
+  return (vg_f32v)_mm256_maskload_ps(p, (__m256i)(vg_iota() < n));
+#else
+  vg_f32v r{};
+  for (int i = 0; i < n; i++) r[i] = p[i];
+  return r;
+#endif
+}
+VG_FN void vg_store_part(float* p, vf x, int n) {
+#if VG_ISA == 2
+  _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x.v);
+#elif VG_ISA == 1
+  _mm256_maskstore_ps(p, (__m256i)(vg_iota() < n), (__m256)x.v);
+#else
+  for (int i = 0; i < n; i++) p[i] = x.v[i];
+#endif
+}
+
+// The first n values at p, zero in the lanes beyond; and the way back.
+template <class V>
+V vg_load(const float* p, int n);
+template <>
+VG_FN vf vg_load<vf>(const float* p, int n) {
+  return __builtin_expect(n >= kLanes, 1) ? vg_load_full(p) : vg_load_part(p, n);
+}
+VG_FN void vg_store(float* p, vf x, int n) {
+  if (__builtin_expect(n >= kLanes, 1))
+    vg_store_full(p, x);
+  else
+    vg_store_part(p, x, n);
+}
+
+// Lanes >= n replaced by fill.
+VG_FN vf vg_keep(vf x, int n, float fill) { return vg_select(vm{vg_iota() < n}, x, vf(fill)); }
+
+// Sum and maximum over the lanes, always by the same tree: lane i meets lane
+// i xor lanes/2, then i xor lanes/4, …
+VG_FN float vg_sum(vf x) {
+  for (int s = kLanes / 2; s > 0; s /= 2) x.v += __builtin_shuffle(x.v, vg_iota() ^ s);
+  return x.v[0];
+}
+VG_FN float vg_hmax(vf x) {
+  for (int s = kLanes / 2; s > 0; s /= 2) x = vg_max(x, vf(__builtin_shuffle(x.v, vg_iota() ^ s)));
+  return x.v[0];
+}
+
+// Turns r, a square of lanes x lanes values, along its diagonal: log2(lanes)
+// rounds, each swapping the off-diagonal halves of ever smaller squares.
+VG_FN void vg_transpose_square(vf* r) {
+#pragma GCC unroll 5
+  for (int s = 1; s < kLanes; s *= 2) {
+    const vg_i32v lane = vg_iota(), odd = (lane & s) != 0;
+    const vg_i32v low = odd ? lane - s + kLanes : lane;
+    const vg_i32v high = odd ? lane + kLanes : lane + s;
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; i++) {
+      if (i & s) continue;
+      const vg_f32v a = r[i].v, b = r[i + s].v;
+      r[i].v = __builtin_shuffle(a, b, low);
+      r[i + s].v = __builtin_shuffle(a, b, high);
+    }
+  }
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_SIMD_H
+
+#ifndef VITGEN_CPU_DROPOUT_H
+#define VITGEN_CPU_DROPOUT_H
+
+// Dropout and drop path: the multiplier of an element, 0 or 1/(1-p), from its
+// index alone, so the backward pass computes the forward pass's mask again
+// instead of reading it.
+//
+// One Philox evaluation a lane yields the bits of eight vectors of sixteen, and
+// callers walk along rows, so vg_dropout keeps the multipliers of the 128-block
+// it last met, with the end of the block before it: a vector at any offset is
+// then one load.
+
+VG_BEGIN
+
+VG_FN void vg_mul_wide(vu a, uint32_t m, vu* hi, vu* lo) {
+  const vg_u64v x = (vg_u64v)a.v;
+#if VG_ISA == 2
+  const __m512i k = _mm512_set1_epi32((int)m);
+  const vg_u64v even = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)x, k), odd = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)(x >> 32), k);
+#elif VG_ISA == 1
+  const __m256i k = _mm256_set1_epi32((int)m);
+  const vg_u64v even = (vg_u64v)_mm256_mul_epu32((__m256i)x, k), odd = (vg_u64v)_mm256_mul_epu32((__m256i)(x >> 32), k);
+#elif defined(__x86_64__)
+  const __m128i k = _mm_set1_epi32((int)m);
+  const vg_u64v even = (vg_u64v)_mm_mul_epu32((__m128i)x, k), odd = (vg_u64v)_mm_mul_epu32((__m128i)(x >> 32), k);
+#else
+  const vg_u64v even = (x & 0xffffffffu) * m, odd = (x >> 32) * m;
+#endif
+  // 64-bit products of the even and the odd lanes: x86 and the ARM targets are
+  // little-endian, so an even lane is the low half.
+  *lo = vu((vg_u32v)((even & 0xffffffffu) | (odd << 32)));
+  *hi = vu((vg_u32v)((even >> 32) | (odd & 0xffffffff00000000u)));
+}
+
+// vg_philox4x32 on a counter a lane.
+VG_FN void vg_philox4x32(vu x[4], uint32_t key0, uint32_t key1) {
+  for (int round = 0; round < 10; round++) {
+    vu hi0, lo0, hi1, lo1;
+    vg_mul_wide(x[0], VG_PHILOX_M0, &hi0, &lo0);
+    vg_mul_wide(x[2], VG_PHILOX_M1, &hi1, &lo1);
+    x[0] = hi1 ^ x[1] ^ vu(key0);
+    x[1] = lo1;
+    x[2] = hi0 ^ x[3] ^ vu(key1);
+    x[3] = lo0;
+    key0 += VG_PHILOX_W0;
+    key1 += VG_PHILOX_W1;
+  }
+}
+
+// What a kept value is multiplied by.
+VG_FN float vg_inv_keep(uint32_t thr) { return 65536.0f / (float)(65536 - (int32_t)thr); }
+
+// The 128 multipliers of one block of one site.
+VG_NOINLINE void vg_dropout_block(const vg_step* step, uint32_t site, uint32_t thr, uint64_t block, float* out) {
+  const vf kept = thr < 65536 ? vg_inv_keep(thr) : 0.0f;
+  for (int lane = 0; lane < 16; lane += kLanes) {
+    vu x[4] = {vu((vg_u32v)vg_iota() + (uint32_t)(block * 16 + lane)), 0, site, step->micro_step};
+    vg_philox4x32(x, step->seed_lo, step->seed_hi);
+    for (int half = 0; half < 8; half++) {
+      const vu draw = (x[half >> 1] >> (16 * (half & 1))) & vu(0xffffu);
+      vg_store_full(out + 16 * half + lane, vg_select(draw >= vu(thr), kept, vf(0.0f)));
+    }
+  }
+}
+
+// The multipliers of one dropout site. A functor holds one as a member; it
+// belongs to one worker.
+struct vg_dropout {
+  VG_FN vg_dropout(const vg_step& s, uint32_t site, uint32_t thr)
+      : step_(&s), site_(site), thr_(thr), on_(s.dropout_on && thr > 0) {}
+
+  // Multipliers of elements index .. index + lanes-1; those from n on are any
+  // value. All 1 while dropout is off.
+  template <class V>
+  VG_FN V scale(int64_t index, int n) const {
+    if (!on_) return V(1.0f);
+    int64_t at = index - first_;
+    if (__builtin_expect(at < -before_ || at + n > 128, 0)) {
+      refill(index, n);
+      at = index - first_;
+    }
+    return vg_load_full(kept_ + 16 + at);
+  }
+
+ private:
+  VG_NOINLINE void refill(int64_t index, int n) const {
+    const int64_t from = index >> 7, to = (index + n - 1) >> 7;
+    for (int64_t b = from; b <= to; b++) {
+      if (b * 128 == first_) continue;
+      before_ = b * 128 == first_ + 128 ? 16 : 0;
+      if (before_ > 0) __builtin_memcpy(kept_, kept_ + 128, 16 * sizeof(float));
+      vg_dropout_block(step_, site_, thr_, (uint64_t)b, kept_ + 16);
+      first_ = b * 128;
+    }
+  }
+
+  const vg_step* step_;
+  uint32_t site_, thr_;
+  bool on_;
+  mutable int64_t first_ = -((int64_t)1 << 62);  // index of kept_[16]
+  mutable int64_t before_ = 0;                   // how many before it are there too: 16 or none
+  mutable float kept_[16 + 128 + 16] = {};       // the last 16 are only ever read into lanes beyond n
+};
+
+// The same without a cache, for a single vector.
+template <class V>
+VG_FN V vg_dropout_scale(const vg_step& step, uint32_t site, uint32_t thr, int64_t index, int n) {
+  return vg_dropout(step, site, thr).template scale<V>(index, n);
+}
+
+// The multiplier of a whole sample.
+VG_UNUSED inline float vg_drop_path_scale(const vg_step& step, uint32_t site, uint32_t thr, int64_t sample) {
+  if (!step.dropout_on || thr == 0) return 1.0f;
+  const uint32_t draw = vg_dropout_draw(step.seed_lo, step.seed_hi, step.micro_step, site, (uint64_t)sample);
+  return draw >= thr ? vg_inv_keep(thr) : 0.0f;
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_DROPOUT_H
+
+#ifndef VITGEN_CPU_MATH_H
+#define VITGEN_CPU_MATH_H
+
+// Elementary functions and activations on vf.
+//
+// Every function propagates NaN, raises no trap, and holds its error bound
+// over all of float (the test walks the range against libm in double):
+//
+//   vg_exp     2 ulp, subnormal results and overflow to infinity included
+//   vg_log     2 ulp (subnormal arguments included; log 0 = -inf, log -x = NaN)
+//   vg_tanh    4 ulp
+//   vg_erf     4 ulp
+//
+// The activations are bounded by 4e-7 of max(|x|, 1), which is what the
+// cancellation in 1 + erf(x) leaves and what single precision offers. Their
+// polynomials are minimax fits (weighted Lawson iteration) of the functions
+// named beside them.
+
+VG_BEGIN
+
+// Arguments beyond these give infinity and zero.
+constexpr float kExpMax = 89.0f, kExpMin = -104.0f;
+
+// e^x = 2^n e^r with n = round(x log2 e), |r| <= ln 2 / 2. ln 2 is subtracted in
+// two parts, the first short enough that n times it is exact. 2^n is applied
+// in two factors so that neither over- nor underflows before the product does.
+VG_FN vf vg_exp(vf x) {
+  x = vg_min(vf(kExpMax), x);  // in this order: NaN stays
+  x = vg_max(vf(kExpMin), x);
+  const vf magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  const vf shifted = vg_fma(x, vf(1.44269504f), magic);
+  const vf n = shifted - magic;
+  vf r = vg_fma(n, vf(-0.693359375f), x);
+  r = vg_fma(n, vf(2.12194440e-4f), r);
+  vf p = 1.38145598e-3f;  // (e^r - 1 - r) / r^2
+  p = vg_fma(p, r, vf(8.36873557e-3f));
+  p = vg_fma(p, r, vf(4.16683899e-2f));
+  p = vg_fma(p, r, vf(0.166665205f));
+  p = vg_fma(p, r, vf(0.499999934f));
+  p = vg_fma(p * r, r, r) + vf(1.0f);
+  const vg_i32v k = (vg_i32v)vg_bits(shifted).v - 0x4b400000;  // n as an integer
+  const vg_i32v k1 = k >> 1, k2 = k - k1;
+  const vf s1 = vg_from_bits(vu((vg_u32v)(k1 + 127) << 23));
+  const vf s2 = vg_from_bits(vu((vg_u32v)(k2 + 127) << 23));
+  return p * s1 * s2;
+}
+
+// ln x = e ln 2 + ln(1+f), 1+f in [sqrt 1/2, sqrt 2].
+VG_FN vf vg_log(vf x) {
+  const vf tiny = 1.17549435e-38f;
+  const vm subnormal = x < tiny;
+  const vf y = vg_select(subnormal, x * vf(8388608.0f), x);
+  // Taking the bits of sqrt(1/2) off puts the exponent's step there.
+  const vg_i32v bits = (vg_i32v)vg_bits(y).v - 0x3f3504f3;
+  const vg_i32v e = (bits >> 23) + (subnormal.v & -23);
+  const vf f = vg_from_bits(vu((vg_u32v)((bits & 0x7fffff) + 0x3f3504f3))) - vf(1.0f);
+  const vf n = vf(__builtin_convertvector(e, vg_f32v));
+  vf p = -0.0763449776f;  // (ln(1+f) - f + f^2/2) / f^3
+  p = vg_fma(p, f, vf(0.127615775f));
+  p = vg_fma(p, f, vf(-0.131601822f));
+  p = vg_fma(p, f, vf(0.142017579f));
+  p = vg_fma(p, f, vf(-0.166233574f));
+  p = vg_fma(p, f, vf(0.200012269f));
+  p = vg_fma(p, f, vf(-0.25000821f));
+  p = vg_fma(p, f, vf(0.333333317f));
+  const vf f2 = f * f;
+  vf t = vg_fma(f2 * f, p, n * vf(-2.12194440e-4f));
+  t = vg_fma(f2, vf(-0.5f), t);
+  vf r = vg_fma(n, vf(0.693359375f), f + t);
+  const float inf = __builtin_inff();
+  r = vg_select(x == vf(inf), x, r);
+  r = vg_select(x == vf(0.0f), vf(-inf), r);
+  return vg_select(x >= vf(0.0f), r, vf(__builtin_nanf("")));
+}
+
+// Small |x|: odd polynomial. Otherwise 1 - 2/(e^2|x| + 1).
+VG_FN vf vg_tanh(vf x) {
+  const vf a = vg_abs(x), s = x * x;
+  vf p = -0.0057049872f;  // (tanh x / x - 1) / x^2
+  p = vg_fma(p, s, vf(0.0206390874f));
+  p = vg_fma(p, s, vf(-0.0537397151f));
+  p = vg_fma(p, s, vf(0.133314422f));
+  p = vg_fma(p, s, vf(-0.333332819f));
+  const vf small = vg_fma(p * s, x, x);
+  const vf large = vf(1.0f) - vf(2.0f) / (vg_exp(a + a) + vf(1.0f));
+  return vg_select(a < vf(0.625f), small, vg_copysign(large, x));
+}
+
+// Small |x|: x + x P(x^2). Otherwise 1 - erfc|x| with erfc t = exp(-t Q(t)),
+// which has reached the last bit of 1 at t = 4.
+VG_FN vf vg_erf(vf x) {
+  const vf a = vg_abs(x), s = x * x;
+  vf p = -5.95375832e-4f;  // erf x / x - 1
+  p = vg_fma(p, s, vf(4.98594459e-3f));
+  p = vg_fma(p, s, vf(-2.67617234e-2f));
+  p = vg_fma(p, s, vf(0.112816827f));
+  p = vg_fma(p, s, vf(-0.376124811f));
+  p = vg_fma(p, s, vf(0.128379148f));
+  const vf small = vg_fma(p, x, x);
+  const vf t = vg_min(vf(4.0f), a);
+  vf q = -2.13984956e-4f;  // -ln(erfc t) / t
+  q = vg_fma(q, t, vf(3.21495564e-3f));
+  q = vg_fma(q, t, vf(-2.28899642e-2f));
+  q = vg_fma(q, t, vf(0.105261843f));
+  q = vg_fma(q, t, vf(0.635718315f));
+  q = vg_fma(q, t, vf(1.12851436f));
+  const vf large = vf(1.0f) - vg_exp(-t * q);
+  return vg_select(a < vf(0.93f), small, vg_copysign(large, x));
+}
+
+VG_FN vf vg_sigmoid(vf x) { return vf(1.0f) / (vf(1.0f) + vg_exp(-x)); }
+
+// max(x, 0), and NaN for NaN; its gradient is dy where x > 0 and 0 elsewhere,
+// as PyTorch has it.
+VG_FN vf vg_relu(vf x) { return vg_max(vf(0.0f), x); }
+VG_FN vf vg_relu_grad(vf dy, vf x) { return vg_select(x <= vf(0.0f), vf(0.0f), dy); }
+
+// x Phi(x), Phi the normal distribution: x (1 + erf(x / sqrt 2)) / 2.
+VG_FN vf vg_gelu(vf x) {
+  const vf half = vf(0.5f) * x;
+  return vg_fma(half, vg_erf(x * vf(0.707106781f)), half);
+}
+// dy (Phi(x) + x phi(x)), phi(x) = exp(-x^2 / 2) / sqrt(2 pi).
+VG_FN vf vg_gelu_grad(vf dy, vf x) {
+  const vf cdf = vg_fma(vf(0.5f), vg_erf(x * vf(0.707106781f)), vf(0.5f));
+  const vf pdf = vf(0.398942280f) * vg_exp(vf(-0.5f) * x * x);
+  return dy * vg_fma(x, pdf, cdf);
+}
+
+// x (1 + tanh u) / 2, u = sqrt(2/pi) (x + 0.044715 x^3).
+VG_FN vf vg_gelu_tanh_arg(vf x) {
+  return vf(0.797884561f) * vg_fma(vf(0.044715f) * x * x, x, x);
+}
+VG_FN vf vg_gelu_tanh(vf x) {
+  const vf half = vf(0.5f) * x;
+  return vg_fma(half, vg_tanh(vg_gelu_tanh_arg(x)), half);
+}
+VG_FN vf vg_gelu_tanh_grad(vf dy, vf x) {
+  const vf t = vg_tanh(vg_gelu_tanh_arg(x));
+  const vf du = vf(0.797884561f) * vg_fma(vf(3 * 0.044715f) * x, x, vf(1.0f));
+  // Where tanh has saturated its slope is zero, however large x^3 is.
+  const vf slope = vg_select(vg_abs(x) > vf(10.0f), vf(0.0f), (vf(1.0f) - t * t) * du);
+  return dy * vg_fma(vf(0.5f) * x, slope, vg_fma(vf(0.5f), t, vf(0.5f)));
+}
+
+// x sigmoid(x).
+VG_FN vf vg_silu(vf x) { return x / (vf(1.0f) + vg_exp(-x)); }
+VG_FN vf vg_silu_grad(vf dy, vf x) {
+  const vf s = vg_sigmoid(x);
+  return dy * s * vg_fma(x, vf(1.0f) - s, vf(1.0f));
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_MATH_H
+
+#ifndef VITGEN_CPU_CALL_H
+#define VITGEN_CPU_CALL_H
+
+// One launch as a kernel sees it, the team barrier, the walk over a program,
+// and the ready-made functors.
+//
+// All workers enter every kernel. A kernel divides its work by worker index,
+// but computes every element by steps that depend on shapes and instruction
+// set alone, so the results are bitwise the same for any number of workers.
+#include <sched.h>
+#include <time.h>
+
+VG_BEGIN
+
+// Where a vector of elements stands. row = sample*T + token for rows that run
+// over a batch of sequences; n of the lanes, starting at column col, are valid.
+struct vg_at {
+  int64_t row;
+  int32_t sample, token;
+  int32_t col, n;
+};
+
+template <int T>
+VG_FN vg_at vg_at_row(int64_t row) {
+  return {row, (int32_t)(row / T), (int32_t)(row % T), 0, kLanes};
+}
+
+VG_FN void vg_pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// A pause is about 140 cycles on recent x86: this many are some 20 us, longer
+// than workers with equal shares drift apart. After that there are probably
+// more threads than cores, and the core is given up.
+constexpr int kBarrierSpins = 400;
+
+VG_NOINLINE void vg_barrier_wait(vg_barrier* b, int count) {
+  const uint32_t phase = __atomic_load_n(&b->phase, __ATOMIC_ACQUIRE);
+  if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == (uint32_t)count) {
+    __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);  // nobody arrives again before phase moves
+    __atomic_store_n(&b->phase, phase + 1, __ATOMIC_RELEASE);
+    return;
+  }
+  for (int spins = 0; __atomic_load_n(&b->phase, __ATOMIC_ACQUIRE) == phase; spins++) {
+    if (spins < kBarrierSpins)
+      vg_pause();
+    else
+      sched_yield();
+  }
+}
+
+struct vg_range {
+  int64_t begin, end;
+};
+
+// Share number `part` of `parts` nearly equal ones of 0 .. n-1.
+VG_FN vg_range vg_share(int64_t n, int64_t part, int64_t parts) { return {n * part / parts, n * (part + 1) / parts}; }
+
+VG_FN int64_t vg_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+VG_FN int64_t vg_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+VG_FN int64_t vg_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+VG_FN int64_t vg_round_up(int64_t a, int64_t b) { return vg_ceil_div(a, b) * b; }
+
+struct vg_call {
+  const vg_program* prog;
+  const vg_launch* launch;
+  vg_worker* w;
+
+  template <class P>
+  VG_FN P* arg(int i) const { return (P*)prog->args[launch->first_arg + (uint64_t)i]; }
+  VG_FN int batch() const { return prog->batch; }
+  VG_FN const vg_step& step() const { return *prog->step; }
+  VG_FN char* workspace() const { return prog->workspace; }
+  VG_FN char* scratch() const { return w->scratch; }
+  VG_FN int index() const { return w->index; }
+  VG_FN int count() const { return w->count; }
+  // Everything any worker wrote before it is seen by all after it.
+  VG_FN void barrier() const {
+    if (w->count > 1) vg_barrier_wait(prog->barrier, w->count);
+  }
+  // This worker's part of n equal units.
+  VG_FN vg_range share(int64_t n) const { return vg_share(n, w->index, w->count); }
+};
+
+typedef void (*vg_kernel)(const vg_call&);
+
+VG_UNUSED inline uint64_t vg_now_ns() {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+// Walks the program. Called once by every worker of the team.
+VG_UNUSED inline void vg_run(const vg_kernel* table, const vg_program* prog, vg_worker* w) {
+  const bool timed = prog->launch_ns != nullptr && w->index == 0;
+  uint64_t start = timed ? vg_now_ns() : 0;
+  for (int32_t i = 0; i < prog->launch_count; i++) {
+    const vg_call call = {prog, prog->launches + i, w};
+    table[call.launch->kernel](call);
+    call.barrier();
+    if (timed) {
+      const uint64_t end = vg_now_ns();
+      prog->launch_ns[i] = end - start;
+      start = end;
+    }
+  }
+}
+
+// Calls f(at) for every vector of a row: whole vectors first, with a count the
+// compiler knows, then the rest.
+template <class F>
+VG_FN void vg_each_vector(vg_at at, int64_t begin, int64_t end, const F& f) {
+  int64_t col = begin;
+  for (; col + kLanes <= end; col += kLanes) {
+    at.col = (int32_t)col;
+    at.n = kLanes;
+    f(at);
+  }
+  if (col < end) {
+    at.col = (int32_t)col;
+    at.n = (int32_t)(end - col);
+    f(at);
+  }
+}
+
+// Source: the matrix at p, ld elements from row to row.
+struct vg_matrix {
+  const float* p;
+  int64_t ld;
+  template <class V>
+  VG_FN V operator()(vg_at at) const { return vg_load<V>(p + at.row * ld + at.col, at.n); }
+};
+
+// Sink: stores to the matrix at p.
+struct vg_store_matrix {
+  float* p;
+  int64_t ld;
+  template <class V>
+  VG_FN void operator()(V x, vg_at at) const { vg_store(p + at.row * ld + at.col, x, at.n); }
+};
+
+// Sink: adds to the matrix at p.
+struct vg_add_matrix {
+  float* p;
+  int64_t ld;
+  template <class V>
+  VG_FN void operator()(V x, vg_at at) const {
+    float* q = p + at.row * ld + at.col;
+    vg_store(q, vg_load<V>(q, at.n) + x, at.n);
+  }
+};
+
+// Sink of an output that nobody wants: the kernel does not compute it.
+struct vg_none {
+  template <class V>
+  VG_FN void operator()(V, vg_at) const {}
+};
+template <class S>
+constexpr bool vg_wanted = true;
+template <>
+constexpr bool vg_wanted<vg_none> = false;
+
+// A source read without a template at each place of use.
+template <class S>
+VG_FN vf vg_value(const S& s, vg_at at) { return s.template operator()<vf>(at); }
+
+VG_END
+
+#endif  // VITGEN_CPU_CALL_H
+
+#ifndef VITGEN_CPU_TILE_H
+#define VITGEN_CPU_TILE_H
+
+// The matrix-product core: one register-tiled micro-kernel and the packing of
+// its operands. gemm.h and attention.h build everything from these.
+//
+// A product C = A B is cut into k-blocks of kKC, and B's k-block into panels of
+// kNR columns stored [k][kNR], so that the micro-kernel reads B in order. A
+// panel (32 KB) stays in L1 while the micro-kernel runs down the rows of A.
+// The A operand has two layouts, told apart by the constant RS, the distance
+// between rows of a tile:
+//   RS = kLDA: row-major rows of one k-block, element (r, k) at r*kLDA + k. The
+//     constant stride turns into address displacements, so no transposition is
+//     needed: a source functor writes its rows in order. kLDA is off a power of
+//     two, so that the rows of a tile do not share cache sets.
+//   RS = 1: element (r, k) at k*ks + r, for an operand that is stored
+//     transposed.
+//
+// Register tiles: 14x32 on AVX-512 (28 of 32 registers accumulate; 16 loads
+// feed 28 FMAs a step, well below two loads a cycle), 6x16 on AVX2, 4x8 plain.
+// Every element of C is one chain of FMAs in the order of k, whatever the
+// blocking.
+
+VG_BEGIN
+
+#if VG_ISA == 2
+constexpr int kMR = 14;
+#elif VG_ISA == 1
+constexpr int kMR = 6;
+#else
+constexpr int kMR = 4;
+#endif
+constexpr int kNV = 2;             // vectors across a tile
+constexpr int kNR = kNV * kLanes;  // columns of a tile
+constexpr int kKC = 256;           // depth of a k-block
+constexpr int kLDA = kKC + 16;
+static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");
+
+// C[kMR x kNR] = (add ? C : 0) + A B over kc steps.
+template <int RS>
+VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
+  vg_f32v acc[kMR][kNV];
+#pragma GCC unroll 16
+  for (int r = 0; r < kMR; r++)
+#pragma GCC unroll 2
+    for (int j = 0; j < kNV; j++) acc[r][j] = vg_f32v{};
+  if (add) {
+#pragma GCC unroll 16
+    for (int r = 0; r < kMR; r++)
+#pragma GCC unroll 2
+      for (int j = 0; j < kNV; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
+  }
+  for (int64_t k = 0; k < kc; k++) {
+    vg_f32v bv[kNV];
+#pragma GCC unroll 2
+    for (int j = 0; j < kNV; j++) bv[j] = vg_load_full(b + j * kLanes).v;
+#pragma GCC unroll 16
+    for (int r = 0; r < kMR; r++) {
+      const vg_f32v av = vf(a[r * RS]).v;
+#pragma GCC unroll 2
+      for (int j = 0; j < kNV; j++) acc[r][j] = av * bv[j] + acc[r][j];
+    }
+    a += RS == 1 ? ks : 1;
+    b += kNR;
+  }
+#pragma GCC unroll 16
+  for (int r = 0; r < kMR; r++)
+#pragma GCC unroll 2
+    for (int j = 0; j < kNV; j++) vg_store_full(c + r * ldc + j * kLanes, acc[r][j]);
+}
+
+// C over row_panels x col_panels tiles. a_panel: elements from one row panel of
+// A to the next; the panels of B follow each other.
+template <int RS>
+VG_NOINLINE void vg_tiles(int64_t row_panels, int64_t col_panels, int64_t kc, const float* a, int64_t a_panel,
+                          int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < col_panels; j++)
+    for (int64_t i = 0; i < row_panels; i++)
+      vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add);
+}
+
+// Packs one panel of B[N,K] (row-major, so this transposes): columns
+// n .. n+cols-1 of the product, depths 0 .. kc-1 from b on. Missing columns
+// become zeros.
+VG_NOINLINE void vg_pack_panel_nt(const float* b, int64_t ldb, int cols, int64_t kc, float* out) {
+  for (int j = 0; j < kNR; j += kLanes) {
+    for (int64_t k = 0; k < kc; k += kLanes) {
+      const int depth = (int)vg_min64(kLanes, kc - k);
+      vf square[kLanes];
+      for (int i = 0; i < kLanes; i++)
+        square[i] = j + i < cols ? vg_load<vf>(b + (j + i) * ldb + k, depth) : vf(0.0f);
+      vg_transpose_square(square);
+      for (int i = 0; i < depth; i++) vg_store_full(out + (k + i) * kNR + j, square[i]);
+    }
+  }
+}
+
+// Packs one panel of B[K,N] (row-major).
+VG_NOINLINE void vg_pack_panel_nn(const float* b, int64_t ldb, int cols, int64_t kc, float* out) {
+  for (int64_t k = 0; k < kc; k++, b += ldb, out += kNR)
+    for (int j = 0; j < kNR; j += kLanes)
+      vg_store_full(out + j, j < cols ? vg_load<vf>(b + j, cols - j) : vf(0.0f));
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_TILE_H
+
+#ifndef VITGEN_CPU_ATTENTION_H
+#define VITGEN_CPU_ATTENTION_H
+
+// Scaled dot-product attention over whole sequences, forward and backward.
+//
+//   S = scale Q K^T,  P = softmax(S),  O = dropout(P) V,  lse = log sum exp S
+//
+// The forward pass keeps lse, and the backward pass recomputes P = exp(S - lse)
+// and the dropout mask, so nothing of size Tq x Tk is ever stored.
+//
+// One unit of work is a block of query rows of one head of one sample
+// (forward), or a whole head (backward: its blocks add to the same dK and dV,
+// in order). Keys come in blocks of kKC, and S is kept as one kLDA-strided
+// matrix a key block, which is exactly what the micro-kernel of tile.h reads as
+// an A operand, straight (P V, dS K) or transposed (P^T dO, dS^T Q). For the
+// usual few hundred tokens a head is one or two such blocks and lives in L2.
+// Softmax is exact over the row, not online.
+
+VG_BEGIN
+
+constexpr int64_t kMaxHeadDim = kKC;
+constexpr int64_t kMaxTokens = 16384;
+constexpr int64_t kQueryPanels = 8;              // most row panels in a query block
+constexpr int64_t kScoreBytes = 3 << 19;         // S of a query block, all keys
+constexpr int64_t kRowsSize = kQueryPanels * kMR * kLDA;
+constexpr int64_t kPackSize = kKC * kKC;
+static_assert(kKC % kNR == 0 && kKC + kMR <= kLDA && kLDA % kLanes == 0, "S is read in whole tiles");
+
+// Row of q: b*tq + i, at q + row*ldq + h*head_dim; rows of k and v: b*tk + j;
+// lse[(b*heads + h)*tq + i]. Query row i stands at token q_first + i of q_total
+// (they differ from i and tq when only some rows are computed): key j is seen
+// if !causal or j <= q_first + i, and the dropout index of a weight is
+// ((b*heads + h)*q_total + q_first + i)*tk + j. drop_thr 0: no dropout.
+struct vg_attention_shape {
+  int heads, head_dim, tq, tk, q_first, q_total;
+  float scale;
+  bool causal;
+  uint32_t drop_site, drop_thr;
+
+  VG_FN int64_t key_blocks() const { return vg_ceil_div(tk, kKC); }
+  VG_FN int64_t row_panels() const { return vg_ceil_div(tq, kMR); }
+  // The query rows are cut evenly into blocks that keep S within bounds.
+  VG_FN int64_t query_blocks() const {
+    const int64_t panel = key_blocks() * kMR * kLDA * (int64_t)sizeof(float);
+    const int64_t most = vg_max64(1, vg_min64(kQueryPanels, kScoreBytes / panel));
+    return vg_ceil_div(row_panels(), most);
+  }
+  VG_FN vg_range query_rows(int64_t block) const {
+    const vg_range p = vg_share(row_panels(), block, query_blocks());
+    return {p.begin * kMR, vg_min64(tq, p.end * kMR)};
+  }
+  VG_FN int64_t keys(int64_t block) const { return vg_min64(kKC, tk - block * kKC); }
+  // How many keys query row i sees.
+  VG_FN int64_t seen(int64_t i) const { return causal ? vg_min64(tk, q_first + i + 1) : tk; }
+  VG_FN int64_t drop_index(int64_t unit, int64_t i) const { return (unit * q_total + q_first + i) * tk; }
+};
+
+struct vg_attention_args : vg_attention_shape {
+  const float *q, *k, *v;
+  int64_t ldq, ldk, ldv;
+  float* o;
+  int64_t ldo;
+  float* lse;  // may be NULL
+};
+
+struct vg_attention_grad_args : vg_attention_shape {
+  const float *q, *k, *v, *o, *lse, *dout;
+  int64_t ldq, ldk, ldv, ldo, lddout;
+  float *dq, *dk, *dv;
+  int64_t lddq, lddk, lddv;
+};
+
+// Takes pieces of a worker's scratch.
+struct vg_bump {
+  float* next;
+  VG_FN float* take(int64_t n) {
+    float* p = next;
+    next += vg_round_up(n, 16);
+    return p;
+  }
+};
+
+// Rows as an A operand: stride kLDA, zero rows up to a whole panel.
+VG_NOINLINE void vg_stage_rows(const float* src, int64_t ld, int64_t rows, int64_t cols, float* out) {
+  for (int64_t r = 0; r < rows; r++)
+    vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
+      vg_store_full(out + r * kLDA + at.col, vg_load<vf>(src + r * ld + at.col, at.n));
+    });
+  for (int64_t r = rows; r % kMR != 0; r++) __builtin_memset(out + r * kLDA, 0, sizeof(float) * (size_t)cols);
+}
+
+// And back: out = or += the rows of a result.
+VG_NOINLINE void vg_unstage_rows(const float* src, int64_t rows, int64_t cols, float* out, int64_t ld, bool add) {
+  for (int64_t r = 0; r < rows; r++)
+    vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
+      const vf x = vg_load_full(src + r * kLDA + at.col);
+      float* to = out + r * ld + at.col;
+      vg_store(to, add ? vg_load<vf>(to, at.n) + x : x, at.n);
+    });
+}
+
+// All panels of B[n,k] or B[k,n].
+VG_FN void vg_pack_nt(const float* b, int64_t ldb, int64_t n, int64_t k, float* out) {
+  for (int64_t j = 0; j < n; j += kNR) vg_pack_panel_nt(b + j * ldb, ldb, (int)vg_min64(kNR, n - j), k, out + j * k);
+}
+VG_FN void vg_pack_nn(const float* b, int64_t ldb, int64_t n, int64_t k, float* out) {
+  for (int64_t j = 0; j < n; j += kNR) vg_pack_panel_nn(b + j, ldb, (int)vg_min64(kNR, n - j), k, out + j * k);
+}
+
+// out = A B for A with `rows` staged rows and B packed.
+VG_FN void vg_rows_times(const float* a, int64_t rows, const float* b, int64_t n, int64_t k, float* out, bool add) {
+  vg_tiles<kLDA>(vg_ceil_div(rows, kMR), vg_ceil_div(n, kNR), k, a, kMR * kLDA, 1, b, out, kLDA, add);
+}
+// out = A^T B for A with k staged rows, m columns of which are used.
+VG_FN void vg_cols_times(const float* a, int64_t m, const float* b, int64_t n, int64_t k, float* out) {
+  vg_tiles<1>(vg_ceil_div(m, kMR), vg_ceil_div(n, kNR), k, a, kMR, kLDA, b, out, kLDA, false);
+}
+
+VG_FN void vg_zero_cols(float* row, int64_t from, int64_t to) {
+  for (int64_t c = vg_round_up(from, kLanes); c < to; c += kLanes) vg_store_full(row + c, vf(0.0f));
+}
+
+// One row of S, in blocks `stride` apart: softmax over its first `seen` columns,
+// dropout, and zeros up to the end of the last block. Returns lse.
+VG_NOINLINE float vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t blocks,
+                                       int64_t seen, const vg_dropout& drop, int64_t drop_index) {
+  const vf scale = s.scale;
+  vf most = -__builtin_inff(), sum = 0.0f;
+  for (int64_t b = 0; b < blocks; b++)
+    vg_each_vector(vg_at{}, 0, vg_min64(kKC, seen - b * kKC), [&](vg_at at) VG_LAMBDA {
+      const vf x = vg_load_full(row + b * stride + at.col) * scale;
+      most = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, most);
+    });
+  const float top = vg_hmax(most);
+  for (int64_t b = 0; b < blocks; b++)
+    vg_each_vector(vg_at{}, 0, vg_min64(kKC, seen - b * kKC), [&](vg_at at) VG_LAMBDA {
+      float* p = row + b * stride + at.col;
+      vf e = vg_exp(vg_fma(vg_load_full(p), scale, vf(-top)));
+      if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
+      vg_store_full(p, e);
+      sum += e;
+    });
+  const float total = vg_sum(sum);
+  const vf inv = 1.0f / total;
+  for (int64_t b = 0; b < blocks; b++) {
+    float* p = row + b * stride;
+    const int64_t n = vg_max64(0, vg_min64(kKC, seen - b * kKC));
+    vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
+      const vf x = vg_load_full(p + at.col) * inv * drop.scale<vf>(drop_index + b * kKC + at.col, at.n);
+      vg_store_full(p + at.col, at.n < kLanes ? vg_keep(x, at.n, 0.0f) : x);
+    });
+    vg_zero_cols(p, n, s.keys(b));
+  }
+  return top + vg_log(vf(total)).v[0];
+}
+
+// The query rows [rows) of head h of sample b.
+VG_NOINLINE void vg_attention_block(const vg_call& call, const vg_attention_args& a, int64_t b, int64_t h,
+                                    vg_range rows, const vg_dropout& drop) {
+  vg_bump scratch = {(float*)call.scratch()};
+  float *q = scratch.take(kRowsSize), *o = scratch.take(kRowsSize), *pack = scratch.take(kPackSize);
+  float* s = scratch.next;
+  const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h;
+  const int64_t stride = vg_round_up(count, kMR) * kLDA;
+  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKC);
+  const float* k = a.k + b * a.tk * a.ldk + h * d;
+  const float* v = a.v + b * a.tk * a.ldv + h * d;
+
+  vg_stage_rows(a.q + (b * a.tq + rows.begin) * a.ldq + h * d, a.ldq, count, d, q);
+  for (int64_t i = 0; i < blocks; i++) {
+    vg_pack_nt(k + i * kKC * a.ldk, a.ldk, a.keys(i), d, pack);
+    vg_rows_times(q, count, pack, a.keys(i), d, s + i * stride, false);
+  }
+  for (int64_t r = 0; r < count; r++) {
+    const int64_t i = rows.begin + r;
+    const float lse = vg_attention_softmax(a, s + r * kLDA, stride, blocks, a.seen(i), drop, a.drop_index(unit, i));
+    if (a.lse) a.lse[unit * a.tq + i] = lse;
+  }
+  for (int64_t i = 0; i < blocks; i++) {
+    vg_pack_nn(v + i * kKC * a.ldv, a.ldv, d, a.keys(i), pack);
+    vg_rows_times(s + i * stride, count, pack, d, a.keys(i), o, i > 0);
+  }
+  vg_unstage_rows(o, count, d, a.o + (b * a.tq + rows.begin) * a.ldo + h * d, a.ldo, false);
+}
+
+VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
+  const int64_t blocks = a.query_blocks();
+  const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
+  const vg_range mine = call.share((int64_t)call.batch() * a.heads * blocks);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t unit = u / blocks;
+    vg_attention_block(call, a, unit / a.heads, unit % a.heads, a.query_rows(u % blocks), drop);
+  }
+}
+
+// One row of one key block, from S and dP = dO V^T to dropout(P) and
+// dS = scale P (dP m - delta), m the dropout multiplier. Columns seen .. padded
+// become zero.
+VG_NOINLINE void vg_attention_row_grad(float* s, float* dp, int64_t seen, int64_t padded, float scale, float lse,
+                                       float delta, const vg_dropout& drop, int64_t drop_index) {
+  const vf base = -lse, off = delta, factor = scale;
+  vg_each_vector(vg_at{}, 0, seen, [&](vg_at at) VG_LAMBDA {
+    const vf m = drop.scale<vf>(drop_index + at.col, at.n);
+    const vf p = vg_exp(vg_fma(vg_load_full(s + at.col), factor, base));
+    vf dropped = p * m;
+    vf ds = factor * p * (vg_load_full(dp + at.col) * m - off);
+    if (at.n < kLanes) {
+      dropped = vg_keep(dropped, at.n, 0.0f);
+      ds = vg_keep(ds, at.n, 0.0f);
+    }
+    vg_store_full(s + at.col, dropped);
+    vg_store_full(dp + at.col, ds);
+  });
+  vg_zero_cols(s, seen, padded);
+  vg_zero_cols(dp, seen, padded);
+}
+
+VG_FN float vg_dot(const float* a, const float* b, int64_t n) {
+  vf sum = 0.0f;
+  vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
+    sum += vg_load<vf>(a + at.col, at.n) * vg_load<vf>(b + at.col, at.n);
+  });
+  return vg_sum(sum);
+}
+
+// What the backward pass of one block of query rows works in.
+struct vg_attention_buffers {
+  float *q, *dout, *dq;            // staged rows
+  float *q_pack, *dout_pack;       // the same rows as B operands
+  float *s, *dp, *pack, *product;  // one key block
+
+  VG_FN explicit vg_attention_buffers(vg_bump m) {
+    q = m.take(kRowsSize), dout = m.take(kRowsSize), dq = m.take(kRowsSize);
+    q_pack = m.take(kRowsSize), dout_pack = m.take(kRowsSize);
+    s = m.take(kRowsSize), dp = m.take(kRowsSize), pack = m.take(kPackSize);
+    product = m.take((kKC + kMR) * kLDA);
+  }
+};
+
+// Adds the share of query rows [rows) to dK and dV of head h, and writes dQ.
+VG_NOINLINE void vg_attention_grad_block(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
+                                         vg_range rows, const vg_dropout& drop) {
+  const vg_attention_buffers m(vg_bump{(float*)call.scratch()});
+  const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h, first = b * a.tq + rows.begin;
+  const float* q = a.q + first * a.ldq + h * d;
+  const float* dout = a.dout + first * a.lddout + h * d;
+  const float* o = a.o + first * a.ldo + h * d;
+  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKC);
+  float delta[kQueryPanels * kMR];
+  for (int64_t r = 0; r < count; r++) delta[r] = vg_dot(dout + r * a.lddout, o + r * a.ldo, d);
+
+  vg_stage_rows(q, a.ldq, count, d, m.q);
+  vg_stage_rows(dout, a.lddout, count, d, m.dout);
+  vg_pack_nn(q, a.ldq, d, count, m.q_pack);
+  vg_pack_nn(dout, a.lddout, d, count, m.dout_pack);
+  for (int64_t i = 0; i < blocks; i++) {
+    const int64_t keys = a.keys(i), key = b * a.tk + i * kKC, padded = vg_round_up(keys, kMR);
+    const float* k = a.k + key * a.ldk + h * d;
+    vg_pack_nt(k, a.ldk, keys, d, m.pack);
+    vg_rows_times(m.q, count, m.pack, keys, d, m.s, false);
+    vg_pack_nt(a.v + key * a.ldv + h * d, a.ldv, keys, d, m.pack);
+    vg_rows_times(m.dout, count, m.pack, keys, d, m.dp, false);
+    for (int64_t r = 0; r < count; r++) {
+      const int64_t row = rows.begin + r, seen = vg_max64(0, vg_min64(keys, a.seen(row) - i * kKC));
+      vg_attention_row_grad(m.s + r * kLDA, m.dp + r * kLDA, seen, padded, a.scale, a.lse[unit * a.tq + row], delta[r],
+                            drop, a.drop_index(unit, row) + i * kKC);
+    }
+    vg_cols_times(m.s, keys, m.dout_pack, d, count, m.product);
+    vg_unstage_rows(m.product, keys, d, a.dv + key * a.lddv + h * d, a.lddv, true);
+    vg_cols_times(m.dp, keys, m.q_pack, d, count, m.product);
+    vg_unstage_rows(m.product, keys, d, a.dk + key * a.lddk + h * d, a.lddk, true);
+    vg_pack_nn(k, a.ldk, d, keys, m.pack);
+    vg_rows_times(m.dp, count, m.pack, d, keys, m.dq, i > 0);
+  }
+  vg_unstage_rows(m.dq, count, d, a.dq + first * a.lddq + h * d, a.lddq, false);
+}
+
+// dq, dk and dv are written in full.
+VG_NOINLINE void vg_attention_grad(const vg_call& call, const vg_attention_grad_args& a) {
+  const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
+  const vg_range mine = call.share((int64_t)call.batch() * a.heads);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t b = u / a.heads, h = u % a.heads;
+    const size_t bytes = sizeof(float) * (size_t)a.head_dim;
+    for (int64_t j = b * a.tk; j < (b + 1) * a.tk; j++) {
+      __builtin_memset(a.dk + j * a.lddk + h * a.head_dim, 0, bytes);
+      __builtin_memset(a.dv + j * a.lddv + h * a.head_dim, 0, bytes);
+    }
+    for (int64_t i = 0; i < a.query_blocks(); i++) vg_attention_grad_block(call, a, b, h, a.query_rows(i), drop);
+  }
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_ATTENTION_H
+
+#ifndef VITGEN_CPU_GEMM_H
+#define VITGEN_CPU_GEMM_H
+
+// Matrix products with fused sources and epilogues.
+//
+//   nt   C[M,N] = A[M,K] B[N,K]^T   a linear layer: B is its weight
+//   nn   C[M,N] = A[M,K] B[K,N]     its gradient to the input
+//   tn   C[M,N] = A[K,M]^T B[K,N]   its gradient to the weight
+//
+// A (and B in tn) come from source functors, C goes to a sink; each is called
+// once for every element. Only the loops around functors are templates; the
+// arithmetic is tile.h's, compiled once.
+//
+// B is packed into the shared workspace by all workers together; after a
+// barrier each worker multiplies its rows:
+//   - M large: a worker packs its own rows of A, one k-block of a row block at
+//     a time, into private scratch, multiplies it with all of B, and lets the
+//     epilogue run over row segments while they are in L2. A row block is at
+//     most 16 panels, fewer when its part of C, kept between k-blocks, would
+//     outgrow L2.
+//   - M small (kSharedRows): A is packed once into the workspace too, and the
+//     workers split both the rows and the columns.
+// Panels and k-blocks lie at fixed places, so neither the split nor the number
+// of workers shows in the result.
+
+VG_BEGIN
+
+constexpr int64_t kSharedRows = 512;
+constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
+constexpr int64_t kRowPanels = 16;               // most row panels in a block
+constexpr int64_t kColumnPanels = 512 / kNR;     // column panels between two runs of the epilogue
+constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
+constexpr int64_t kColPanel = kKC * kMR + kLanes;  // a packed panel of A^T, with room for the last vector's overhang
+static_assert(kColPanel <= kMR * kLDA, "both layouts of A use the workspace formula of the larger");
+
+struct vg_gemm_shape {
+  int64_t m, n, k;
+  VG_FN int64_t row_panels() const { return vg_ceil_div(m, kMR); }
+  VG_FN int64_t col_panels() const { return vg_ceil_div(n, kNR); }
+  VG_FN int64_t k_blocks() const { return vg_ceil_div(k, kKC); }
+  VG_FN int64_t depth(int64_t kb) const { return vg_min64(kKC, k - kb * kKC); }
+  VG_FN bool shares_a() const { return m <= kSharedRows || n > kPrivateColumns; }
+  // Packed B: k-block kb, column panel p.
+  VG_FN int64_t b_at(int64_t kb, int64_t p) const { return kb * kKC * col_panels() * kNR + p * kNR * depth(kb); }
+  VG_FN int64_t b_size() const { return k * col_panels() * kNR; }
+  // Packed A in the workspace, behind B: k-block kb, row panel p of `panel` elements.
+  VG_FN int64_t a_at(int64_t kb, int64_t p, int64_t panel) const {
+    return vg_round_up(b_size(), 16) + (kb * row_panels() + p) * panel;
+  }
+  // What the product needs of the workspace. kernels.GemmWorkspaceBytes bounds
+  // it over all instruction sets.
+  VG_FN int64_t workspace_bytes() const {
+    return (int64_t)sizeof(float) * (shares_a() ? a_at(k_blocks(), 0, kMR * kLDA) : b_size());
+  }
+};
+
+// Packs row panels of A[M,K] read through a source. Layout RS = kLDA.
+template <int T, class A>
+struct vg_row_packer {
+  static constexpr int rs = kLDA;
+  static constexpr int64_t panel = kMR * kLDA, ks = 1;
+  const A& a;
+
+  VG_FN void begin(int64_t) {}
+  VG_NOINLINE void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
+    const int64_t first = panel0 * kMR, last = first + panels * kMR, k0 = kb * kKC;
+    for (int64_t r = first; r < last; r++, out += kLDA) {
+      if (r < s.m)
+        vg_each_vector(vg_at_row<T>(r), k0, k0 + s.depth(kb),
+                       [&](vg_at at) VG_LAMBDA { vg_store_full(out + at.col - k0, vg_value(a, at)); });
+      else
+        __builtin_memset(out, 0, sizeof(float) * (size_t)s.depth(kb));
+    }
+  }
+  VG_FN void end(const vg_gemm_shape&, int64_t, int64_t) {}
+};
+
+// Packs row panels of A^T, A[K,M] read through a source: a vector of kMR
+// columns becomes one step of a panel. Layout RS = 1. On the way it sums each
+// row of A^T, block by block of k, so that the sum's error grows with the block
+// and not with K.
+template <int T, class A, class S>
+struct vg_col_packer {
+  static constexpr int rs = 1;
+  static constexpr int64_t panel = kColPanel, ks = kMR;
+  const A& a;
+  const S& row_sum;
+  vf sum[vg_wanted<S> ? kRowPanels : 1];
+
+  VG_FN void begin(int64_t panels) {
+    if (vg_wanted<S>)
+      for (int64_t p = 0; p < panels; p++) sum[p] = vf(0.0f);
+  }
+  VG_NOINLINE void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
+    vf part[vg_wanted<S> ? kRowPanels : 1];
+    if (vg_wanted<S>)
+      for (int64_t p = 0; p < panels; p++) part[p] = vf(0.0f);
+    for (int64_t k = 0; k < s.depth(kb); k++) {
+      vg_at at = vg_at_row<T>(kb * kKC + k);
+      for (int64_t p = 0; p < panels; p++) {
+        at.col = (int32_t)((panel0 + p) * kMR);
+        at.n = (int)vg_min64(kMR, s.m - at.col);
+        const vf x = vg_value(a, at);
+        // Lanes beyond kMR fall into the next step, which overwrites them.
+        vg_store_full(out + p * kColPanel + k * kMR, x);
+        if (vg_wanted<S>) part[p] += x;
+      }
+    }
+    if (vg_wanted<S>)
+      for (int64_t p = 0; p < panels; p++) sum[p] += part[p];
+  }
+  VG_FN void end(const vg_gemm_shape& s, int64_t panel0, int64_t panels) {
+    if (!vg_wanted<S>) return;
+    for (int64_t p = 0; p < panels; p++) {
+      const int64_t col = (panel0 + p) * kMR;
+      row_sum(sum[p], vg_at{0, 0, 0, (int32_t)col, (int32_t)vg_min64(kMR, s.m - col)});
+    }
+  }
+};
+
+// Packs B for nt and nn: a matrix in memory.
+struct vg_weight_packer {
+  const float* b;
+  int64_t ldb;
+  bool transposed;  // B[N,K]
+
+  VG_NOINLINE void operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
+    const int64_t panels = s.col_panels();
+    const vg_range mine = call.share(s.k_blocks() * panels);
+    for (int64_t u = mine.begin; u < mine.end; u++) {
+      const int64_t kb = u / panels, p = u % panels, k = kb * kKC, n = p * kNR;
+      const int cols = (int)vg_min64(kNR, s.n - n);
+      float* to = out + s.b_at(kb, p);
+      if (transposed)
+        vg_pack_panel_nt(b + n * ldb + k, ldb, cols, s.depth(kb), to);
+      else
+        vg_pack_panel_nn(b + k * ldb + n, ldb, cols, s.depth(kb), to);
+    }
+  }
+};
+
+// Packs B[K,N] read through a source, whole rows at a time.
+template <int T, class B>
+struct vg_source_packer {
+  const B& b;
+
+  VG_NOINLINE void operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
+    const vg_range mine = call.share(vg_ceil_div(s.k, 16));
+    const int64_t last = vg_min64(mine.end * 16, s.k), width = s.col_panels() * kNR;
+    for (int64_t k = mine.begin * 16; k < last; k++) {
+      const int64_t kb = k / kKC, step = kNR * s.depth(kb);
+      float* to = out + s.b_at(kb, 0) + (k % kKC) * kNR;
+      vg_each_vector(vg_at_row<T>(k), 0, s.n, [&](vg_at at) VG_LAMBDA {
+        vg_store_full(to + at.col / kNR * step + at.col % kNR, vg_value(b, at));
+      });
+      for (int64_t col = vg_round_up(s.n, kLanes); col < width; col += kLanes)
+        vg_store_full(to + col / kNR * step + col % kNR, vf(0.0f));
+    }
+  }
+};
+
+// Lets the epilogue run over a finished piece of C, row by row.
+template <int T, class E>
+VG_NOINLINE void vg_epilogue(const E& epilogue, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
+  for (int64_t r = rows.begin; r < rows.end; r++, c += ldc)
+    vg_each_vector(vg_at_row<T>(r), cols.begin, cols.end,
+                   [&](vg_at at) VG_LAMBDA { epilogue(vg_load_full(c + at.col - cols.begin), at); });
+}
+
+// The piece of C at row panel p0 and column panel q0, without the padding.
+template <int T, class E>
+VG_FN void vg_epilogue_panels(const E& epilogue, const vg_gemm_shape& s, const float* c, int64_t ldc, int64_t p0,
+                              int64_t panels, int64_t q0, int64_t col_panels) {
+  vg_epilogue<T>(epilogue, c, ldc, vg_range{p0 * kMR, vg_min64(s.m, (p0 + panels) * kMR)},
+                 vg_range{q0 * kNR, vg_min64(s.n, (q0 + col_panels) * kNR)});
+}
+
+// Each worker's rows of A are its own. One row block: row panels p0 on.
+template <int T, class P, class E>
+VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& packer, const E& epilogue, int64_t p0,
+                             int64_t panels) {
+  const float* b = (const float*)call.workspace();
+  float* a = (float*)call.scratch();
+  float* c = a + kRowPanels * kMR * kLDA;
+  const int64_t last = s.k_blocks() - 1, q_all = s.col_panels();
+  const int64_t ldc = (last > 0 ? q_all : kColumnPanels) * kNR + 16;
+  packer.begin(panels);
+  for (int64_t kb = 0; kb < last; kb++) {
+    packer.pack(s, p0, panels, kb, a);
+    vg_tiles<P::rs>(panels, q_all, s.depth(kb), a, P::panel, P::ks, b + s.b_at(kb, 0), c, ldc, kb > 0);
+  }
+  packer.pack(s, p0, panels, last, a);
+  for (int64_t q0 = 0; q0 < q_all; q0 += kColumnPanels) {
+    const int64_t q = vg_min64(kColumnPanels, q_all - q0);
+    float* cq = last > 0 ? c + q0 * kNR : c;
+    vg_tiles<P::rs>(panels, q, s.depth(last), a, P::panel, P::ks, b + s.b_at(last, q0), cq, ldc, last > 0);
+    vg_epilogue_panels<T>(epilogue, s, cq, ldc, p0, panels, q0, q);
+  }
+  packer.end(s, p0, panels);
+}
+
+template <int T, class P, class E>
+VG_FN void vg_gemm_by_rows(const vg_call& call, const vg_gemm_shape& s, P& packer, const E& epilogue) {
+  int64_t most = kRowPanels;
+  if (s.k_blocks() > 1) most = vg_max64(1, vg_min64(most, kBlockBytes / (s.n * kMR * (int64_t)sizeof(float))));
+  const vg_range mine = call.share(s.row_panels());
+  const int64_t blocks = vg_ceil_div(mine.end - mine.begin, most);
+  for (int64_t i = 0; i < blocks; i++) {
+    const vg_range part = vg_share(mine.end - mine.begin, i, blocks);
+    vg_gemm_row_block<T>(call, s, packer, epilogue, mine.begin + part.begin, part.end - part.begin);
+  }
+}
+
+// How `count` workers stand over row_panels x col_panels tiles: the grid whose
+// largest share is smallest.
+VG_UNUSED inline int64_t vg_grid_rows(int64_t row_panels, int64_t col_panels, int64_t count) {
+  int64_t best = 1, least = INT64_MAX;
+  for (int64_t rows = 1; rows <= count; rows++) {
+    if (count % rows != 0) continue;
+    const int64_t share = vg_ceil_div(row_panels, rows) * vg_ceil_div(col_panels, count / rows);
+    if (share < least) {
+      least = share;
+      best = rows;
+    }
+  }
+  return best;
+}
+
+// Packs all of A into the workspace.
+template <class P>
+VG_FN void vg_gemm_share_a(const vg_call& call, const vg_gemm_shape& s, P& packer) {
+  float* base = (float*)call.workspace();
+  const vg_range mine = call.share(s.row_panels());
+  for (int64_t p = mine.begin; p < mine.end; p += kRowPanels) {
+    const int64_t panels = vg_min64(kRowPanels, mine.end - p);
+    packer.begin(panels);
+    for (int64_t kb = 0; kb < s.k_blocks(); kb++) packer.pack(s, p, panels, kb, base + s.a_at(kb, p, P::panel));
+    packer.end(s, p, panels);
+  }
+}
+
+// A lies packed in the workspace; a worker has a rectangle of tiles.
+template <int T, class P, class E>
+VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const E& epilogue) {
+  const float* base = (const float*)call.workspace();
+  float* c = (float*)call.scratch();
+  const int64_t grid_rows = vg_grid_rows(s.row_panels(), s.col_panels(), call.count());
+  const int64_t grid_cols = call.count() / grid_rows;
+  const vg_range ps = vg_share(s.row_panels(), call.index() / grid_cols, grid_rows);
+  const vg_range qs = vg_share(s.col_panels(), call.index() % grid_cols, grid_cols);
+  const int64_t ldc = kColumnPanels * kNR + 16;
+  for (int64_t p = ps.begin; p < ps.end; p += kRowPanels) {
+    const int64_t panels = vg_min64(kRowPanels, ps.end - p);
+    for (int64_t q0 = qs.begin; q0 < qs.end; q0 += kColumnPanels) {
+      const int64_t q = vg_min64(kColumnPanels, qs.end - q0);
+      for (int64_t kb = 0; kb < s.k_blocks(); kb++)
+        vg_tiles<P::rs>(panels, q, s.depth(kb), base + s.a_at(kb, p, P::panel), P::panel, P::ks, base + s.b_at(kb, q0),
+                        c, ldc, kb > 0);
+      vg_epilogue_panels<T>(epilogue, s, c, ldc, p, panels, q0, q);
+    }
+  }
+}
+
+template <int T, class PA, class PB, class E>
+VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA pack_a, const PB& pack_b, const E& epilogue) {
+  pack_b(call, s, (float*)call.workspace());
+  if (s.shares_a()) {
+    vg_gemm_share_a(call, s, pack_a);
+    call.barrier();
+    vg_gemm_by_grid<T, PA>(call, s, epilogue);
+  } else {
+    call.barrier();
+    vg_gemm_by_rows<T>(call, s, pack_a, epilogue);
+  }
+}
+
+// a: source over (m, k), rows of T tokens; B[N,K] with ldb elements from row to
+// row; epilogue: sink over (m, n).
+template <int T, class A, class E>
+VG_FN void vg_gemm_nt(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
+                      const E& epilogue) {
+  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, vg_row_packer<T, A>{a}, vg_weight_packer{B, ldb, true}, epilogue);
+}
+
+// The same with B[K,N].
+template <int T, class A, class E>
+VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
+                      const E& epilogue) {
+  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, vg_row_packer<T, A>{a}, vg_weight_packer{B, ldb, false}, epilogue);
+}
+
+// a: source over (k, m), b: source over (k, n), rows of T tokens; epilogue: sink
+// over (m, n); row_sum: sink over (0, m) of the sums over k of a, or vg_none.
+template <int T, class A, class B, class E, class S>
+VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const B& b, const E& epilogue,
+                      const S& row_sum) {
+  vg_gemm<1>(call, vg_gemm_shape{M, N, K}, vg_col_packer<T, A, S>{a, row_sum, {}}, vg_source_packer<T, B>{b}, epilogue);
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_GEMM_H
+
+#ifndef VITGEN_CPU_OPTIMIZER_H
+#define VITGEN_CPU_OPTIMIZER_H
+
+// Optimizer updates over a flat range of the parameter arena, in one pass:
+// each element is read and written once. The formulas are PyTorch's
+// (torch.optim.SGD with dampening 0, torch.optim.AdamW); learning rate and bias
+// corrections come from the step, and clip points to the factor that
+// vg_clip_scale computed, or is NULL.
+
+VG_BEGIN
+
+// Runs f(i, lanes) over a flat array of n elements.
+template <class F>
+VG_FN void vg_flat(const vg_call& call, int64_t n, const F& f) {
+  const vg_range mine = call.share(vg_ceil_div(n, kLanes));
+  const int64_t last = vg_min64(n, mine.end * kLanes);
+  int64_t i = mine.begin * kLanes;
+  for (; i + kLanes <= last; i += kLanes) f(i, kLanes);
+  if (i < last) f(i, (int)(last - i));
+}
+
+// d = clip g + weight_decay p;  m = momentum m + d;
+// p -= lr (nesterov ? d + momentum m : m).
+// m starts at zero, which gives PyTorch's m = d at the first update. m NULL: no
+// momentum, p -= lr d.
+template <bool nesterov>
+VG_NOINLINE void vg_sgd(const vg_call& call, int64_t n, float* p, const float* g, float* m, float momentum,
+                        float weight_decay, const float* clip) {
+  const vf lr = call.step().lr, factor = clip ? *clip : 1.0f, mu = momentum, wd = weight_decay;
+  vg_flat(call, n, [&](int64_t i, int lanes) VG_LAMBDA {
+    const vf param = vg_load<vf>(p + i, lanes);
+    vf d = vg_fma(wd, param, factor * vg_load<vf>(g + i, lanes));
+    if (m) {
+      const vf buf = vg_fma(mu, vg_load<vf>(m + i, lanes), d);
+      vg_store(m + i, buf, lanes);
+      d = nesterov ? vg_fma(mu, buf, d) : buf;
+    }
+    vg_store(p + i, param - lr * d, lanes);
+  });
+}
+
+// p *= 1 - lr weight_decay;  m += (1 - beta1)(g - m);  v = beta2 v + (1 - beta2) g^2;
+// p -= lr bias_corr1 m / (sqrt(v bias_corr2) + eps), with the bias corrections
+// of vg_step: 1 / (1 - beta^k).
+// The betas are double because 1 - beta2 would lose its digits in float.
+VG_NOINLINE void vg_adamw(const vg_call& call, int64_t n, float* p, const float* g, float* m, float* v, double beta1,
+                          double beta2, float eps, float weight_decay, const float* clip) {
+  const vg_step& step = call.step();
+  const vf factor = clip ? *clip : 1.0f, decay = (float)(1.0 - (double)step.lr * (double)weight_decay);
+  const vf rest1 = (float)(1.0 - beta1), keep2 = (float)beta2, rest2 = (float)(1.0 - beta2);
+  const vf corr2 = step.bias_corr2, size = step.lr * step.bias_corr1, epsilon = eps;
+  vg_flat(call, n, [&](int64_t i, int lanes) VG_LAMBDA {
+    const vf grad = factor * vg_load<vf>(g + i, lanes);
+    const vf m0 = vg_load<vf>(m + i, lanes), v0 = vg_load<vf>(v + i, lanes);
+    const vf m1 = vg_fma(rest1, grad - m0, m0);
+    const vf v1 = vg_fma(rest2 * grad, grad, keep2 * v0);
+    vg_store(m + i, m1, lanes);
+    vg_store(v + i, v1, lanes);
+    const vf update = m1 / (vg_sqrt(v1 * corr2) + epsilon);
+    vg_store(p + i, decay * vg_load<vf>(p + i, lanes) - size * update, lanes);
+  });
+}
+
+// The factor that brings a gradient of squared norm *sumsq down to max_norm; 1
+// if it is not above. A NaN norm gives 1: the NaN itself must reach the loss.
+VG_NOINLINE void vg_clip_scale(const vg_call& call, const float* sumsq, float max_norm, float* out) {
+  if (call.index() != 0) return;
+  const float norm = __builtin_sqrtf(*sumsq);
+  *out = norm > max_norm ? max_norm / norm : 1.0f;
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_OPTIMIZER_H
+
+#ifndef VITGEN_CPU_PATCHIFY_H
+#define VITGEN_CPU_PATCHIFY_H
+
+// Cuts images into rows of patches, so that a convolution whose kernel equals
+// its stride becomes a matrix product.
+#include <string.h>
+
+
+VG_BEGIN
+
+// y over (row = b*T + t, col = (c*P + u)*P + v) of image [batch,C,H,W]: patch t
+// = i*(W/P) + j, pixel (c, i*P + u, j*P + v). A row is gathered in scratch, run
+// by run of P pixels, so that y sees whole vectors whatever P is.
+template <class Y>
+VG_NOINLINE void vg_patchify(const vg_call& call, int C, int H, int W, int P, const float* image, const Y& y) {
+  const int across = W / P, tokens = H / P * across;
+  const int64_t cols = (int64_t)C * P * P;
+  float* gathered = (float*)call.scratch();
+  const vg_range mine = call.share((int64_t)call.batch() * tokens);
+  for (int64_t row = mine.begin; row < mine.end; row++) {
+    const int64_t b = row / tokens;
+    const int t = (int)(row % tokens), i = t / across, j = t % across;
+    float* to = gathered;
+    for (int c = 0; c < C; c++)
+      for (int u = 0; u < P; u++, to += P)
+        memcpy(to, image + ((b * C + c) * H + i * P + u) * W + j * P, sizeof(float) * P);
+    vg_each_vector(vg_at{row, (int32_t)b, t, 0, 0}, 0, cols,
+                   [&](vg_at at) VG_LAMBDA { y(vg_load<vf>(gathered + at.col, at.n), at); });
+  }
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_PATCHIFY_H
+
+#ifndef VITGEN_CPU_POINTWISE_H
+#define VITGEN_CPU_POINTWISE_H
+
+// What no other family has taken in: a body run over every element of a
+// matrix, and the transposition of two axes.
+
+VG_BEGIN
+
+// Columns of a unit of work: short rows go whole, one long row is divided.
+constexpr int64_t kPointwiseColumns = 4096;
+
+// Runs body(at) over rows x cols, rows of T tokens.
+template <int T, class F>
+VG_NOINLINE void vg_pointwise(const vg_call& call, int64_t rows, int64_t cols, const F& body) {
+  const int64_t blocks = vg_ceil_div(cols, kPointwiseColumns);
+  const vg_range mine = call.share(rows * blocks);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t col = u % blocks * kPointwiseColumns;
+    vg_each_vector(vg_at_row<T>(u / blocks), col, vg_min64(cols, col + kPointwiseColumns),
+                   [&](vg_at at) VG_LAMBDA { body.template operator()<vf>(at); });
+  }
+}
+
+// y[b,c,t] = x[b,t,c] for x [batch,T,C] in memory; y: sink over (row = b*C + c,
+// sample = b, token = c, col = t). Squares of lanes x lanes, turned in registers.
+template <class Y>
+VG_NOINLINE void vg_transpose(const vg_call& call, int64_t batch, int64_t T, int64_t C, const float* x, const Y& y) {
+  const int64_t blocks = vg_ceil_div(C, kLanes);
+  const vg_range mine = call.share(batch * blocks);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t b = u / blocks, c = u % blocks * kLanes;
+    const int channels = (int)vg_min64(kLanes, C - c);
+    for (int64_t t = 0; t < T; t += kLanes) {
+      const int tokens = (int)vg_min64(kLanes, T - t);
+      vf square[kLanes];
+      for (int i = 0; i < kLanes; i++)
+        square[i] = i < tokens ? vg_load<vf>(x + (b * T + t + i) * C + c, channels) : vf(0.0f);
+      vg_transpose_square(square);
+      for (int i = 0; i < channels; i++)
+        y(square[i], vg_at{b * C + c + i, (int32_t)b, (int32_t)(c + i), (int32_t)t, tokens});
+    }
+  }
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_POINTWISE_H
+
+#ifndef VITGEN_CPU_REDUCE_H
+#define VITGEN_CPU_REDUCE_H
+
+// Reductions in a fixed order: column sums, means over tokens, and sums of
+// everything. Long sums are cut into chunks at places that depend on the
+// extent alone; workers fill one partial result a chunk in the workspace, and
+// after a barrier the partials are added in order. So the result is the same
+// for any number of workers, and the rounding error grows with the chunk, not
+// with the whole.
+
+VG_BEGIN
+
+// Rows are cut into at most this many chunks, which bounds both the workspace
+// and the workers that can help.
+constexpr int64_t kMaxChunks = 64;
+
+struct vg_chunks {
+  int64_t rows, per, count;
+  VG_FN explicit vg_chunks(int64_t n) : rows(n), per(vg_ceil_div(n, kMaxChunks)), count(vg_ceil_div(n, per)) {}
+  VG_FN vg_range operator[](int64_t i) const { return {i * per, vg_min64(rows, (i + 1) * per)}; }
+};
+
+// Workspace of a sum over rows; kernels.ColumnSumWorkspaceBytes bounds it.
+VG_FN int64_t vg_column_sum_workspace(int64_t rows, int64_t cols) {
+  return (int64_t)sizeof(float) * vg_chunks(rows).count * vg_round_up(cols, 16);
+}
+
+// Adds `count` partial rows, `stride` apart, column by column into a sink. The
+// caller has put a barrier behind the writing of the partials.
+template <class Y>
+VG_NOINLINE void vg_add_partials(const vg_call& call, const float* partial, int64_t count, int64_t stride,
+                                 int64_t cols, const Y& y) {
+  const vg_range mine = call.share(vg_ceil_div(cols, kLanes));
+  vg_each_vector(vg_at{}, mine.begin * kLanes, vg_min64(cols, mine.end * kLanes), [&](vg_at at) VG_LAMBDA {
+    vf sum = vg_load<vf>(partial + at.col, at.n);
+    for (int64_t i = 1; i < count; i++) sum += vg_load<vf>(partial + i * stride + at.col, at.n);
+    y(sum, at);
+  });
+}
+
+// Sums over rows: x is a source over (row, col), rows of T tokens; y a sink over
+// (row = 0, col).
+template <int T, class X, class Y>
+VG_NOINLINE void vg_column_sum(const vg_call& call, int64_t rows, int64_t cols, const X& x, const Y& y) {
+  float* partial = (float*)call.workspace();
+  const int64_t stride = vg_round_up(cols, 16);
+  const vg_chunks chunks(rows);
+  const vg_range mine = call.share(chunks.count);
+  for (int64_t i = mine.begin; i < mine.end; i++) {
+    float* out = partial + i * stride;
+    const vg_range c = chunks[i];
+    for (int64_t r = c.begin; r < c.end; r++)
+      vg_each_vector(vg_at_row<T>(r), 0, cols, [&](vg_at at) VG_LAMBDA {
+        const vf v = vg_value(x, at);
+        vg_store(out + at.col, r == c.begin ? v : vg_load<vf>(out + at.col, at.n) + v, at.n);
+      });
+  }
+  call.barrier();
+  vg_add_partials(call, partial, chunks.count, stride, cols, y);
+}
+
+// Means over the tokens skip .. T-1 of each sample: x is a source over
+// (row = b*T + t, col), y a sink over (row = b, col).
+template <int T, class X, class Y>
+VG_NOINLINE void vg_token_mean(const vg_call& call, int64_t batch, int64_t skip, int64_t cols, const X& x,
+                               const Y& y) {
+  constexpr int64_t vectors = 8, width = vectors * kLanes;
+  const int64_t blocks = vg_ceil_div(cols, width);
+  const vf scale = 1.0f / (float)(T - skip);
+  const vg_range mine = call.share(batch * blocks);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t b = u / blocks, first = u % blocks * width, last = vg_min64(cols, first + width);
+    vf sum[vectors] = {};
+    for (int64_t t = skip; t < T; t++)
+      vg_each_vector(vg_at_row<T>(b * T + t), first, last,
+                     [&](vg_at at) VG_LAMBDA { sum[(at.col - first) / kLanes] += vg_value(x, at); });
+    vg_each_vector(vg_at{b, (int32_t)b, 0, 0, 0}, first, last,
+                   [&](vg_at at) VG_LAMBDA { y(sum[(at.col - first) / kLanes] * scale, at); });
+  }
+}
+
+// Elements summed in single precision before double takes over.
+constexpr int64_t kSumChunk = 16384;
+
+// Workspace of a sum of n terms; kernels.SumWorkspaceBytes bounds it.
+VG_FN int64_t vg_sum_workspace(int64_t n) { return (int64_t)sizeof(double) * vg_ceil_div(n, kSumChunk); }
+
+// The sum over i < n of term(i, lanes), where term is zero in the lanes beyond;
+// on worker 0 only, after a barrier. The others get 0.
+template <class F>
+VG_FN double vg_chunked_sum(const vg_call& call, int64_t n, const F& term) {
+  constexpr int ways = 4;  // independent chains: the adder's latency
+  double* partial = (double*)call.workspace();
+  const int64_t chunks = vg_ceil_div(n, kSumChunk);
+  const vg_range mine = call.share(chunks);
+  for (int64_t c = mine.begin; c < mine.end; c++) {
+    const int64_t last = vg_min64(n, (c + 1) * kSumChunk);
+    int64_t i = c * kSumChunk;
+    vf sum[ways] = {};
+    for (; i + ways * kLanes <= last; i += ways * kLanes)
+      for (int k = 0; k < ways; k++) sum[k] += term(i + k * kLanes, kLanes);
+    for (; i < last; i += kLanes) sum[0] += term(i, (int)vg_min64(kLanes, last - i));
+    partial[c] = (double)vg_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  }
+  call.barrier();
+  double total = 0;
+  if (call.index() == 0)
+    for (int64_t c = 0; c < chunks; c++) total += partial[c];
+  return total;
+}
+
+// out = scale * the sum of x over (row = 0, col = 0 .. n-1), n < 2^31.
+template <class X>
+VG_NOINLINE void vg_sum(const vg_call& call, int64_t n, const X& x, float* out, float scale) {
+  const double total = vg_chunked_sum(call, n, [&](int64_t i, int lanes) VG_LAMBDA {
+    const vf v = vg_value(x, vg_at{0, 0, 0, (int32_t)i, lanes});
+    return lanes < kLanes ? vg_keep(v, lanes, 0.0f) : v;
+  });
+  if (call.index() == 0) *out = (float)(total * (double)scale);
+}
+
+// out = the sum of x[i]^2 over a flat array of any length.
+VG_NOINLINE void vg_sumsq(const vg_call& call, int64_t n, const float* x, float* out) {
+  const double total = vg_chunked_sum(call, n, [&](int64_t i, int lanes) VG_LAMBDA {
+    const vf v = vg_load<vf>(x + i, lanes);
+    return v * v;
+  });
+  if (call.index() == 0) *out = (float)total;
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_REDUCE_H
+
+#ifndef VITGEN_CPU_ROW_H
+#define VITGEN_CPU_ROW_H
+
+// Kernels that see a whole row at once: layer norm and its gradient, and
+// cross-entropy with its gradient. A row passes through the worker's scratch,
+// so sources are read once and every further pass runs in L1. Rows are at most
+// kMaxRow wide.
+
+VG_BEGIN
+
+constexpr int64_t kMaxRow = 1 << 18;
+
+VG_FN vf vg_or_zero(vf x, int n) { return n < kLanes ? vg_keep(x, n, 0.0f) : x; }
+
+// y = (x - mean) / sqrt(var + eps) * gamma + beta over each row, var the biased
+// variance about the computed mean. x: source, y: sink over (row, col), rows of
+// T tokens. gamma, beta, mean[rows] and rstd[rows] may be NULL.
+template <int T, class X, class Y>
+VG_NOINLINE void vg_layernorm(const vg_call& call, int64_t rows, int64_t cols, const X& x, const float* gamma,
+                              const float* beta, float eps, float* mean, float* rstd, const Y& y) {
+  float* row = (float*)call.scratch();
+  const float inv = 1.0f / (float)cols;
+  const vg_range mine = call.share(rows);
+  for (int64_t r = mine.begin; r < mine.end; r++) {
+    const vg_at start = vg_at_row<T>(r);
+    vf sum = 0.0f, squares = 0.0f;
+    vg_each_vector(start, 0, cols, [&](vg_at at) VG_LAMBDA {
+      const vf v = vg_or_zero(vg_value(x, at), at.n);
+      vg_store_full(row + at.col, v);
+      sum += v;
+    });
+    const float mu = vg_sum(sum) * inv;
+    vg_each_vector(start, 0, cols, [&](vg_at at) VG_LAMBDA {
+      const vf d = vg_or_zero(vg_load_full(row + at.col) - vf(mu), at.n);
+      vg_store_full(row + at.col, d);
+      squares += d * d;
+    });
+    const float rs = 1.0f / __builtin_sqrtf(vg_sum(squares) * inv + eps);
+    if (mean) mean[r] = mu;
+    if (rstd) rstd[r] = rs;
+    vg_each_vector(start, 0, cols, [&](vg_at at) VG_LAMBDA {
+      vf v = vg_load_full(row + at.col) * vf(rs);
+      if (gamma) v *= vg_load<vf>(gamma + at.col, at.n);
+      if (beta) v += vg_load<vf>(beta + at.col, at.n);
+      y(v, at);
+    });
+  }
+}
+
+// Workspace of vg_layernorm_grad; kernels.LayerNormGradWorkspaceBytes bounds it.
+VG_FN int64_t vg_layernorm_grad_workspace(int64_t rows, int64_t cols) { return 2 * vg_column_sum_workspace(rows, cols); }
+
+// The gradient of vg_layernorm, with h = (x - mean) rstd and g = dy gamma:
+//   dx = rstd (g - avg(g) - h avg(g h)),  dgamma = sum dy h,  dbeta = sum dy.
+// dy, x: sources, dx: sink over (row, col); dgamma, dbeta: sinks over (0, col).
+// Workspace: two partial rows a chunk of rows.
+template <int T, class DY, class X, class DX, class G, class B>
+VG_NOINLINE void vg_layernorm_grad(const vg_call& call, int64_t rows, int64_t cols, const DY& dy, const X& x,
+                                   const float* mean, const float* rstd, const float* gamma, const DX& dx,
+                                   const G& dgamma, const B& dbeta) {
+  constexpr bool wanted = vg_wanted<G> || vg_wanted<B>;
+  const int64_t width = vg_round_up(cols, 16);
+  float* h = (float*)call.scratch();
+  float* g = h + width;
+  float* partial = (float*)call.workspace();
+  const float inv = 1.0f / (float)cols;
+  const vg_chunks chunks(rows);
+  const vg_range mine = call.share(chunks.count);
+  for (int64_t i = mine.begin; i < mine.end; i++) {
+    float* pg = partial + 2 * i * width;
+    float* pb = pg + width;
+    const vg_range c = chunks[i];
+    if (wanted) __builtin_memset(pg, 0, sizeof(float) * 2 * (size_t)width);
+    for (int64_t r = c.begin; r < c.end; r++) {
+      const vg_at start = vg_at_row<T>(r);
+      const vf mu = mean[r], rs = rstd[r];
+      vf sum_g = 0.0f, sum_gh = 0.0f;
+      vg_each_vector(start, 0, cols, [&](vg_at at) VG_LAMBDA {
+        const vf d = vg_or_zero(vg_value(dy, at), at.n);
+        const vf hv = vg_or_zero((vg_value(x, at) - mu) * rs, at.n);
+        const vf gv = gamma ? d * vg_load<vf>(gamma + at.col, at.n) : d;
+        vg_store_full(h + at.col, hv);
+        vg_store_full(g + at.col, gv);
+        sum_g += gv;
+        sum_gh += gv * hv;
+        if (vg_wanted<G>) vg_store_full(pg + at.col, vg_load_full(pg + at.col) + d * hv);
+        if (vg_wanted<B>) vg_store_full(pb + at.col, vg_load_full(pb + at.col) + d);
+      });
+      const vf avg_g = vg_sum(sum_g) * inv, avg_gh = vg_sum(sum_gh) * inv;
+      vg_each_vector(start, 0, cols, [&](vg_at at) VG_LAMBDA {
+        dx(rs * (vg_load_full(g + at.col) - avg_g - vg_load_full(h + at.col) * avg_gh), at);
+      });
+    }
+  }
+  if (!wanted) return;
+  call.barrier();
+  if (vg_wanted<G>) vg_add_partials(call, partial, chunks.count, 2 * width, cols, dgamma);
+  if (vg_wanted<B>) vg_add_partials(call, partial + width, chunks.count, 2 * width, cols, dbeta);
+}
+
+// log(sum exp) of a row held in scratch, relative to its maximum, and what else
+// cross-entropy needs.
+struct vg_row_softmax {
+  float max, sum, total;  // sum: of exp(z - max); total: of z - max
+  int64_t argmax;         // lowest index of the maximum; -1 with a NaN among the values
+};
+
+VG_NOINLINE void vg_softmax_row(float* z, int64_t cols, vg_row_softmax* out) {
+  vf most = -__builtin_inff(), sum = 0.0f, total = 0.0f;
+  vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
+    const vf v = vg_load_full(z + at.col);
+    most = vg_max(at.n < kLanes ? vg_keep(v, at.n, -__builtin_inff()) : v, most);
+  });
+  out->max = vg_hmax(most);
+  out->argmax = -1;
+  for (int64_t i = cols - 1; i >= 0; i--)
+    if (z[i] == out->max) out->argmax = i;
+  vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
+    const vf d = vg_or_zero(vg_load_full(z + at.col) - vf(out->max), at.n);
+    const vf e = vg_or_zero(vg_exp(d), at.n);
+    vg_store_full(z + at.col, e);
+    total += d;
+    sum += e;
+  });
+  out->sum = vg_sum(sum);
+  out->total = vg_sum(total);
+  if (!(out->sum >= 1.0f)) out->argmax = -1;
+}
+
+// Softmax cross-entropy of batch rows of logits against labels, with PyTorch's
+// label smoothing (target (1-s) onehot + s/classes):
+//   loss    [batch], not averaged
+//   correct [batch], 1 if the lowest index of the largest logit is the label; may be NULL
+//   dlogits sink over (row, col): (softmax - target) * step.inv_n; vg_none for none
+// Label -1 ignores the row: loss, gradient and correct are 0. Any other label
+// out of range is the caller's mistake and yields NaN, never a stray read.
+template <class Z, class D>
+VG_NOINLINE void vg_cross_entropy(const vg_call& call, int64_t classes, const Z& logits, const int32_t* label,
+                                  float smoothing, float* loss, float* correct, const D& dlogits) {
+  float* z = (float*)call.scratch();
+  const float share = smoothing / (float)classes;
+  const vg_range mine = call.share(call.batch());
+  for (int64_t r = mine.begin; r < mine.end; r++) {
+    const vg_at start = vg_at_row<1>(r);
+    vg_each_vector(start, 0, classes, [&](vg_at at) VG_LAMBDA { vg_store_full(z + at.col, vg_value(logits, at)); });
+    const int64_t y = label[r];
+    const bool ignored = y == -1, valid = y >= 0 && y < classes;
+    const float zy = valid ? z[y] : __builtin_nanf("");
+    vg_row_softmax s;
+    vg_softmax_row(z, classes, &s);
+    const float log_sum = vg_log(vf(s.sum)).v[0];
+    const float nll = log_sum - (zy - s.max), uniform = log_sum - s.total / (float)classes;
+    // Without smoothing the second term must not meet an infinite logit.
+    loss[r] = ignored ? 0.0f : smoothing > 0 ? (1 - smoothing) * nll + smoothing * uniform : nll;
+    if (correct) correct[r] = valid && s.argmax == y ? 1.0f : 0.0f;
+    const float scale = ignored ? 0.0f : valid ? call.step().inv_n : __builtin_nanf("");
+    if (vg_wanted<D>)
+      vg_each_vector(start, 0, classes, [&](vg_at at) VG_LAMBDA {
+        const vm hit = {vg_iota() + at.col == (int32_t)y};
+        const vf target = vg_select(hit, vf(1 - smoothing + share), vf(share));
+        const vf d = (vg_load_full(z + at.col) / vf(s.sum) - target) * vf(scale);
+        dlogits(ignored ? vf(0.0f) : d, at);  // not 0 * d: an ignored row may hold NaN
+      });
+  }
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_ROW_H
+
+#ifndef VITGEN_CPU_VITGEN_H
+#define VITGEN_CPU_VITGEN_H
+
+// The whole CPU kernel library: what an emitted kernel file includes.
+
+#endif  // VITGEN_CPU_VITGEN_H
+

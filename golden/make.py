@@ -1,0 +1,334 @@
+"""Writes the golden files: python make.py [--check] [NAME…]
+
+Everything is computed in float64 from float32-representable inputs. A second
+evaluation, in float32, says how far honest single precision lands from it, and
+sets each tensor's tolerance. --check recomputes and compares with the files
+that are there instead of writing (last bits may differ between machines).
+"""
+
+import argparse
+import copy
+import dataclasses
+import json
+import pathlib
+import sys
+
+import numpy as np
+import safetensors.torch
+import torch
+
+import formula
+import models
+from replay import Train, replay
+
+HERE = pathlib.Path(__file__).resolve().parent
+VECTORS = HERE.parent / "runtime" / "formula" / "testdata" / "vectors.json"
+
+# Relative-norm tolerances: never above CAP (the documented defaults), never
+# below FLOOR (room for another summation order and other exp/erf polynomials).
+CAP = {"forward": 1e-5, "gradient": 1e-4}
+FLOOR = {"forward": 2e-6, "gradient": 4e-6}
+# Gradients that vanish in exact arithmetic are stored as zeros and compared absolutely.
+ZERO_FLOOR = 1e-6
+MARGIN = 4
+SAMPLES = 64
+STORED_WHOLE = 2048  # full-size goldens: larger tensors go in as norm and samples
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    name: str
+    build: object  # () -> nn.Module
+    image: tuple  # C, H, W
+    classes: int
+    batch: int
+    train: Train
+    steps: int = 5
+    by_formula: bool = False
+    # Name endings of parameters whose gradient is zero in exact arithmetic.
+    zero_grad: tuple = ()
+    # Biases that are wholly or partly such and trained by Adam, which divides
+    # rounding noise by its own size: {name ending: standard deviation at the
+    # start}, large so that the noise stays small beside the parameter.
+    noisy: dict = dataclasses.field(default_factory=dict)
+
+
+SMALL = [
+    Golden(
+        "draft_small",
+        lambda: models.D2LDraft((1, 12, 12), 10, patch=4, dim=24, hidden=40, heads=3, blocks=2, max_len=20),
+        (1, 12, 12), 10, batch=6,
+        train=Train("sgd", lr=0.05, momentum=0.9),
+        # A constant added to every key shifts a row of scores, which softmax ignores.
+        zero_grad=("attention.W_k.bias",),
+    ),
+    Golden(
+        "vit_small",
+        lambda: models.D2LViT((1, 16, 16), 10, patch=4, dim=32, hidden=64, heads=4, blocks=2),
+        (1, 16, 16), 10, batch=5,
+        train=Train("sgd", lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-3),
+    ),
+    Golden(
+        "timm_small",
+        lambda: models.TimmViT((3, 24, 16), 7, patch=8, dim=40, hidden=72, heads=2, blocks=3, layer_scale=True),
+        (3, 24, 16), 7, batch=4,
+        train=Train("adamw", lr=1e-3, weight_decay=0.05, decay="weights", clip_norm=0.5, schedule="cosine",
+                    warmup=3, steps=20, final_lr=1e-5, label_smoothing=0.1),
+        # The keys' third of it.
+        noisy={"attn.qkv.bias": 1.0},
+    ),
+    Golden(
+        "mixer_small",
+        lambda: models.TimmMixer((3, 16, 16), 5, patch=4, dim=24, token_hidden=20, channel_hidden=48, blocks=2),
+        (3, 16, 16), 5, batch=5,
+        train=Train("adamw", lr=2e-3, weight_decay=0.01, clip_norm=1.0, warmup=2),
+        # A constant per token is what every later layer norm takes out.
+        zero_grad=("mlp_tokens.fc2.bias",),
+        noisy={"mlp_tokens.fc2.bias": 3.0},
+    ),
+    Golden(
+        "norm_tc_small",
+        lambda: models.NormTC((1, 8, 8), 4, patch=2, dim=20, hidden=36, heads=5),
+        (1, 8, 8), 4, batch=3,
+        train=Train("sgd", lr=0.05, weight_decay=1e-2, clip_norm=0.3, schedule="step", every=2, gamma=0.5),
+    ),
+]
+
+FULL = Golden(
+    "vit",
+    lambda: models.D2LViT((1, 96, 96), 10, patch=16, dim=512, hidden=2048, heads=8, blocks=2),
+    (1, 96, 96), 10, batch=4, steps=2, by_formula=True,
+    train=Train("sgd", lr=0.1),
+)
+
+
+def fan_in(shape):
+    return int(np.prod(shape[1:]))
+
+
+def is_norm(model, name):
+    module = model.get_submodule(name.rpartition(".")[0])
+    return isinstance(module, models.LayerNorm)
+
+
+def noisy_std(g: Golden, name):
+    return next((std for ending, std in g.noisy.items() if name.endswith(ending)), 0.0)
+
+
+def drawn(model, g: Golden):
+    """Seeded normal inputs, rounded to float32."""
+    rng = torch.Generator().manual_seed(20240531)
+    normal = lambda shape, std, mean=0.0: (torch.randn(shape, generator=rng, dtype=torch.float64) * std + mean).float()
+    image = normal((g.batch, *g.image), 1.0)
+    label = torch.randint(g.classes, (g.batch,), generator=rng)
+    params = {}
+    for name, p in model.named_parameters():
+        if std := noisy_std(g, name):
+            params[name] = normal(p.shape, std)
+        elif name.endswith(".bias"):
+            params[name] = normal(p.shape, 0.1)
+        elif name.endswith(".gamma"):
+            params[name] = normal(p.shape, 0.1, 0.5)
+        elif is_norm(model, name):
+            params[name] = normal(p.shape, 0.1, 1.0)
+        elif name.endswith(".weight"):
+            params[name] = normal(p.shape, fan_in(p.shape) ** -0.5)
+        else:  # class token, positions
+            params[name] = normal(p.shape, 0.5)
+    return image, label, params, None
+
+
+def formula_made(model, g: Golden):
+    """Inputs by formula, and the {name: [scale, offset]} that says which."""
+    table = {"image": [0.5, 0.5]}
+    for name, p in model.named_parameters():
+        if is_norm(model, name):
+            table[name] = [0.1, 1.0 if name.endswith(".weight") else 0.0]
+        elif name.endswith(".weight"):
+            table[name] = [fan_in(p.shape) ** -0.5, 0.0]
+        elif name.endswith(".bias"):
+            table[name] = [0.1, 0.0]
+        else:  # class token, positions: unit variance
+            table[name] = [3.0**0.5, 0.0]
+
+    def tensor(name, shape):
+        return torch.from_numpy(formula.values(name, int(np.prod(shape)), *table[name])).reshape(tuple(shape))
+
+    image = tensor("image", (g.batch, *g.image))
+    label = torch.from_numpy(formula.labels(g.batch, g.classes))
+    return image, label, {n: tensor(n, p.shape) for n, p in model.named_parameters()}, table
+
+
+def run(g: Golden, inputs, dtype, order=None):
+    """The trace in `dtype`; `order` permutes the batch (only rounding may notice)."""
+    image, label, params, _ = inputs
+    order = torch.arange(g.batch) if order is None else order
+    model = g.build()
+    model.load_state_dict(params)  # strict: every parameter, nothing else
+    trace = replay(model.to(dtype), image[order].to(dtype), label[order], g.train, g.steps)
+    trace.logits = trace.logits[order.argsort()]
+    return trace
+
+
+def entries(g: Golden, trace):
+    """The trace as {entry name: (kind, tensor)} in the golden format."""
+    out = {"logits": ("forward", trace.logits), "loss": ("forward", trace.loss)}
+
+    def put(prefix, kind, name, tensor):
+        if not g.by_formula or tensor.numel() <= STORED_WHOLE:
+            out[f"{prefix}.{name}"] = kind, tensor
+            return
+        at = torch.from_numpy(formula.indices(name, SAMPLES, tensor.numel()))
+        out[f"{prefix}_norm.{name}"] = kind, torch.linalg.vector_norm(tensor.double())
+        out[f"{prefix}_sample.{name}"] = kind, tensor.flatten()[at]
+
+    for name, grad in trace.grads.items():
+        put("grad", "gradient", name, grad)
+    for k, (loss, params) in enumerate(trace.steps, 1):
+        out[f"step{k}.loss"] = "forward", loss
+        for name, p in params.items():
+            put(f"step{k}.param", "gradient", name, p)
+    return out
+
+
+def error(got, want):
+    """Relative norm of the difference; absolute where the reference is zero."""
+    diff = torch.linalg.vector_norm(got.double() - want)
+    norm = torch.linalg.vector_norm(want)
+    return float(diff / norm if norm > 0 else diff)
+
+
+def zero_exact(g: Golden, trace):
+    """Replaces gradients that vanish in exact arithmetic by zeros, and asserts that just those are rounding noise."""
+    total = sum(float((v**2).sum()) for v in trace.grads.values()) ** 0.5
+    for name, grad in trace.grads.items():
+        noise = float(torch.linalg.vector_norm(grad)) < 1e-12 * total
+        expected = bool(g.zero_grad) and name.endswith(g.zero_grad)
+        assert noise == expected, f"{g.name}: gradient of {name} is {'' if noise else 'not '}zero"
+        if noise:
+            grad.zero_()
+
+
+def adam_reach(g: Golden, name, tensor):
+    """How far, relative to its norm, a parameter may be when Adam's updates on it are noise.
+
+    An Adam update moves an element by about the learning rate whatever the
+    gradient's size, so noise alone moves it no further than the rates' sum.
+    """
+    k = int(name.removeprefix("step").partition(".")[0])
+    return sum(g.train.rate(j) for j in range(1, k + 1)) * tensor.numel() ** 0.5 / float(torch.linalg.vector_norm(tensor))
+
+
+def tolerance(g: Golden, name, kind, tensor, err):
+    if name.startswith("step") and noisy_std(g, name):
+        return min(4 * MARGIN * err, adam_reach(g, name, tensor))
+    assert err < CAP[kind], f"{g.name}: {name}: float32 misses the default tolerance: {err:.2e}"
+    floor = FLOOR[kind] if tensor.any() else ZERO_FLOOR
+    return min(max(MARGIN * err, floor), CAP[kind])
+
+
+def tolerances(g: Golden, want, inputs):
+    """{entry: relative norm}, from the worst float32 error over four orders of the batch."""
+    rng = torch.Generator().manual_seed(1)
+    worst = dict.fromkeys(want, 0.0)
+    for _ in range(4):
+        got = entries(g, run(g, inputs, torch.float32, torch.randperm(g.batch, generator=rng)))
+        for name, (_, tensor) in want.items():
+            worst[name] = max(worst[name], error(got[name][1], tensor))
+    return {name: float(f"{tolerance(g, name, kind, tensor, worst[name]):.1e}")
+            for name, (kind, tensor) in want.items()}
+
+
+def build(g: Golden):
+    """(tensors, metadata) of one golden file."""
+    model = g.build()
+    inputs = (formula_made if g.by_formula else drawn)(model, g)
+    image, label, params, table = inputs
+    trace = run(g, inputs, torch.float64)
+    zero_exact(g, trace)
+    assert any(trace.clipped) == (g.train.clip_norm > 0), f"{g.name}: clip_norm never acts: {trace.clipped}"
+    want = entries(g, trace)
+
+    meta = {"vitgen.golden": "1", "torch": torch.__version__.partition("+")[0],
+            "tolerance": json.dumps(tolerances(g, want, inputs), sort_keys=True)}
+    tensors = {}
+    if table is None:
+        tensors = {"image": image, "label": label} | {f"param.{n}": p for n, p in params.items()}
+    else:
+        meta |= {"formula": json.dumps(table, sort_keys=True), "batch": str(g.batch)}
+    for name, (_, tensor) in want.items():
+        # Parameters after a step are float32 in a small golden: half the size, and
+        # the rounding is far below every tolerance.
+        narrow = not g.by_formula and ".param" in name
+        tensors[name] = tensor.float() if narrow else tensor.double()
+    return tensors, meta
+
+
+def serialize(tensors, meta) -> bytes:
+    """safetensors bytes with the header's keys in a fixed order (the library leaves the metadata's to chance)."""
+    raw = safetensors.torch.save({n: t.contiguous() for n, t in tensors.items()}, meta)
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__").items()))}
+    ordered |= sorted(header.items(), key=lambda kv: kv[1]["data_offsets"])
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + raw[8 + size :]
+
+
+def check(path, tensors, meta):
+    """Names, shapes and metadata equal, values to 1e-9 (float32: its rounding)."""
+    with safetensors.safe_open(path, "pt") as f:
+        stored, stored_meta = {n: f.get_tensor(n) for n in f.keys()}, f.metadata()
+    assert stored.keys() == tensors.keys(), f"{path}: {stored.keys() ^ tensors.keys()}"
+    assert stored_meta.keys() == meta.keys(), path
+    for name, t in tensors.items():
+        s = stored[name]
+        assert (s.shape, s.dtype) == (t.shape, t.dtype), f"{path}: {name}"
+        bound = 1e-9 if t.dtype == torch.float64 else 1e-6
+        assert error(s, t.double()) <= bound, f"{path}: {name} is off by {error(s, t.double()):.2e}"
+
+
+def count(model) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def selfcheck():
+    models.selfcheck()
+    assert count(FULL.build()) == 6_457_866
+    with torch.device("meta"):
+        b16 = models.TimmViT((3, 224, 224), 1000, patch=16, dim=768, hidden=3072, heads=12, blocks=12,
+                             layer_scale=False)
+    assert count(b16) == 86_567_656
+
+
+def main():
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--check", action="store_true", help="compare with the files instead of writing them")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="goldens to make (default: all)")
+    args = parser.parse_args()
+    known = {g.name: g for g in [*SMALL, FULL]}
+    if unknown := set(args.names) - known.keys():
+        sys.exit(f"make.py: no golden named {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    selfcheck()
+    vectors = json.dumps(formula.vectors(), indent=1, ensure_ascii=False) + "\n"
+    if args.check:
+        assert VECTORS.read_text(encoding="utf-8") == vectors, VECTORS
+    else:
+        VECTORS.parent.mkdir(parents=True, exist_ok=True)
+        VECTORS.write_text(vectors, encoding="utf-8")
+    for name in args.names or known:
+        tensors, meta = build(known[name])
+        path = HERE / f"{name}.safetensors"
+        if args.check:
+            check(path, tensors, meta)
+        else:
+            path.write_bytes(serialize(tensors, meta))
+        print(f"{'checked' if args.check else 'wrote'} {path.name}: {len(tensors)} tensors, "
+              f"{path.stat().st_size:,} bytes, tolerances up to {max(json.loads(meta['tolerance']).values()):.0e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+package passes
+
+import (
+	"fmt"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/vitgen/vitgen/ir"
+	"github.com/vitgen/vitgen/ir/interp"
+	"github.com/vitgen/vitgen/ir/irtest"
+	"github.com/vitgen/vitgen/spec"
+)
+
+// tolerance for rewrites that change the order of float64 sums, relative to
+// the tensor's norm, or to 1 where that is smaller.
+const tolerance = 1e-12
+
+// sameOutputs evaluates two graphs in one environment; they must agree on
+// every output.
+func sameOutputs(want map[string]interp.Tensor, g *ir.Graph, env interp.Env) error {
+	if err := ir.Verify(g); err != nil {
+		return err
+	}
+	got, err := interp.Eval(g, env)
+	if err != nil {
+		return err
+	}
+	if len(got) != len(want) {
+		return fmt.Errorf("%d outputs, want %d", len(got), len(want))
+	}
+	for name, w := range want {
+		if d := irtest.Distance(got[name], w, 1); d > tolerance {
+			return fmt.Errorf("output %s is off by %g", name, d)
+		}
+	}
+	return nil
+}
+
+// mustSame fails the test with both graphs printed.
+func mustSame(t *rapid.T, what string, before *ir.Graph, want map[string]interp.Tensor, after *ir.Graph, env interp.Env) {
+	t.Helper()
+	if err := sameOutputs(want, after, env); err != nil {
+		t.Fatalf("%s: %v\nbefore:\n%vafter:\n%v", what, err, before, after)
+	}
+}
+
+func mustEval(t *rapid.T, g *ir.Graph, env interp.Env) map[string]interp.Tensor {
+	t.Helper()
+	outs, err := interp.Eval(g, env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return outs
+}
+
+// apply runs one pass on a copy of the graph.
+func apply(t *rapid.T, name string, g *ir.Graph) *ir.Graph {
+	t.Helper()
+	c, _ := g.Clone()
+	p, err := passByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.run(&compilation{spec: &spec.Spec{Train: spec.Train{Precision: "fp32"}}}, c); err != nil {
+		t.Fatalf("%s: %v\n%v", name, err, g)
+	}
+	return c
+}
+
+// runFrom runs the table's passes on the graph, from the first on, and checks
+// after each that the outputs are the same.
+func runFrom(t *rapid.T, first, last string, g *ir.Graph, env interp.Env) *ir.Graph {
+	t.Helper()
+	want := mustEval(t, g, env)
+	on := false
+	for _, p := range passTable {
+		on = on || p.Name == first
+		if on && p.when == nil {
+			after := apply(t, p.Name, g)
+			mustSame(t, p.Name, g, want, after, env)
+			g = after
+		}
+		if p.Name == last {
+			return g
+		}
+	}
+	return g
+}
+
+func TestForwardPassesKeepRandomGraphs(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g := irtest.RandomGraph(t)
+		env := irtest.RandomEnv(t, g)
+		want := mustEval(t, g, env)
+		for _, name := range []string{"canonicalize", "cse", "dce", "prune"} {
+			mustSame(t, name+" alone", g, want, apply(t, name, g), env)
+		}
+		runFrom(t, "canonicalize", "prune", g, env)
+	})
+}
+
+// Gradients with and without pruning come from different graphs: they agree
+// only if both the pruned forward pass and its gradient are right.
+func TestPassesKeepRandomGradients(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g := irtest.RandomGraph(t)
+		env := irtest.RandomEnv(t, g)
+		plain := apply(t, "autodiff", g)
+		want := mustEval(t, plain, env)
+
+		pruned := apply(t, "autodiff", runFrom(t, "canonicalize", "prune", g, env))
+		mustSame(t, "canonicalize … prune, autodiff", g, want, pruned, env)
+		runFrom(t, "canonicalize-late", "", pruned, env)
+		planned := runFrom(t, "canonicalize-late", "", plain, env)
+		if err := CheckPlaces(planned); err != nil {
+			t.Fatalf("%v\n%v", err, planned)
+		}
+
+		// Everything that can be recomputed, not only what is worth it.
+		all, _ := plain.Clone()
+		if _, err := Recompute(all, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		mustSame(t, "recompute without threshold", plain, want, all, env)
+	})
+}
+
+// Accumulated gradients are those already there plus the new ones.
+func TestAccumulateAddsToRandomGradients(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		g := irtest.RandomGraph(t)
+		env := irtest.RandomEnv(t, g)
+		plain := apply(t, "autodiff", g)
+		sum := apply(t, "accumulate", plain)
+		want := mustEval(t, plain, env)
+		env.State = irtest.NewEnv(sum, 1, env.N).State
+		for _, n := range g.Nodes {
+			if n.Op != ir.OpParam {
+				continue
+			}
+			grad := want["grad."+n.Str("name")]
+			total := interp.New(grad.Shape...)
+			for i, before := range env.State(n.Str("name"), "grad").Data {
+				total.Data[i] = before + grad.Data[i]
+			}
+			want["grad."+n.Str("name")] = total
+		}
+		mustSame(t, "accumulate", plain, want, sum, env)
+	})
+}

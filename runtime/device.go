@@ -1,0 +1,130 @@
+package runtime
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vitgen/vitgen/runtime/cpu"
+)
+
+// StepScalars are the values that change from step to step; kernels read them
+// through a pointer. Mirrors vg_step.
+type StepScalars = cpu.Step
+
+// Device runs one model's programs in memory of its own. A Session calls it
+// from one goroutine at a time. Calls may be asynchronous, in order, except
+// that Read and Profile wait for everything before them.
+type Device interface {
+	// Name is for people: "cpu (2 threads, avx512)".
+	Name() string
+	// FP32Only says that the device computes in float32 whatever the precision
+	// the model asks for.
+	FP32Only() bool
+	// Write copies src to dst; Read copies from src until dst is full.
+	Write(dst Ref, src []byte) error
+	Read(dst []byte, src Ref) error
+	// Clear zeroes a region.
+	Clear(Region) error
+	// Run runs a program over the first n samples of the batch, with s copied.
+	Run(id ProgramID, n int, s *StepScalars) error
+	// Profile is Run, with the time of each launch stored in d.
+	Profile(id ProgramID, n int, s *StepScalars, d []time.Duration) error
+	// Close frees everything.
+	Close() error
+}
+
+// OpenDevice opens one kind of device for a model: it allocates all regions,
+// zeroed, fills Const and lays out the programs.
+type OpenDevice func(m *Model, ordinal int, o Options) (Device, error)
+
+var (
+	devicesMu sync.Mutex
+	devices   = map[string]OpenDevice{"cpu": openCPU}
+)
+
+// RegisterDevice adds a kind of device, as a package that needs special build
+// tags does from its init function.
+func RegisterDevice(kind string, open OpenDevice) {
+	devicesMu.Lock()
+	defer devicesMu.Unlock()
+	if devices[kind] != nil {
+		panic("BUG: device kind " + kind + " is registered twice")
+	}
+	devices[kind] = open
+}
+
+func deviceKind(kind string) OpenDevice {
+	devicesMu.Lock()
+	defer devicesMu.Unlock()
+	return devices[kind]
+}
+
+// openDevice opens what Options.Device asks for.
+func openDevice(m *Model, o Options) (Device, error) {
+	kind, ordinal, err := parseDevice(o.Device)
+	if err != nil {
+		return nil, err
+	}
+	if kind != "auto" {
+		open := deviceKind(kind)
+		if open == nil {
+			return nil, fmt.Errorf("device %s: this program was built without %s support; use --device cpu, or build with -tags %s",
+				o.Device, strings.ToUpper(kind), kind)
+		}
+		return open(m, ordinal, o)
+	}
+	if open := deviceKind("cuda"); open != nil {
+		d, err := open(m, 0, o)
+		if err == nil {
+			return d, nil
+		}
+		o.warn(fmt.Sprintf("no usable CUDA device (%v); running on the CPU", err))
+	}
+	return openCPU(m, 0, o)
+}
+
+// parseDevice splits "auto", "cpu", "cuda" or "cuda:N".
+func parseDevice(s string) (kind string, ordinal int, err error) {
+	kind, number, numbered := strings.Cut(s, ":")
+	if kind == "" && !numbered {
+		return "auto", 0, nil
+	}
+	known := []string{"auto", "cpu", "cuda"}
+	ok := slices.Contains(known, kind) || deviceKind(kind) != nil
+	if ok && numbered {
+		ordinal, err = strconv.Atoi(number)
+		ok = err == nil && ordinal >= 0 && kind != "auto" && kind != "cpu"
+	}
+	if !ok {
+		return "", 0, fmt.Errorf("device %q: want auto, cpu, cuda or cuda:N", s)
+	}
+	return kind, ordinal, nil
+}
+
+// RegionBytes is the size of each region of the model's memory.
+func (m *Model) RegionBytes() [NumRegions]int64 {
+	var b [NumRegions]int64
+	arena := int64(m.ParamElems) * 4
+	b[Params], b[Grads] = arena, arena
+	for i := range m.StateNames {
+		b[State0+Region(i)] = arena
+	}
+	b[Arena] = m.ArenaBytes
+	b[Image] = int64(m.Batch) * int64(m.ImageElems()) * 4
+	b[Label] = int64(m.Batch) * 4
+	if m.ConstData != nil {
+		b[Const] = int64(len(m.ConstData())) * 4
+	}
+	return b
+}
+
+// ImageElems is the number of float32 elements of one image.
+func (m *Model) ImageElems() int { return m.Image[0] * m.Image[1] * m.Image[2] }
+
+func (r Region) String() string {
+	return [...]string{"params", "grads", "state0", "state1", "arena", "image", "label", "const", "imm"}[r]
+}

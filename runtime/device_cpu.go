@@ -1,0 +1,134 @@
+package runtime
+
+import (
+	"fmt"
+	goruntime "runtime"
+	"time"
+
+	"github.com/vitgen/vitgen/runtime/cpu"
+)
+
+// cpuDevice holds a model's memory outside the Go heap and runs its compiled
+// CPU kernels with a team of workers.
+type cpuDevice struct {
+	team      *cpu.Team
+	regions   [NumRegions]*cpu.Memory
+	workspace *cpu.Memory
+	programs  [NumPrograms]*cpu.Program
+	isa       string
+}
+
+func openCPU(m *Model, _ int, o Options) (Device, error) {
+	if m.CPU.Run == nil {
+		return nil, fmt.Errorf("model %s was compiled without CPU kernels", m.Name)
+	}
+	threads := o.Threads
+	if threads == 0 {
+		threads = goruntime.GOMAXPROCS(0) // knows about affinity and CPU quotas
+	}
+	d := &cpuDevice{isa: "plain"}
+	if m.CPU.ISA != nil {
+		d.isa = m.CPU.ISA()
+	}
+	if err := d.open(m, threads); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("cpu: %w", err)
+	}
+	return d, nil
+}
+
+func (d *cpuDevice) open(m *Model, threads int) (err error) {
+	if d.team, err = cpu.NewTeam(m.CPU.Run, threads); err != nil {
+		return err
+	}
+	for r, bytes := range m.RegionBytes() {
+		if d.regions[r], err = cpu.Alloc(bytes, threads); err != nil {
+			return fmt.Errorf("%s: %w", Region(r), err)
+		}
+	}
+	if m.ConstData != nil {
+		copy(d.regions[Const].Float32s(), m.ConstData())
+	}
+	if d.workspace, err = cpu.Alloc(m.WorkspaceBytes, threads); err != nil {
+		return fmt.Errorf("workspace: %w", err)
+	}
+	for id, program := range m.Programs {
+		launches := make([]cpu.Launch, len(program))
+		for i, l := range program {
+			args := make([]uintptr, len(l.Args))
+			for j, a := range l.Args {
+				if a.Region == Imm {
+					args[j] = uintptr(a.Offset)
+					continue
+				}
+				args[j] = d.regions[a.Region].Address() + uintptr(a.Offset)
+			}
+			launches[i] = cpu.Launch{Kernel: l.Kernel, Args: args}
+		}
+		if d.programs[id], err = cpu.NewProgram(d.team, launches, d.workspace); err != nil {
+			return fmt.Errorf("program %s: %w", ProgramID(id), err)
+		}
+	}
+	return nil
+}
+
+func (d *cpuDevice) Name() string {
+	s := "s"
+	if d.team.Threads() == 1 {
+		s = ""
+	}
+	return fmt.Sprintf("cpu (%d thread%s, %s)", d.team.Threads(), s, d.isa)
+}
+
+func (d *cpuDevice) FP32Only() bool { return true }
+
+func (d *cpuDevice) Write(dst Ref, src []byte) error {
+	b, err := d.span(dst, len(src))
+	copy(b, src)
+	return err
+}
+
+func (d *cpuDevice) Read(dst []byte, src Ref) error {
+	b, err := d.span(src, len(dst))
+	copy(dst, b)
+	return err
+}
+
+// span is n bytes of a region.
+func (d *cpuDevice) span(r Ref, n int) ([]byte, error) {
+	b := d.regions[r.Region].Bytes()
+	if r.Offset < 0 || r.Offset > int64(len(b)) || n > len(b)-int(r.Offset) {
+		return nil, fmt.Errorf("%d bytes at %d are outside region %s of %d bytes", n, r.Offset, r.Region, len(b))
+	}
+	return b[r.Offset:][:n], nil
+}
+
+func (d *cpuDevice) Clear(r Region) error {
+	clear(d.regions[r].Bytes())
+	return nil
+}
+
+func (d *cpuDevice) Run(id ProgramID, n int, s *StepScalars) error {
+	d.team.Run(d.programs[id], n, s)
+	return nil
+}
+
+func (d *cpuDevice) Profile(id ProgramID, n int, s *StepScalars, t []time.Duration) error {
+	d.team.Profile(d.programs[id], n, s, t)
+	return nil
+}
+
+func (d *cpuDevice) Close() error {
+	d.team.Close()
+	for i, m := range d.regions {
+		m.Free()
+		d.regions[i] = nil
+	}
+	d.workspace.Free()
+	for i, p := range d.programs {
+		p.Free()
+		d.programs[i] = nil
+	}
+	d.team, d.workspace = nil, nil
+	return nil
+}

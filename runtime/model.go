@@ -1,0 +1,241 @@
+// Package runtime is what a generated trainer imports: the description of a
+// compiled model (Model), the recorder its launches are written into, and the
+// Session that owns its memory and runs it on a device.
+//
+// It is not a framework: it has no operators and no graph. Everything that
+// depends on the model was decided by the compiler and stands in the Model
+// literal and the recorded launches. It never imports the compiler.
+package runtime
+
+import (
+	"fmt"
+)
+
+// Model is a compiled model, written by the generator as one literal.
+type Model struct {
+	Name      string // package name, from the spec's name:
+	SpecFile  string // base name of the spec, for messages: "vit.yaml"
+	SpecHash  string // hex SHA-256 of the spec's canonical form
+	Generator string // version of vitgen that wrote the package
+
+	Image   [3]int // channels, height, width
+	Classes int
+	Batch   int // samples of a full micro-batch; kernels are compiled for it
+
+	Params     []Param  // in state_dict order
+	ParamElems int      // length of the flat parameter arena, in float32 elements (with padding)
+	DecayElems int      // the arena's first DecayElems elements decay, the rest does not
+	StateNames []string // optimizer state arenas, each ParamElems long: "momentum_buffer"; "exp_avg", "exp_avg_sq"
+
+	Train Train
+	Data  Data
+
+	// Memory needed besides parameters, in bytes.
+	ArenaBytes     int64 // activations of the largest program
+	WorkspaceBytes int64 // shared scratch of the most demanding launch
+
+	Outputs  Outputs
+	Kernels  []Kernel
+	Programs [NumPrograms]Program
+
+	// Figures for info and bench.
+	Pruned Pruning
+
+	// ConstData fills the Const region; nil when there is none.
+	ConstData func() []float32
+
+	CPU CPUCode
+}
+
+// Param is one trainable tensor.
+type Param struct {
+	Name   string // PyTorch state_dict name
+	Shape  []int
+	Offset int // first element in the flat parameter arena
+	Init   Init
+	Decay  bool   // subject to weight decay
+	Pos    string // "vit.yaml:12:5"
+}
+
+// Elems is the number of elements of the parameter.
+func (p *Param) Elems() int {
+	n := 1
+	for _, d := range p.Shape {
+		n *= d
+	}
+	return n
+}
+
+// Init says how a parameter starts.
+//
+//	zeros, ones                   constants
+//	constant                      A
+//	normal                        N(0, A²)
+//	trunc_normal                  N(0, A²) redrawn outside [-B, B] (absolute)
+//	uniform                       U(-A, A)
+//	pytorch                       U(-1/sqrt(FanIn), 1/sqrt(FanIn))
+type Init struct {
+	Kind  string
+	A, B  float64
+	FanIn int
+}
+
+// Train is the spec's train: section.
+type Train struct {
+	Epochs     int
+	Accumulate int // micro-batches per update
+	Precision  string
+	Metrics    string // exact, or d2l: unweighted means of batch means
+	Optimizer  Optimizer
+	Schedule   Schedule
+	ClipNorm   float64 // 0: off
+	Seed       uint64
+}
+
+// Optimizer holds the hyperparameters of SGD or AdamW as PyTorch defines them.
+type Optimizer struct {
+	Kind         string // sgd, adamw
+	LR           float64
+	Momentum     float64
+	Nesterov     bool
+	Beta1, Beta2 float64
+	Eps          float64
+	WeightDecay  float64
+}
+
+// Schedule gives the learning rate of update k = 1, 2, …
+// With W warm-up steps, update k ≤ W uses lr·k/W. After it:
+//
+//	constant, linear_warmup   lr
+//	cosine   t = (k-1-W)/(S-W) clipped to [0,1], S = TotalSteps (0: all epochs);
+//	         lr_k = FinalLR + (lr-FinalLR)·½(1+cos πt)
+//	step     lr·Gamma^⌊(k-1-W)/Every⌋, Every counted in EveryUnit ("steps" or "epochs")
+type Schedule struct {
+	Kind        string
+	WarmupSteps int
+	TotalSteps  int
+	FinalLR     float64
+	Every       int
+	EveryUnit   string
+	Gamma       float64
+}
+
+// Data is the spec's data: section.
+type Data struct {
+	Name      string
+	Resize    [2]int // height, width; 0,0: as stored
+	Mean, Std []float64
+	Train     int // synthetic: samples to make
+	Val       int
+}
+
+// Pruning compares the training step with and without row pruning.
+type Pruning struct {
+	StepFLOPs, StepFLOPsUnpruned int64 // per step at full batch, forward and backward
+}
+
+// ProgramID names a recorded program.
+type ProgramID int
+
+const (
+	Forward ProgramID = iota // image → logits; dropout absent
+	Eval                     // image, label → logits, loss, correct; dropout absent
+	Grad                     // image, label → loss, correct, gradients
+	Update                   // gradients → parameters and optimizer state
+	NumPrograms
+)
+
+func (id ProgramID) String() string {
+	return [...]string{"forward", "eval", "grad", "update"}[id]
+}
+
+// Program is a list of launches, in order.
+type Program []Launch
+
+// Launch runs one kernel.
+type Launch struct {
+	Kernel int // index into Model.Kernels
+	Args   []Ref
+	Layer  string // "blks.0.mlp.dense1"
+	Pos    string // "vit.yaml:21:15"
+}
+
+// Region is one of the memories a kernel may point into.
+type Region uint8
+
+const (
+	Params Region = iota // flat float32 parameter arena
+	Grads                // flat gradient arena, laid out as Params
+	State0               // first optimizer state arena
+	State1               // second optimizer state arena
+	Arena                // activations, planned per program
+	Image                // float32 [Batch, C, H, W], normalized
+	Label                // int32 [Batch]; -1 = no sample
+	Const                // read-only tables the compiler computed (sin-cos positions)
+	Imm                  // not a memory: Offset itself is the argument, an integer
+	NumRegions
+)
+
+// Ref points into a region, Offset in bytes.
+type Ref struct {
+	Region Region
+	Offset int64
+}
+
+// Outputs says where programs leave what the host reads, for Eval and Grad
+// in the same place: a fixed block at the start of the arena.
+type Outputs struct {
+	Logits  Ref // float32 [Batch, Classes] (Forward, Eval, Grad)
+	Loss    Ref // float32 [Batch], per sample (Eval, Grad)
+	Correct Ref // float32 [Batch], 1 where the arg max is the label (Eval, Grad)
+}
+
+// Kernel describes one generated kernel for info, bench and error messages.
+type Kernel struct {
+	Name   string // "k07_gemm_nt"
+	Family string // gemm, attention, row, pointwise, reduce
+	Layer  string // "blks.0.mlp.dense1"
+	Pos    string // "vit.yaml:21:15"
+	Doc    string // "linear + bias + gelu + dropout  [4736×512]·[2048×512]ᵀ"
+	FLOPs  int64  // at full batch
+	Bytes  int64  // least traffic: each operand once, at full batch
+}
+
+// Recorder collects the launches of a program while generated code lists them.
+type Recorder struct {
+	Launches   []Launch
+	pos, layer string
+}
+
+// From names the spec line and the layer of the launches that follow.
+func (r *Recorder) From(pos, layer string) { r.pos, r.layer = pos, layer }
+
+// Launch appends one launch.
+func (r *Recorder) Launch(kernel int, args ...Ref) {
+	r.Launches = append(r.Launches, Launch{Kernel: kernel, Args: args, Layer: r.layer, Pos: r.pos})
+}
+
+// At returns the Ref at a byte offset of the region.
+func (r Region) At(offset int64) Ref { return Ref{Region: r, Offset: offset} }
+
+// CPUCode is the entry into a generated package's compiled CPU kernels.
+type CPUCode struct {
+	// Run executes a program as worker index of count; every worker of a team
+	// calls it with the same program and it returns when the program is done.
+	// program points at a vg_program and worker at a vg_worker (kernels'
+	// abi.h), both outside the Go heap.
+	Run func(program, worker uintptr)
+	// ISA names the instruction set in use: "avx512", "avx2" or "plain". It may
+	// be lowered by the environment variable VITGEN_ISA.
+	ISA func() string
+}
+
+// Param looks a parameter up by name.
+func (m *Model) Param(name string) (*Param, error) {
+	for i := range m.Params {
+		if m.Params[i].Name == name {
+			return &m.Params[i], nil
+		}
+	}
+	return nil, fmt.Errorf("model %s has no parameter %q", m.Name, name)
+}

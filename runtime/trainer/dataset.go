@@ -1,0 +1,151 @@
+package trainer
+
+import (
+	"flag"
+	"fmt"
+	"strings"
+
+	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/data"
+)
+
+// source are the flags that choose a data set.
+type source struct {
+	name, dir, metrics string
+}
+
+func (d *source) define(fs *flag.FlagSet) {
+	fs.StringVar(&d.name, "data", "", "data set `name`: "+strings.Join(data.Names(), ", ")+"; empty: the spec's")
+	fs.StringVar(&d.dir, "data-dir", "data", "`directory` of the files of mnist and fashion_mnist")
+	fs.StringVar(&d.metrics, "metrics", "exact", "`how` to average: exact over samples, or d2l: means of batch means")
+}
+
+func (d *source) check() error {
+	if d.metrics != "exact" && d.metrics != "d2l" {
+		return usagef("--metrics is exact or d2l, not %q", d.metrics)
+	}
+	return nil
+}
+
+// Samples made for --data synthetic when the spec does not say.
+const defaultTrain, defaultVal = 4096, 1024
+
+// open opens the data set for a model.
+func (d *source) open(m *runtime.Model) (data.Split, error) {
+	c := data.Config{
+		Name: m.Data.Name, Dir: d.dir, Image: m.Image, Classes: m.Classes,
+		Resize: m.Data.Resize, Train: m.Data.Train, Val: m.Data.Val, Seed: m.Train.Seed,
+	}
+	if d.name != "" && d.name != c.Name {
+		// The spec's resize is for its own data set; any other one is brought
+		// to what the model takes.
+		c.Name, c.Resize = d.name, [2]int{m.Image[1], m.Image[2]}
+	}
+	if c.Name == "" {
+		return data.Split{}, fmt.Errorf("%s names no data set: give one with --data (%s)", m.SpecFile, strings.Join(data.Names(), ", "))
+	}
+	if c.Name == "synthetic" && c.Train == 0 && c.Val == 0 {
+		c.Train, c.Val = defaultTrain, defaultVal
+	}
+	return data.Open(c)
+}
+
+// loaders are a data set in batches.
+type loaders struct {
+	data.Split
+	train, val *data.Loader
+}
+
+func (d *source) load(m *runtime.Model, seed uint64) (*loaders, error) {
+	split, err := d.open(m)
+	if err != nil {
+		return nil, err
+	}
+	z, err := data.NewNormalizer(m.Image, m.Data.Mean, m.Data.Std)
+	if err != nil {
+		return nil, fmt.Errorf("%s: data: %w", m.SpecFile, err)
+	}
+	loader := func(d data.Dataset, shuffle bool) *data.Loader {
+		return &data.Loader{Data: d, Normalize: z, Batch: m.Batch, Shuffle: shuffle, Seed: seed}
+	}
+	return &loaders{Split: split, train: loader(split.Train, true), val: loader(split.Val, false)}, nil
+}
+
+// meter averages losses and accuracies over batches.
+type meter struct {
+	d2l            bool // unweighted mean of batch means, as d2l's board shows
+	loss, correct  float64
+	samples        int
+	meanLoss, mean float64 // sums of batch means
+	batches        int
+}
+
+func (t *meter) add(lossSum float64, correct, n int) {
+	t.loss += lossSum
+	t.correct += float64(correct)
+	t.samples += n
+	t.meanLoss += lossSum / float64(n)
+	t.mean += float64(correct) / float64(n)
+	t.batches++
+}
+
+// result is the mean loss and accuracy so far; NaN if nothing was added.
+func (t *meter) result() (loss, acc float64) {
+	if t.d2l {
+		return t.meanLoss / float64(t.batches), t.mean / float64(t.batches)
+	}
+	return t.loss / float64(t.samples), t.correct / float64(t.samples)
+}
+
+// validate runs the validation part through the model.
+func validate(s *runtime.Session, l *data.Loader, d2l bool) (loss, acc float64, err error) {
+	t := meter{d2l: d2l}
+	for b := range l.Epoch(0) {
+		sum, correct, err := s.Eval(b.Images, b.Labels, b.Len())
+		if err != nil {
+			return 0, 0, err
+		}
+		t.add(sum, correct, b.Len())
+	}
+	loss, acc = t.result()
+	return loss, acc, nil
+}
+
+// eval is the command.
+func (a *app) eval(args []string) error {
+	fs := a.flags("eval")
+	var where placement
+	var from source
+	where.define(fs)
+	from.define(fs)
+	weights := fs.String("weights", "", "safetensors `file` under PyTorch's state_dict names")
+	if _, err := a.parse(fs, args, 0); err != nil {
+		return err
+	}
+	if err := from.check(); err != nil {
+		return err
+	}
+	if *weights == "" {
+		return usagef("eval: --weights FILE is missing")
+	}
+	sets, err := from.load(a.model, 0)
+	if err != nil {
+		return err
+	}
+	s, err := a.open(where)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if err := s.Load(*weights); err != nil {
+		return err
+	}
+	loss, acc, err := validate(s, sets.val, from.metrics == "d2l")
+	if err != nil {
+		return err
+	}
+	fmt.Fprintln(a.out, a.banner(s))
+	fmt.Fprintf(a.out, "%s: %s validation samples\n", sets.Name, comma(int64(sets.Val.Len())))
+	fmt.Fprintf(a.out, "validation loss %.4f, accuracy %.2f %%\n", loss, 100*acc)
+	return nil
+}

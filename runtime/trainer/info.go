@@ -1,0 +1,184 @@
+package trainer
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"github.com/vitgen/vitgen/runtime"
+)
+
+// infoResult is what info --json prints.
+type infoResult struct {
+	Model      string         `json:"model"`
+	Spec       string         `json:"spec"`
+	SpecHash   string         `json:"spec_hash"`
+	Vitgen     string         `json:"vitgen"`
+	Image      [3]int         `json:"image"`
+	Classes    int            `json:"classes"`
+	Batch      int            `json:"batch"`
+	Accumulate int            `json:"accumulate"`
+	Precision  string         `json:"precision"`
+	ISA        string         `json:"isa,omitempty"`
+	Parameters []paramInfo    `json:"parameters"`
+	ParamCount int            `json:"parameter_count"`
+	Step       stepInfo       `json:"step"`
+	Launches   map[string]int `json:"launches"`
+	Memory     memoryInfo     `json:"memory_bytes"`
+	Kernels    []kernelInfo   `json:"kernels"`
+}
+
+type paramInfo struct {
+	Name  string `json:"name"`
+	Shape []int  `json:"shape"`
+	Count int    `json:"count"`
+	Decay bool   `json:"decay"`
+	Pos   string `json:"pos"`
+}
+
+// stepInfo is one update at full batch.
+type stepInfo struct {
+	FLOPs         int64   `json:"flops"`
+	UnprunedFLOPs int64   `json:"flops_unpruned"`
+	PrunedPercent float64 `json:"pruned_percent"` // fewer than unpruned
+	Bytes         int64   `json:"bytes"`          // least traffic of its kernels
+}
+
+type memoryInfo struct {
+	Parameters  int64 `json:"parameters"`
+	Gradients   int64 `json:"gradients"`
+	Optimizer   int64 `json:"optimizer"`
+	Activations int64 `json:"activations"`
+	Workspace   int64 `json:"workspace"`
+	Inputs      int64 `json:"inputs"`
+	Constants   int64 `json:"constants"`
+	Total       int64 `json:"total"`
+}
+
+type kernelInfo struct {
+	Name     string         `json:"name"`
+	Family   string         `json:"family"`
+	Layer    string         `json:"layer"`
+	Pos      string         `json:"pos"`
+	Doc      string         `json:"doc"`
+	FLOPs    int64          `json:"flops"`
+	Bytes    int64          `json:"bytes"`
+	Launches map[string]int `json:"launches"` // by program
+}
+
+// info is the command.
+func (a *app) info(args []string) error {
+	fs := a.flags("info")
+	asJSON := fs.Bool("json", false, "print one JSON object")
+	if _, err := a.parse(fs, args, 0); err != nil {
+		return err
+	}
+	if err := a.model.Check(); err != nil {
+		return err
+	}
+	r := describe(a.model)
+	if *asJSON {
+		e := json.NewEncoder(a.out)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	return r.print(a.out)
+}
+
+func describe(m *runtime.Model) *infoResult {
+	r := &infoResult{
+		Model: m.Name, Spec: m.SpecFile, SpecHash: m.SpecHash, Vitgen: m.Generator,
+		Image: m.Image, Classes: m.Classes, Batch: m.Batch, Accumulate: m.Train.Accumulate,
+		Precision: m.Train.Precision, Launches: map[string]int{},
+	}
+	if m.CPU.ISA != nil {
+		r.ISA = m.CPU.ISA()
+	}
+	for i := range m.Params {
+		p := &m.Params[i]
+		r.Parameters = append(r.Parameters, paramInfo{p.Name, p.Shape, p.Elems(), p.Decay, p.Pos})
+		r.ParamCount += p.Elems()
+	}
+	for _, k := range m.Kernels {
+		r.Kernels = append(r.Kernels, kernelInfo{k.Name, k.Family, k.Layer, k.Pos, k.Doc, k.FLOPs, k.Bytes, map[string]int{}})
+	}
+	r.Step = stepInfo{FLOPs: m.Pruned.StepFLOPs, UnprunedFLOPs: m.Pruned.StepFLOPsUnpruned}
+	if u := r.Step.UnprunedFLOPs; u > 0 {
+		r.Step.PrunedPercent = 100 * float64(u-r.Step.FLOPs) / float64(u)
+	}
+	for id, program := range m.Programs {
+		name := runtime.ProgramID(id)
+		r.Launches[name.String()] = len(program)
+		for _, l := range program {
+			r.Kernels[l.Kernel].Launches[name.String()]++
+			if name == runtime.Grad || name == runtime.Update {
+				r.Step.Bytes += m.Kernels[l.Kernel].Bytes
+			}
+		}
+	}
+	r.Memory = memoryOf(m)
+	return r
+}
+
+func memoryOf(m *runtime.Model) memoryInfo {
+	b := m.RegionBytes()
+	i := memoryInfo{
+		Parameters: b[runtime.Params], Gradients: b[runtime.Grads], Optimizer: b[runtime.State0] + b[runtime.State1],
+		Activations: b[runtime.Arena], Workspace: m.WorkspaceBytes, Inputs: b[runtime.Image] + b[runtime.Label], Constants: b[runtime.Const],
+	}
+	i.Total = m.WorkspaceBytes
+	for _, n := range b {
+		i.Total += n
+	}
+	return i
+}
+
+func (r *infoResult) print(out io.Writer) error {
+	accumulate := ""
+	if r.Accumulate > 1 {
+		accumulate = fmt.Sprintf(" × %d", r.Accumulate)
+	}
+	fmt.Fprintf(out, "%s  (%s, %.12s, vitgen %s)\n", r.Model, r.Spec, r.SpecHash, r.Vitgen)
+	fmt.Fprintf(out, "images %d×%d×%d, %d classes, batch %d%s\n\n", r.Image[0], r.Image[1], r.Image[2], r.Classes, r.Batch, accumulate)
+
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "parameter\tshape\tcount\tdecay\tspec")
+	for _, p := range r.Parameters {
+		decay := "-"
+		if p.Decay {
+			decay = "yes"
+		}
+		fmt.Fprintf(w, "%s\t%v\t%s\t%s\t%s\n", p.Name, p.Shape, comma(int64(p.Count)), decay, p.Pos)
+	}
+	fmt.Fprintf(w, "total\t\t%s\t\t\n\f", comma(int64(r.ParamCount)))
+
+	fmt.Fprintln(w, "step at full batch, forward and backward\t")
+	fmt.Fprintf(w, "  FLOPs\t%s\n", comma(r.Step.FLOPs))
+	fmt.Fprintf(w, "  FLOPs without row pruning\t%s\t(%.1f %% fewer with it)\n", comma(r.Step.UnprunedFLOPs), r.Step.PrunedPercent)
+	fmt.Fprintf(w, "  bytes, each operand once\t%s\n", comma(r.Step.Bytes))
+	for id := range runtime.NumPrograms {
+		fmt.Fprintf(w, "  launches of %s\t%d\n", id, r.Launches[id.String()])
+	}
+	fmt.Fprint(w, "\f")
+
+	fmt.Fprintln(w, "memory\t")
+	for _, m := range []struct {
+		what  string
+		bytes int64
+	}{
+		{"parameters", r.Memory.Parameters}, {"gradients", r.Memory.Gradients}, {"optimizer state", r.Memory.Optimizer},
+		{"activations", r.Memory.Activations}, {"workspace", r.Memory.Workspace}, {"inputs", r.Memory.Inputs},
+		{"constants", r.Memory.Constants}, {"total", r.Memory.Total},
+	} {
+		fmt.Fprintf(w, "  %s\t%s\n", m.what, megabytes(m.bytes))
+	}
+	fmt.Fprint(w, "\f")
+
+	fmt.Fprintln(w, "kernel\tspec\tMFLOP\tMB\tlaunches: forward, eval, grad, update\twhat")
+	for _, k := range r.Kernels {
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%d %d %d %d\t%s: %s\n", k.Name, k.Pos, float64(k.FLOPs)/1e6, float64(k.Bytes)/1e6,
+			k.Launches["forward"], k.Launches["eval"], k.Launches["grad"], k.Launches["update"], k.Layer, k.Doc)
+	}
+	return w.Flush()
+}

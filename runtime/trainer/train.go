@@ -1,0 +1,362 @@
+package trainer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/google/renameio/v2"
+
+	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/data"
+)
+
+// trainFlags are the command's flags besides placement and source.
+type trainFlags struct {
+	epochs, steps, every int
+	out, init            string
+}
+
+// train is the command.
+func (a *app) train(args []string) error {
+	fs := a.flags("train")
+	var where placement
+	var from source
+	var o trainFlags
+	where.define(fs)
+	where.defineSeed(fs)
+	from.define(fs)
+	fs.IntVar(&o.epochs, "epochs", 0, "`number` of epochs; 0: the spec's")
+	fs.IntVar(&o.steps, "steps", 0, "stop after this `number` of updates, whatever the epochs")
+	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl; 0: half an epoch")
+	fs.StringVar(&o.out, "out", "", "`directory` for weights, metrics and curves; empty: a new one under runs")
+	fs.StringVar(&o.init, "init", "", "safetensors `file` to start from")
+	if _, err := a.parse(fs, args, 0); err != nil {
+		return err
+	}
+	if err := from.check(); err != nil {
+		return err
+	}
+	if o.epochs < 0 || o.steps < 0 || o.every < 0 {
+		return usagef("train: --epochs, --steps and --every cannot be negative")
+	}
+	// Everything that can be wrong is looked at before the first file is made.
+	seed := where.seed
+	if seed == 0 {
+		seed = a.model.Train.Seed
+	}
+	sets, err := from.load(a.model, seed)
+	if err != nil {
+		return err
+	}
+	s, err := a.open(where)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	if o.init != "" {
+		if err := s.Load(o.init); err != nil {
+			return err
+		}
+	}
+	t := &training{app: a, session: s, sets: sets, d2l: from.metrics == "d2l"}
+	if err := t.plan(o); err != nil {
+		return err
+	}
+	if err := t.start(o, from.metrics); err != nil {
+		return err
+	}
+	defer t.history.file.Close()
+	return t.run()
+}
+
+// training is one run of the train command.
+type training struct {
+	*app
+	session  *runtime.Session
+	sets     *loaders
+	d2l      bool
+	dir      string
+	history  *history
+	progress progress
+
+	epochs, perEpoch, total, every int // in updates, but for epochs
+
+	epoch, interval meter
+	lr              float64
+	samples         int           // trained since training began
+	busy            time.Duration // spent on them, without validation
+	mark            time.Time     // up to which busy counts
+	bestAcc         float64       // -1: no validation yet
+	bestLoss        float64
+	bestEpoch       float64
+	lastAcc         float64
+}
+
+// plan works out epochs and updates, and that the schedule can serve them.
+func (t *training) plan(o trainFlags) error {
+	m := t.model
+	t.epochs = m.Train.Epochs
+	if o.epochs > 0 {
+		t.epochs = o.epochs
+	}
+	effective := m.Batch * m.Train.Accumulate
+	t.perEpoch = (t.sets.Train.Len() + effective - 1) / effective
+	t.total = t.epochs * t.perEpoch
+	if o.steps > 0 {
+		t.total = o.steps
+		t.epochs = (o.steps + t.perEpoch - 1) / t.perEpoch
+	}
+	if t.total == 0 {
+		return usagef("train: %s has no train.epochs; give --epochs or --steps", m.SpecFile)
+	}
+	t.every = max(1, (t.perEpoch+1)/2)
+	if o.every > 0 {
+		t.every = o.every
+	}
+	t.session.SetSteps(t.perEpoch, t.total)
+	_, err := t.session.LR()
+	return err
+}
+
+// start makes the run's directory with its run.json and says what will happen.
+func (t *training) start(o trainFlags, metrics string) (err error) {
+	if t.dir = o.out; t.dir == "" {
+		if t.dir, err = newRunDir("runs", t.model.Name); err != nil {
+			return err
+		}
+	} else if err := os.MkdirAll(t.dir, 0o755); err != nil {
+		return err
+	}
+	m := t.model
+	text, err := json.MarshalIndent(map[string]any{
+		"model": m.Name, "spec": m.SpecFile, "spec_hash": m.SpecHash, "vitgen": m.Generator,
+		"device": t.session.Device(), "precision": t.session.Precision(), "seed": t.session.Seed(),
+		"data": t.sets.Name, "metrics": metrics, "init": o.init,
+		"epochs": t.epochs, "updates": t.total, "batch": m.Batch, "train": m.Train,
+	}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("run.json: %w", err)
+	}
+	if err := renameio.WriteFile(filepath.Join(t.dir, "run.json"), append(text, '\n'), 0o644); err != nil {
+		return err
+	}
+	if t.history, err = newHistory(t.dir); err != nil {
+		return err
+	}
+	batch := fmt.Sprint(m.Batch)
+	if m.Train.Accumulate > 1 {
+		batch = fmt.Sprintf("%d × %d", m.Batch, m.Train.Accumulate)
+	}
+	fmt.Fprintln(t.out, t.banner(t.session))
+	fmt.Fprintf(t.out, "%s: %s training and %s validation samples; %s updates, %s an epoch, batch %s\n",
+		t.sets.Name, comma(int64(t.sets.Train.Len())), comma(int64(t.sets.Val.Len())),
+		comma(int64(t.total)), comma(int64(t.perEpoch)), batch)
+	t.bestAcc = -1
+	t.progress = newProgress(t.err)
+	return nil
+}
+
+// newRunDir makes runs/name, or runs/name-2, … if that is there already.
+func newRunDir(parent, name string) (string, error) {
+	if err := os.MkdirAll(parent, 0o755); err != nil {
+		return "", err
+	}
+	for i := 1; ; i++ {
+		dir := filepath.Join(parent, name)
+		if i > 1 {
+			dir = fmt.Sprintf("%s-%d", dir, i)
+		}
+		if err := os.Mkdir(dir, 0o755); !errors.Is(err, fs.ErrExist) {
+			return dir, err
+		}
+	}
+}
+
+// run trains until the last update or an interrupt, and reports.
+func (t *training) run() error {
+	for epoch := 0; t.session.Updates() < t.total && t.ctx.Err() == nil; epoch++ {
+		if err := t.trainEpoch(epoch); err != nil {
+			t.progress.clear()
+			return err
+		}
+		if t.ctx.Err() != nil {
+			break
+		}
+		if err := t.endEpoch(); err != nil {
+			return err
+		}
+	}
+	interrupted := t.ctx.Err() != nil && t.session.Updates() < t.total
+	if interrupted {
+		t.progress.clear()
+		if err := t.record("interval", &t.interval); err != nil {
+			return err
+		}
+		if err := t.save("last"); err != nil {
+			return err
+		}
+	}
+	if err := t.history.curves(t.dir, t.model.Name); err != nil {
+		return err
+	}
+	t.report(interrupted)
+	return nil
+}
+
+// trainEpoch goes through the training samples once, or up to the last update.
+func (t *training) trainEpoch(epoch int) error {
+	t.epoch, t.interval = meter{d2l: t.d2l}, meter{d2l: t.d2l}
+	t.progress.start(fmt.Sprintf("epoch %d/%d", epoch+1, t.epochs), min(t.perEpoch, t.total-t.session.Updates()))
+	t.mark = time.Now()
+	defer t.tick()
+	accumulate, n := t.model.Train.Accumulate, t.sets.Train.Len()
+	micro, seen := 0, 0
+	for b := range t.sets.train.Epoch(epoch) {
+		// An effective batch is up to accumulate micro-batches; the epoch's
+		// last one is what remains.
+		first := seen - seen%(t.model.Batch*accumulate)
+		total := min(t.model.Batch*accumulate, n-first)
+		sum, correct, err := t.session.Grad(b.Images, b.Labels, b.Len(), total)
+		if err != nil {
+			return err
+		}
+		micro++
+		seen += b.Len()
+		if err := t.checkLoss(sum/float64(b.Len()), b); err != nil {
+			return err
+		}
+		t.epoch.add(sum, correct, b.Len())
+		t.interval.add(sum, correct, b.Len())
+		t.samples += b.Len()
+		if micro%accumulate != 0 && seen < n {
+			continue
+		}
+		if t.lr, err = t.session.LR(); err != nil {
+			return err
+		}
+		if err := t.session.Update(); err != nil {
+			return err
+		}
+		if err := t.afterUpdate(); err != nil {
+			return err
+		}
+		if t.session.Updates() == t.total || t.ctx.Err() != nil {
+			break
+		}
+	}
+	return nil
+}
+
+// checkLoss stops training that has diverged.
+func (t *training) checkLoss(loss float64, b *data.Batch) error {
+	if !math.IsNaN(loss) && !math.IsInf(loss, 0) {
+		return nil
+	}
+	k := t.session.Updates() + 1
+	lr, err := t.session.LR()
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("update %d: the training loss of %d samples is %v (learning rate %g): lower train.optimizer's lr, warm it up, or set train.clip_norm",
+		k, b.Len(), loss, lr)
+}
+
+// afterUpdate shows progress and ends an interval.
+func (t *training) afterUpdate() error {
+	loss, _ := t.interval.result()
+	t.progress.step(loss)
+	k := t.session.Updates()
+	if k%t.every != 0 && k%t.perEpoch != 0 && k != t.total {
+		return nil
+	}
+	t.tick()
+	if k%t.perEpoch != 0 && k != t.total { // else the epoch's line follows
+		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.speed()))
+	}
+	err := t.record("interval", &t.interval)
+	t.interval = meter{d2l: t.d2l}
+	return err
+}
+
+// tick adds the time since the last tick to the time spent training.
+func (t *training) tick() {
+	now := time.Now()
+	t.busy += now.Sub(t.mark)
+	t.mark = now
+}
+
+func (t *training) speed() float64 {
+	return float64(t.samples) / max(t.busy.Seconds(), 1e-9)
+}
+
+func (t *training) epochsMade() float64 {
+	return float64(t.session.Updates()) / float64(t.perEpoch)
+}
+
+// record adds a line without validation to the metrics. An empty meter has
+// nothing to say.
+func (t *training) record(kind string, m *meter) error {
+	if m.batches == 0 {
+		return nil
+	}
+	loss, _ := m.result()
+	return t.history.add(record{Kind: kind, Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.speed()})
+}
+
+// endEpoch validates, saves and reports an epoch.
+func (t *training) endEpoch() error {
+	t.progress.clear()
+	valLoss, valAcc, err := validate(t.session, t.sets.val, t.d2l)
+	if err != nil {
+		return err
+	}
+	trainLoss, _ := t.epoch.result()
+	fmt.Fprintf(t.out, "epoch %*.4g/%d  train loss %.4f  val loss %.4f  val acc %6.2f %%  %.0f samples/s\n",
+		len(fmt.Sprint(t.epochs)), t.epochsMade(), t.epochs, trainLoss, valLoss, 100*valAcc, t.speed())
+	if math.IsNaN(valLoss) || math.IsInf(valLoss, 0) {
+		return fmt.Errorf("after update %d the validation loss is %v: lower train.optimizer's lr, warm it up, or set train.clip_norm", t.session.Updates(), valLoss)
+	}
+	err = t.history.add(record{Kind: "epoch", Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
+		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.speed()})
+	if err != nil {
+		return err
+	}
+	t.lastAcc = valAcc
+	if err := t.save("last"); err != nil {
+		return err
+	}
+	if valAcc > t.bestAcc || valAcc == t.bestAcc && valLoss < t.bestLoss {
+		t.bestAcc, t.bestLoss, t.bestEpoch = valAcc, valLoss, t.epochsMade()
+		if err := t.save("best"); err != nil {
+			return err
+		}
+	}
+	return t.history.curves(t.dir, t.model.Name)
+}
+
+func (t *training) save(name string) error {
+	return t.session.Save(filepath.Join(t.dir, name+".safetensors"))
+}
+
+// report says how it ended and where everything is.
+func (t *training) report(interrupted bool) {
+	if interrupted {
+		fmt.Fprintf(t.out, "interrupted after update %d of %d\n", t.session.Updates(), t.total)
+	}
+	at := func(name string) string { return filepath.Join(t.dir, name) }
+	fmt.Fprintf(t.out, "curves   %s, %s\n", at("curves.png"), at("curves.svg"))
+	weights := at("last.safetensors")
+	if t.bestAcc >= 0 {
+		weights += ", " + at("best.safetensors")
+	}
+	fmt.Fprintf(t.out, "weights  %s\nmetrics  %s\n", weights, at("metrics.jsonl"))
+	if t.bestAcc >= 0 {
+		fmt.Fprintf(t.out, "final validation accuracy %.2f %% (best %.2f %%, epoch %.4g)\n", 100*t.lastAcc, 100*t.bestAcc, t.bestEpoch)
+	}
+}
