@@ -455,6 +455,13 @@ func shapeSumBatch(n *Node) ([]Type, error) {
 	return floats(n, Scalar)
 }
 
+func shapeClipScale(n *Node) ([]Type, error) {
+	if x := n.Args[0].Type; !x.Equal(Scalar) {
+		return nil, fmt.Errorf("operand is %v, wants a scalar", x)
+	}
+	return one(Scalar)
+}
+
 func shapeScalarResult(n *Node) ([]Type, error) { return floats(n, Scalar) }
 
 // sameShape checks that the first k operands have one unbatched type and the

@@ -66,6 +66,7 @@ var shapeTests = []struct{ op, operands, attrs, want string }{
 	{"scale", "bf16[2|3]", "{by=2.0}", "bf16[2|3]"},
 	{"gelu", "f32[3]", "{tanh=true}", "f32[3]"},
 	{"gelu_grad", "f32[3], f32[3]", "{tanh=true}", "f32[3]"},
+	{"relu", "f32[2|]", "", "f32[2|]"},
 	{"relu", "i32[3]", "", "! operand is i32[3], wants floats"},
 	{"relu_grad", "f32[3], f32[3]", "", "f32[3]"},
 	{"silu", "f32[2|3]", "", "f32[2|3]"},
@@ -122,7 +123,7 @@ var shapeTests = []struct{ op, operands, attrs, want string }{
 	{"layernorm_grad", "f32[2|3,4], f32[2|3,4], f32[4], f32[2|], f32[2|3]", "", "! dy, mean or rstd has another type than x asks for"},
 	{"cross_entropy", "f32[2|5], i32[2|]", "{smoothing=0.1}", "f32[2|], f32[2|]"},
 	{"cross_entropy", "f32[2|3,5], i32[2|]", "{smoothing=0.1}", "! logits are f32[2|3,5], want [n|C]"},
-	{"cross_entropy", "i32[2|5], i32[2|]", "{smoothing=0.1}", "! logits are i32[2|5], wants floats"},
+	{"cross_entropy", "i32[2|5], i32[2|]", "{smoothing=0.1}", "! logits are i32[2|5], want floats"},
 	{"cross_entropy", "f32[2|5], f32[2|]", "{smoothing=0.1}", "! label is f32[2|]"},
 	{"cross_entropy", "f32[2|5], i32[2|]", "{smoothing=1.0}", "! smoothing 1"},
 	{"cross_entropy_grad", "f32[2|5], i32[2|], f32[2|]", "{smoothing=0.1}", "f32[2|5]"},
@@ -168,13 +169,12 @@ func splitTypes(s string) []string {
 }
 
 func TestShapes(t *testing.T) {
-	accepted, refused := map[string]bool{}, map[string]bool{}
+	accepted := map[string]bool{}
 	for _, tt := range shapeTests {
 		t.Run(tt.op+" "+tt.operands+tt.attrs, func(t *testing.T) {
 			checkShape(t, tt.op, tt.operands, tt.attrs, tt.want)
 		})
 		accepted[tt.op] = accepted[tt.op] || tt.want[0] != '!'
-		refused[tt.op] = refused[tt.op] || tt.want[0] == '!'
 	}
 	for _, op := range ir.Ops() {
 		if !accepted[op.String()] {

@@ -255,7 +255,7 @@ var table = [...]Info{
 		Rule: "xs of any shapes → y f32[]",
 		Doc:  "y = Σ over all elements of all operands of x²."},
 	OpClipScale: {Name: "clip_scale", Args: []string{"sumsq"}, Results: []string{"s"}, Attrs: []AttrSpec{{"norm", AttrFloat}},
-		Class: ClassReduce, Shape: shapeScalarResult, NoGrad: onlyInUpdate,
+		Class: ClassReduce, Shape: shapeClipScale, NoGrad: onlyInUpdate,
 		Rule: "sumsq f32[] → s f32[]",
 		Doc:  "s = norm/√sumsq if √sumsq > norm, else 1."},
 

@@ -230,3 +230,49 @@ func TestPassFaultIsNamed(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 }
+
+// Recomputation must pay: vit_draft keeps no relu, and needs less memory.
+func TestRecomputeFreesMemory(t *testing.T) {
+	s := readSpec(t, "../examples/vit_draft.yaml")
+	var reported []string
+	o := Options{Report: func(_, _, text string) { reported = append(reported, text) }}
+	with := mustCompile(t, s, o).Grad.Arena
+	without := mustCompile(t, s, Options{Disable: []string{"recompute"}}).Grad.Arena
+	if with >= without {
+		t.Errorf("the arena has %d bytes, %d without recomputation", with, without)
+	}
+	relus := 0
+	for _, text := range reported {
+		if strings.HasPrefix(text, "recompute relu of blks.") {
+			relus++
+		}
+	}
+	if relus != 2 {
+		t.Errorf("recomputes %d activations, want both: %q", relus, reported)
+	}
+}
+
+// Gradients add up only where an update takes several micro-batches.
+func TestAccumulationIsAsked(t *testing.T) {
+	s := readSpec(t, "../examples/vit_tiny.yaml")
+	for _, micro := range []int{1, 2} {
+		s.Train.Accumulate = micro
+		states := 0
+		for _, n := range mustCompile(t, s, Options{}).Grad.Nodes {
+			if n.Op == ir.OpState {
+				states++
+			}
+		}
+		if want := len(s.Params()) * (micro - 1); states != want {
+			t.Errorf("accumulate %d: %d gradients are read, want %d", micro, states, want)
+		}
+	}
+}
+
+func TestPrecisionRefusesOtherTypes(t *testing.T) {
+	g := ir.NewGraph("g", "g.yaml")
+	g.MustAdd(ir.OpInput, ir.Pos{Line: 1, Col: 1}, "in", ir.A("name", "image", "type", ir.BatchOf(ir.BF16, 2, 3)))
+	if err := Precision(g, "bf16"); err == nil || !strings.Contains(err.Error(), `layer "in" is bf16[2|3]; precision bf16 wants f32`) {
+		t.Errorf("error is %v", err)
+	}
+}

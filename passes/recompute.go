@@ -8,10 +8,11 @@ import (
 
 // RecomputeThreshold is the largest number of operations per element that
 // Recompute spends to have one element less to keep from the forward to the
-// backward pass. A kept f32 element costs a store and a load, 8 bytes; a core
-// that does 8 to 16 operations in the time it moves a byte to memory and back
-// hides this many. Chains of relu, add, mul and scale come below it; gelu by
-// erf and a dropout draw by Philox do not.
+// backward pass. The store and the load that it saves, 8 bytes in f32, would
+// pay for more where memory is the limit. But the reader is usually a matrix
+// product: bound by arithmetic, and loading an element several times. Chains
+// of relu, add, mul and scale come below the threshold; gelu by erf and a
+// dropout draw by Philox do not.
 const RecomputeThreshold = 4
 
 // recomputeCost is the cost table: operations per element of the pointwise ops
@@ -75,15 +76,21 @@ func Recompute(g *ir.Graph, threshold int) ([]Decision, error) {
 		r.returned[o.Value] = true
 	}
 	var ds []Decision
+	found := false
 	for _, n := range g.Nodes {
-		if d, ok := r.decide(n); ok {
+		if _, known := recomputeCost[n.Op]; !known || r.backward[n] {
+			continue
+		}
+		d := r.decide(n)
+		if d.Recompute {
+			r.cost[n.Out()] = d.Cost
+		}
+		if r.readBackward(n.Out()) {
 			ds = append(ds, d)
-			if d.Recompute {
-				r.cost[n.Out()] = d.Cost
-			}
+			found = found || d.Recompute
 		}
 	}
-	if len(r.cost) > 0 {
+	if found {
 		r.clone(g)
 	}
 	return ds, nil
@@ -107,17 +114,16 @@ type recomputer struct {
 	backward  map[*ir.Node]bool
 	returned  map[*ir.Value]bool
 	threshold int
-	cost      map[*ir.Value]int // of the values to recompute
+	// cost of the values that are not kept and can be recomputed: those that
+	// the backward pass reads, and those it does not read but would need on the
+	// way to one.
+	cost map[*ir.Value]int
 }
 
 // decide looks at one node; its operands have been decided on.
-func (r *recomputer) decide(n *ir.Node) (d Decision, ok bool) {
-	own, known := recomputeCost[n.Op]
-	if !known || r.backward[n] || !r.readBackward(n.Out()) {
-		return d, false
-	}
+func (r *recomputer) decide(n *ir.Node) Decision {
 	v := n.Out()
-	d = Decision{Layer: n.Layer, Op: n.Op, Cost: own, Bytes: v.Type.Bytes()}
+	d := Decision{Layer: n.Layer, Op: n.Op, Cost: recomputeCost[n.Op], Bytes: v.Type.Bytes()}
 	for _, a := range n.Args {
 		d.Cost += r.cost[a]
 	}
@@ -133,7 +139,7 @@ func (r *recomputer) decide(n *ir.Node) (d Decision, ok bool) {
 	default:
 		d.Recompute = true
 	}
-	return d, true
+	return d
 }
 
 func (r *recomputer) readBackward(v *ir.Value) bool {

@@ -216,7 +216,7 @@ func TestHash(t *testing.T) {
 		}
 	}
 	for _, other := range [][2]string{
-		{"hidden: 64", "hidden: 60"}, {"- gelu", "- gelu: tanh"}, {"depth: 3", "depth: 4"}, {"seed: 1\n", "seed: 2\n"},
+		{"hidden: 64", "hidden: 60"}, {"- gelu", "- gelu: tanh"}, {"depth: 2", "depth: 3"}, {"seed: 1\n", "seed: 2\n"},
 		{"name: attn", "name: att"}, {"lr: 2e-3", "lr: 2.1e-3"}, {"decay: weights", "decay: all"},
 		{"dropout: 0.05", "dropout: 0.06"}, {"- select: {token: 0}", "- mean_pool"}, {"epochs: 40", "epochs: 41"},
 	} {

@@ -179,7 +179,7 @@ func (e *emitter) optimizer(w io.Writer, b *plan.Optimizer) {
 				at(b.P), at(b.G), at(b.S0), f("momentum"), cxx.Float(decay), clip)
 		case ir.OpAdamW:
 			fmt.Fprintf(w, "  vg_adamw(c, %d, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", n,
-				at(b.P), at(b.G), at(b.S0), at(b.S1), f("beta1"), f("beta2"), f("eps"), cxx.Float(decay), clip)
+				at(b.P), at(b.G), at(b.S0), at(b.S1), cxx.Double(b.Attrs.Get("beta1").(float64)), cxx.Double(b.Attrs.Get("beta2").(float64)), f("eps"), cxx.Float(decay), clip)
 		default:
 			panic("BUG: no optimizer text for " + b.Op.String())
 		}

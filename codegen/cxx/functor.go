@@ -223,3 +223,12 @@ func Float(x float64) string {
 	}
 	return s + "f"
 }
+
+// Double prints a double literal.
+func Double(x float64) string {
+	s := strconv.FormatFloat(x, 'g', -1, 64)
+	if !strings.ContainsAny(s, ".e") {
+		s += ".0"
+	}
+	return s
+}

@@ -166,9 +166,9 @@ func (r *benchResult) profile(s *runtime.Session) error {
 func (a *app) printBench(s *runtime.Session, r *benchResult) error {
 	fmt.Fprintln(a.out, a.banner(s))
 	fmt.Fprintf(a.out, "update of %d samples: %.2f ms (median of %d, least %.2f), %.1f samples/s, %.1f GFLOP/s, peak memory %s\n\n",
-		r.Batch, r.StepMS, r.Steps, r.StepMSMin, r.SamplesPerSec, r.GFLOPS, megabytes(r.PeakBytes))
+		r.Batch, r.StepMS, r.Steps, r.StepMSMin, r.SamplesPerSec, r.GFLOPS, bytesText(r.PeakBytes))
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "ms\t%\tGFLOP/s\tGB/s\tlaunches\t  kernel\f")
+	fmt.Fprintln(w, "ms\t%\tGFLOP/s\tGB/s\tlaunches\t  kernel")
 	for _, k := range r.Kernels {
 		fmt.Fprintf(w, "%.3f\t%.1f\t%.1f\t%.1f\t%d\t  %s  %s  %s\n", k.MS, k.Percent, k.GFLOPS, k.GBps, k.Launches, k.Name, k.Pos, k.Layer)
 	}
@@ -195,4 +195,13 @@ func peakBytes() int64 {
 	return u.Maxrss * rssUnit
 }
 
-func megabytes(n int64) string { return fmt.Sprintf("%.1f MB", float64(n)/1e6) }
+// bytesText is a size for people.
+func bytesText(n int64) string {
+	switch {
+	case n == 0:
+		return "0"
+	case n < 1e5:
+		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
+	}
+	return fmt.Sprintf("%.1f MB", float64(n)/1e6)
+}

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/data"
@@ -17,10 +18,17 @@ type source struct {
 func (d *source) define(fs *flag.FlagSet) {
 	fs.StringVar(&d.name, "data", "", "data set `name`: "+strings.Join(data.Names(), ", ")+"; empty: the spec's")
 	fs.StringVar(&d.dir, "data-dir", "data", "`directory` of the files of mnist and fashion_mnist")
-	fs.StringVar(&d.metrics, "metrics", "exact", "`how` to average: exact over samples, or d2l: means of batch means")
+	fs.StringVar(&d.metrics, "metrics", "", "`how` to average: exact over samples, or d2l: means of batch means; empty: the spec's")
 }
 
-func (d *source) check() error {
+// settle takes the spec's choice where there is no flag, and checks the flag.
+func (d *source) settle(m *runtime.Model) error {
+	if d.metrics == "" {
+		d.metrics = m.Train.Metrics
+	}
+	if d.metrics == "" {
+		d.metrics = "exact"
+	}
 	if d.metrics != "exact" && d.metrics != "d2l" {
 		return usagef("--metrics is exact or d2l, not %q", d.metrics)
 	}
@@ -78,7 +86,11 @@ type meter struct {
 	samples        int
 	meanLoss, mean float64 // sums of batch means
 	batches        int
+	busy           time.Duration // spent on them, where it is measured
 }
+
+// speed is samples per second.
+func (t *meter) speed() float64 { return float64(t.samples) / max(t.busy.Seconds(), 1e-9) }
 
 func (t *meter) add(lossSum float64, correct, n int) {
 	t.loss += lossSum
@@ -122,7 +134,7 @@ func (a *app) eval(args []string) error {
 	if _, err := a.parse(fs, args, 0); err != nil {
 		return err
 	}
-	if err := from.check(); err != nil {
+	if err := from.settle(a.model); err != nil {
 		return err
 	}
 	if *weights == "" {

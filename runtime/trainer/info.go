@@ -171,7 +171,7 @@ func (r *infoResult) print(out io.Writer) error {
 		{"activations", r.Memory.Activations}, {"workspace", r.Memory.Workspace}, {"inputs", r.Memory.Inputs},
 		{"constants", r.Memory.Constants}, {"total", r.Memory.Total},
 	} {
-		fmt.Fprintf(w, "  %s\t%s\n", m.what, megabytes(m.bytes))
+		fmt.Fprintf(w, "  %s\t%s\n", m.what, bytesText(m.bytes))
 	}
 	fmt.Fprint(w, "\f")
 

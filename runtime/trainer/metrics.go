@@ -71,7 +71,6 @@ func (h *history) curves(dir, title string) error {
 	p := plot.New()
 	p.Title.Text = title
 	p.X.Label.Text = "epoch"
-	p.X.Min, p.Y.Min = 0, 0
 	p.Legend.Top = true
 	p.Add(plotter.NewGrid())
 	for _, c := range []struct {
@@ -96,6 +95,8 @@ func (h *history) curves(dir, title string) error {
 		p.Add(line, points)
 		p.Legend.Add(c.name, line, points)
 	}
+	p.X.Min, p.Y.Min = 0, 0
+	p.Y.Max *= 1.2 // room for the legend
 	for _, format := range []string{"png", "svg"} {
 		w, err := p.WriterTo(16*vg.Centimeter, 10*vg.Centimeter, format)
 		if err != nil {

@@ -39,7 +39,7 @@ func (a *app) train(args []string) error {
 	if _, err := a.parse(fs, args, 0); err != nil {
 		return err
 	}
-	if err := from.check(); err != nil {
+	if err := from.settle(a.model); err != nil {
 		return err
 	}
 	if o.epochs < 0 || o.steps < 0 || o.every < 0 {
@@ -89,10 +89,8 @@ type training struct {
 
 	epoch, interval meter
 	lr              float64
-	samples         int           // trained since training began
-	busy            time.Duration // spent on them, without validation
-	mark            time.Time     // up to which busy counts
-	bestAcc         float64       // -1: no validation yet
+	mark            time.Time // up to which the meters' busy counts
+	bestAcc         float64   // -1: no validation yet
 	bestLoss        float64
 	bestEpoch       float64
 	lastAcc         float64
@@ -133,22 +131,13 @@ func (t *training) start(o trainFlags, metrics string) (err error) {
 	} else if err := os.MkdirAll(t.dir, 0o755); err != nil {
 		return err
 	}
-	m := t.model
-	text, err := json.MarshalIndent(map[string]any{
-		"model": m.Name, "spec": m.SpecFile, "spec_hash": m.SpecHash, "vitgen": m.Generator,
-		"device": t.session.Device(), "precision": t.session.Precision(), "seed": t.session.Seed(),
-		"data": t.sets.Name, "metrics": metrics, "init": o.init,
-		"epochs": t.epochs, "updates": t.total, "batch": m.Batch, "train": m.Train,
-	}, "", "  ")
-	if err != nil {
-		return fmt.Errorf("run.json: %w", err)
-	}
-	if err := renameio.WriteFile(filepath.Join(t.dir, "run.json"), append(text, '\n'), 0o644); err != nil {
+	if err := t.writeRun(o, metrics); err != nil {
 		return err
 	}
 	if t.history, err = newHistory(t.dir); err != nil {
 		return err
 	}
+	m := t.model
 	batch := fmt.Sprint(m.Batch)
 	if m.Train.Accumulate > 1 {
 		batch = fmt.Sprintf("%d × %d", m.Batch, m.Train.Accumulate)
@@ -160,6 +149,32 @@ func (t *training) start(o trainFlags, metrics string) (err error) {
 	t.bestAcc = -1
 	t.progress = newProgress(t.err)
 	return nil
+}
+
+// writeRun writes run.json: what this run trains, and with what.
+func (t *training) writeRun(o trainFlags, metrics string) error {
+	type object = map[string]any
+	m := t.model
+	opt, sch := m.Train.Optimizer, m.Train.Schedule
+	text, err := json.MarshalIndent(object{
+		"model": m.Name, "spec": m.SpecFile, "spec_hash": m.SpecHash, "vitgen": m.Generator,
+		"device": t.session.Device(), "precision": t.session.Precision(), "seed": t.session.Seed(),
+		"data": t.sets.Name, "metrics": metrics, "init": o.init,
+		"epochs": t.epochs, "updates": t.total, "batch": m.Batch, "accumulate": m.Train.Accumulate,
+		"clip_norm": m.Train.ClipNorm,
+		"optimizer": object{
+			"kind": opt.Kind, "lr": opt.LR, "momentum": opt.Momentum, "nesterov": opt.Nesterov,
+			"beta1": opt.Beta1, "beta2": opt.Beta2, "eps": opt.Eps, "weight_decay": opt.WeightDecay,
+		},
+		"schedule": object{
+			"kind": sch.Kind, "warmup_steps": sch.WarmupSteps, "steps": sch.TotalSteps, "final_lr": sch.FinalLR,
+			"every": sch.Every, "every_unit": sch.EveryUnit, "gamma": sch.Gamma,
+		},
+	}, "", "  ")
+	if err != nil {
+		return fmt.Errorf("run.json: %w", err)
+	}
+	return renameio.WriteFile(filepath.Join(t.dir, "run.json"), append(text, '\n'), 0o644)
 }
 
 // newRunDir makes runs/name, or runs/name-2, … if that is there already.
@@ -233,7 +248,6 @@ func (t *training) trainEpoch(epoch int) error {
 		}
 		t.epoch.add(sum, correct, b.Len())
 		t.interval.add(sum, correct, b.Len())
-		t.samples += b.Len()
 		if micro%accumulate != 0 && seen < n {
 			continue
 		}
@@ -277,7 +291,7 @@ func (t *training) afterUpdate() error {
 	}
 	t.tick()
 	if k%t.perEpoch != 0 && k != t.total { // else the epoch's line follows
-		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.speed()))
+		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.interval.speed()))
 	}
 	err := t.record("interval", &t.interval)
 	t.interval = meter{d2l: t.d2l}
@@ -287,12 +301,9 @@ func (t *training) afterUpdate() error {
 // tick adds the time since the last tick to the time spent training.
 func (t *training) tick() {
 	now := time.Now()
-	t.busy += now.Sub(t.mark)
+	t.epoch.busy += now.Sub(t.mark)
+	t.interval.busy += now.Sub(t.mark)
 	t.mark = now
-}
-
-func (t *training) speed() float64 {
-	return float64(t.samples) / max(t.busy.Seconds(), 1e-9)
 }
 
 func (t *training) epochsMade() float64 {
@@ -306,7 +317,7 @@ func (t *training) record(kind string, m *meter) error {
 		return nil
 	}
 	loss, _ := m.result()
-	return t.history.add(record{Kind: kind, Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.speed()})
+	return t.history.add(record{Kind: kind, Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: m.speed()})
 }
 
 // endEpoch validates, saves and reports an epoch.
@@ -318,12 +329,12 @@ func (t *training) endEpoch() error {
 	}
 	trainLoss, _ := t.epoch.result()
 	fmt.Fprintf(t.out, "epoch %*.4g/%d  train loss %.4f  val loss %.4f  val acc %6.2f %%  %.0f samples/s\n",
-		len(fmt.Sprint(t.epochs)), t.epochsMade(), t.epochs, trainLoss, valLoss, 100*valAcc, t.speed())
+		len(fmt.Sprint(t.epochs)), t.epochsMade(), t.epochs, trainLoss, valLoss, 100*valAcc, t.epoch.speed())
 	if math.IsNaN(valLoss) || math.IsInf(valLoss, 0) {
 		return fmt.Errorf("after update %d the validation loss is %v: lower train.optimizer's lr, warm it up, or set train.clip_norm", t.session.Updates(), valLoss)
 	}
 	err = t.history.add(record{Kind: "epoch", Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
-		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.speed()})
+		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epoch.speed()})
 	if err != nil {
 		return err
 	}

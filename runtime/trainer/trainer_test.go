@@ -9,8 +9,10 @@ import (
 	"image/png"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/vitgen/vitgen/runtime"
@@ -266,9 +268,46 @@ func TestInterrupt(t *testing.T) {
 	if status != 0 || !strings.Contains(out, "interrupted after update 11 of 46000") {
 		t.Fatalf("exit %d\n%s%s", status, out, stderr)
 	}
-	mustRun(t, m, "eval", "--weights", filepath.Join(dir, "last.safetensors"))
+	mustRun(t, digits(32, runtime.Train{}), "eval", "--weights", filepath.Join(dir, "last.safetensors"))
 	if r := readRecords(t, dir); r[len(r)-1].Step != 11 {
 		t.Errorf("the last record is %+v", r[len(r)-1])
+	}
+}
+
+// TestMain makes the test binary a trainer where a test asks for one.
+func TestMain(m *testing.M) {
+	if os.Getenv("VITGEN_TEST_TRAINER") != "" {
+		Main(digits(32, runtime.Train{Epochs: 100000}))
+	}
+	os.Exit(m.Run())
+}
+
+// TestSignal interrupts a trainer as a user does.
+func TestSignal(t *testing.T) {
+	dir := t.TempDir()
+	child := exec.Command(os.Args[0], "train", "--out", dir)
+	child.Env = append(os.Environ(), "VITGEN_TEST_TRAINER=1")
+	pipe, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for lines := bufio.NewScanner(pipe); lines.Scan(); {
+		out.WriteString(lines.Text() + "\n")
+		if strings.HasPrefix(lines.Text(), "epoch ") && !strings.Contains(out.String(), "\nepoch 2") {
+			if err := child.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := child.Wait(); err != nil || !strings.Contains(out.String(), "interrupted after update ") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	if _, err := safetensors.Read(filepath.Join(dir, "last.safetensors")); err != nil {
+		t.Error(err)
 	}
 }
 
