@@ -23,7 +23,7 @@ func init() {
 		ir.OpMul:            gradMul,
 		ir.OpScale:          gradSelf,
 		ir.OpGelu:           gradActivation(ir.OpGeluGrad),
-		ir.OpRelu:           gradActivation(ir.OpReluGrad),
+		ir.OpRelu:           gradRelu,
 		ir.OpSilu:           gradActivation(ir.OpSiluGrad),
 		ir.OpDropout:        gradSelf,
 		ir.OpDropPath:       gradSelf,
@@ -116,6 +116,12 @@ func gradActivation(op ir.Op) gradient {
 	return func(t *tape, n *ir.Node, dy *ir.Value) {
 		t.give(n.Args[0], t.add(op, n.Attrs, dy, n.Args[0]))
 	}
+}
+
+// y > 0 where x > 0: reading y, which the next layer's gradient reads as well,
+// leaves x free to be forgotten.
+func gradRelu(t *tape, n *ir.Node, dy *ir.Value) {
+	t.give(n.Args[0], t.add(ir.OpReluGrad, nil, dy, n.Out()))
 }
 
 func gradRepeatTokens(t *tape, n *ir.Node, dy *ir.Value) {

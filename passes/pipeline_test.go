@@ -231,24 +231,59 @@ func TestPassFaultIsNamed(t *testing.T) {
 	}
 }
 
-// Recomputation must pay: vit_draft keeps no relu, and needs less memory.
-func TestRecomputeFreesMemory(t *testing.T) {
-	s := readSpec(t, "../examples/vit_draft.yaml")
-	var reported []string
-	o := Options{Report: func(_, _, text string) { reported = append(reported, text) }}
-	with := mustCompile(t, s, o).Grad.Arena
-	without := mustCompile(t, s, Options{Disable: []string{"recompute"}}).Grad.Arena
-	if with >= without {
-		t.Errorf("the arena has %d bytes, %d without recomputation", with, without)
-	}
+// The gradient of relu reads its result: nothing before it is kept, and there
+// is nothing to recompute.
+func TestReluKeepsOneTensor(t *testing.T) {
+	g := mustCompile(t, readSpec(t, "../examples/vit_draft.yaml"), Options{StopAfter: "recompute"}).Grad
 	relus := 0
-	for _, text := range reported {
-		if strings.HasPrefix(text, "recompute relu of blks.") {
+	for _, n := range g.Nodes {
+		if n.Op == ir.OpReluGrad {
 			relus++
+			if n.Args[1].Def.Op != ir.OpRelu {
+				t.Errorf("%s: relu_grad reads a %s", n.Layer, n.Args[1].Def.Op)
+			}
 		}
 	}
 	if relus != 2 {
-		t.Errorf("recomputes %d activations, want both: %q", relus, reported)
+		t.Errorf("%d gradients of relu, want 2", relus)
+	}
+}
+
+// What recompute decides and why, on a model that has each case.
+func TestRecomputeReports(t *testing.T) {
+	s, err := spec.Parse("scaled.yaml", []byte(`
+vitgen: 1
+name: scaled
+input: {image: [1, 4, 4], classes: 3}
+model:
+  - flatten
+  - linear: {name: fc1, out: 8}
+  - layer_scale: {name: ls1, init: 0.5}
+  - linear: {name: fc2, out: 8}
+  - silu
+  - dropout: 0.5
+  - layer_scale: {name: ls2, init: 0.5}
+  - layernorm: {name: ln}
+  - linear: {name: head, out: 3}
+loss: cross_entropy
+train: {batch: 4, epochs: 1, optimizer: {sgd: {lr: 0.1}}}
+data: {synthetic: {train: 8, val: 4}}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	mustCompile(t, s, Options{Report: func(_, _, text string) { got = append(got, text) }})
+	want := []string{
+		"keep add of fc1 (128 bytes): its operands are not kept",
+		"recompute mul of ls1: 1 operations per element, frees 128 bytes",
+		"keep add of fc2 (128 bytes): its operands are not kept",
+		"keep dropout of 5 (128 bytes): 14 operations per element are more than 4",
+		"keep mul of ls2 (128 bytes): a backward kernel wants it in memory",
+		"keep add of head (48 bytes): it is an output",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("decisions are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 

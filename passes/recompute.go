@@ -51,20 +51,20 @@ func (d Decision) String() string {
 // ones get a clone in front of each backward reader, where fusion makes it part
 // of the reader.
 //
-//	%2 = relu %1 : f32[4|37,8]
-//	%3 = linear %2, %w : f32[4|37,8]
-//	%7 = relu_grad %6, %1 : f32[4|37,8]
-//	%8 = linear_dw %5, %2 : f32[8,8]
+//	%3 = mul %1, %2 : f32[4|37,8]
+//	%4 = linear %3, %w : f32[4|37,8]
+//	%7 = linear_dw %5, %3 : f32[8,8]
+//	%8 = mul %6, %1 : f32[4|37,8]
 //
 // becomes
 //
-//	%2 = relu %1 : f32[4|37,8]
-//	%3 = linear %2, %w : f32[4|37,8]
-//	%7 = relu_grad %6, %1 : f32[4|37,8]
-//	%9 = relu %1 : f32[4|37,8]
-//	%8 = linear_dw %5, %9 : f32[8,8]
+//	%3 = mul %1, %2 : f32[4|37,8]
+//	%4 = linear %3, %w : f32[4|37,8]
+//	%9 = mul %1, %2 : f32[4|37,8]
+//	%7 = linear_dw %5, %9 : f32[8,8]
+//	%8 = mul %6, %1 : f32[4|37,8]
 //
-// and %2 can be freed after %3. A value is recomputed if it costs at most
+// and %3 can be freed after %4. A value is recomputed if it costs at most
 // threshold operations per element, if its operands are kept anyway (they are
 // parameters or inputs, the backward pass reads them, or they are recomputed
 // themselves), and if every backward reader can absorb it: a pointwise op, or

@@ -115,7 +115,7 @@ func TestKernelsSanitized(t *testing.T) {
 	for _, name := range programs {
 		t.Run(strings.TrimSuffix(name, "_test.cc"), func(t *testing.T) {
 			t.Parallel()
-			output(t, build(t, ISAs[0], name, "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"))
+			output(t, build(t, ISAs[0], name, "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"))
 		})
 	}
 }
@@ -199,7 +199,7 @@ func TestNoSharedSymbols(t *testing.T) {
 		t.Skip("NOT TESTED: only amd64 links several instruction sets together")
 	}
 	for _, isa := range ISAs {
-		out, err := exec.Command("nm", "-C", build(t, isa, "symbols.cc", "-c")).Output()
+		out, err := exec.Command("nm", build(t, isa, "symbols.cc", "-c")).Output()
 		if err != nil {
 			t.Fatal(err)
 		}
