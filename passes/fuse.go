@@ -2,6 +2,7 @@ package passes
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/vitgen/vitgen/ir"
@@ -272,12 +273,21 @@ func (f *fuser) epilogueGroup(n *ir.Node) *group {
 		if byIndex(n, i) || gr.space == nil || !gr.space.Equal(n.Out().Type) || !f.inSpace(gr, a) {
 			continue
 		}
-		if best != nil && gr.id <= best.id || !f.legal(gr, n) {
+		if best != nil && gr.id <= best.id || !f.legal(gr, n) || twin(gr, n) {
 			continue
 		}
 		best = gr
 	}
 	return best
+}
+
+// twin reports whether the group computes the same as n already. Common
+// subexpressions are gone by now: n is a copy that the recompute pass made
+// for a later reader, and computing it here would keep it in memory after all.
+func twin(gr *group, n *ir.Node) bool {
+	return slices.ContainsFunc(gr.Nodes, func(m *ir.Node) bool {
+		return m.Op == n.Op && slices.Equal(m.Args, n.Args) && reflect.DeepEqual(m.Attrs, n.Attrs)
+	})
 }
 
 // inSpace reports whether value a is computed element by element in the

@@ -8,10 +8,6 @@ import (
 	"github.com/vitgen/vitgen/ir"
 )
 
-// arenaAlign is the alignment of every place, in bytes: a cache line, and the
-// widest vector of any target.
-const arenaAlign = 64
-
 // PlanMemory gives every value that must be stored a place in one arena.
 // Places are reused as soon as the last reader has run.
 //
@@ -72,7 +68,7 @@ type life struct {
 	fixed       bool
 }
 
-func alignUp(n int64) int64 { return (n + arenaAlign - 1) / arenaAlign * arenaAlign }
+func alignUp(n int64) int64 { return (n + ir.PlaceAlign - 1) / ir.PlaceAlign * ir.PlaceAlign }
 
 // lifetimes finds the arena roots that are stored at all: those read by
 // another group than their own, or by the host.
@@ -216,17 +212,17 @@ func CheckPlaces(g *ir.Graph) error {
 	if err != nil {
 		return err
 	}
-	owner := make([]*ir.Value, g.Arena/arenaAlign)
+	owner := make([]*ir.Value, g.Arena/ir.PlaceAlign)
 	lines := func(r *ir.Value) ([]*ir.Value, error) {
 		p, ok := g.Places[r]
 		if !ok {
 			return nil, fmt.Errorf("%v has no place", r)
 		}
-		need := (r.Type.Bytes() + arenaAlign - 1) / arenaAlign
-		if p.Offset%arenaAlign != 0 || p.Offset < 0 || p.Offset/arenaAlign+need > int64(len(owner)) {
+		need := (r.Type.Bytes() + ir.PlaceAlign - 1) / ir.PlaceAlign
+		if p.Offset%ir.PlaceAlign != 0 || p.Offset < 0 || p.Offset/ir.PlaceAlign+need > int64(len(owner)) {
 			return nil, fmt.Errorf("%v does not fit the arena at %d", r, p.Offset)
 		}
-		return owner[p.Offset/arenaAlign : p.Offset/arenaAlign+need], nil
+		return owner[p.Offset/ir.PlaceAlign : p.Offset/ir.PlaceAlign+need], nil
 	}
 	expect := func(v *ir.Value, who string) error {
 		if slots[v].Home != ir.HomeArena {

@@ -85,8 +85,8 @@ func TestPruningSaves(t *testing.T) {
 		percent float64
 	}{{"vit.yaml", 40.1}, {"vit_b16.yaml", 6.9}, {"mixer.yaml", 0}, {"vit_draft.yaml", 0}} {
 		s := readSpec(t, "../examples/"+c.file)
-		pruned := FLOPs(mustCompile(t, s, Options{}).Grad)
-		whole := FLOPs(mustCompile(t, s, Options{Disable: []string{"prune"}}).Grad)
+		pruned := ir.FLOPs(mustCompile(t, s, Options{}).Grad)
+		whole := ir.FLOPs(mustCompile(t, s, Options{Disable: []string{"prune"}}).Grad)
 		if got := 100 * (1 - float64(pruned)/float64(whole)); got < c.percent-0.1 || got > c.percent+0.1 {
 			t.Errorf("%s: pruning saves %.2f %% of %d FLOPs, want %.1f %%", c.file, got, whole, c.percent)
 		}
@@ -101,14 +101,14 @@ func TestFLOPs(t *testing.T) {
 	const patches = 2 * B * 36 * D * 256
 	const block = 2*B*T*(3*D*D+D*D+2*D*hidden) + 2*2*B*T*T*D
 	const want = patches + 2*block + 2*B*D*10
-	if got := FLOPs(p.Forward); got != want {
+	if got := ir.FLOPs(p.Forward); got != want {
 		t.Errorf("forward: %d, want %d", got, want)
 	}
 	// Backward, each product has two (the first layer's only the weight's),
 	// and attention five for its two.
 	const blockGrad = 2*2*B*T*(3*D*D+D*D+2*D*hidden) + 5*2*B*T*T*D
 	const grad = want + patches + 2*blockGrad + 2*2*B*D*10
-	if got := FLOPs(p.Grad); got != grad {
+	if got := ir.FLOPs(p.Grad); got != grad {
 		t.Errorf("grad: %d, want %d", got, grad)
 	}
 }

@@ -139,7 +139,7 @@ func compile(cmd *cobra.Command, f *compileFlags, file string) (string, error) {
 		return "", err
 	}
 	in := codegen.Input{
-		Spec: s, ImportPath: importPath, StepFLOPs: passes.FLOPs(programs.Grad),
+		Spec: s, ImportPath: importPath, StepFLOPs: ir.FLOPs(programs.Grad),
 		Programs: []*ir.Graph{programs.Forward, programs.Eval, programs.Grad, programs.Update},
 	}
 	if in.StepFLOPsUnpruned, err = unprunedFLOPs(s); err != nil {
@@ -165,7 +165,7 @@ func unprunedFLOPs(s *spec.Spec) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	return passes.FLOPs(p.Grad), nil
+	return ir.FLOPs(p.Grad), nil
 }
 
 // options turns the flags into the compiler's switches.

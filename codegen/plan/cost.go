@@ -71,34 +71,13 @@ func matrixText(t ir.Type) string {
 	return fmt.Sprintf("[n·%d×%d]", t.Rows(), t.Last())
 }
 
-// groupFLOPs counts the multiply-adds of matrix products and attention, two
-// operations each, at full batch: forward attention is 2 products, its
-// gradient 5 (scores, dV, dP, dQ, dK). Pointwise work is left out, as in the
-// literature's figures.
+// groupFLOPs is ir.NodeFLOPs of a group.
 func groupFLOPs(gr *ir.Group) int64 {
 	var f int64
 	for _, n := range gr.Nodes {
-		f += NodeFLOPs(n)
+		f += ir.NodeFLOPs(n)
 	}
 	return f
-}
-
-// NodeFLOPs is groupFLOPs of one node.
-func NodeFLOPs(n *ir.Node) int64 {
-	switch n.Op {
-	case ir.OpLinear, ir.OpLinearDX:
-		w := n.Args[1].Type
-		return 2 * int64(SpaceOf(n.Args[0].Type).Rows) * int64(w.Elems())
-	case ir.OpLinearDW:
-		return 2 * int64(SpaceOf(n.Args[0].Type).Rows) * int64(n.Out().Type.Elems())
-	case ir.OpAttention, ir.OpAttentionGrad:
-		q, k, products := n.Args[0].Type, n.Args[1].Type, int64(2)
-		if n.Op == ir.OpAttentionGrad {
-			q, k, products = n.Args[1].Type, n.Args[2].Type, 5
-		}
-		return products * 2 * int64(q.Elems()) * int64(k.Sample()[0])
-	}
-	return 0
 }
 
 // traffic is the least memory traffic of the launch: every operand from

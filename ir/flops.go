@@ -1,6 +1,4 @@
-package passes
-
-import "github.com/vitgen/vitgen/ir"
+package ir
 
 // FLOPs counts the floating-point operations of a graph's contractions at full
 // batch, a multiplication and an addition as two:
@@ -11,7 +9,7 @@ import "github.com/vitgen/vitgen/ir"
 //
 // A causal mask does not lower the count. Everything else is a few operations
 // per element, bound by memory, and left out.
-func FLOPs(g *ir.Graph) int64 {
+func FLOPs(g *Graph) int64 {
 	var sum int64
 	for _, n := range g.Nodes {
 		sum += NodeFLOPs(n)
@@ -20,17 +18,17 @@ func FLOPs(g *ir.Graph) int64 {
 }
 
 // NodeFLOPs is the count for one node; 0 for what FLOPs leaves out.
-func NodeFLOPs(n *ir.Node) int64 {
+func NodeFLOPs(n *Node) int64 {
 	switch n.Op {
-	case ir.OpLinear, ir.OpLinearDX:
+	case OpLinear, OpLinearDX:
 		w := n.Args[1].Type
 		return 2 * int64(n.Args[0].Type.Elems()/n.Args[0].Type.Last()) * int64(w.Elems())
-	case ir.OpLinearDW:
+	case OpLinearDW:
 		dy, x := n.Args[0].Type, n.Args[1].Type
 		return 2 * int64(dy.Elems()) * int64(x.Last())
-	case ir.OpAttention:
+	case OpAttention:
 		return 2 * attentionProduct(n.Args[0].Type, n.Args[1].Type)
-	case ir.OpAttentionGrad:
+	case OpAttentionGrad:
 		return 5 * attentionProduct(n.Args[1].Type, n.Args[2].Type)
 	}
 	return 0
@@ -38,6 +36,6 @@ func NodeFLOPs(n *ir.Node) int64 {
 
 // attentionProduct is the cost of one product of queries and keys: over all
 // heads together, the head size sums up to D.
-func attentionProduct(q, k ir.Type) int64 {
+func attentionProduct(q, k Type) int64 {
 	return 2 * int64(q.Elems()) * int64(k.Sample()[0])
 }
