@@ -34,8 +34,11 @@ func Files(p *plan.Plan, header string) []File {
 
 // again prints the file that compiles kernels_cpu.cc for another instruction
 // set. The pragma must precede every declaration.
+//
+// Built with CGO_CXXFLAGS=-DVG_PLAIN_ONLY a package has its plain kernels alone,
+// in a third of the compile time: meant for tests and debugging.
 func again(header string, isa int, target string) []byte {
-	return fmt.Appendf(nil, "// %s\n#if defined(__x86_64__)\n#pragma GCC target(%q)\n#define VG_ISA %d\n#include \"kernels_cpu.cc\"\n#endif\n", header, target, isa)
+	return fmt.Appendf(nil, "// %s\n#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)\n#pragma GCC target(%q)\n#define VG_ISA %d\n#include \"kernels_cpu.cc\"\n#endif\n", header, target, isa)
 }
 
 func source(p *plan.Plan, header string) []byte {
@@ -66,13 +69,20 @@ extern "C" void VG_CAT(vg_%[1]s_run_, VG_ISA_NAME)(const vg_program* p, vg_worke
 #include <stdlib.h>
 #include <string.h>
 
+// VG_PLAIN_ONLY leaves the other instruction sets out, to compile faster.
+#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)
+#define VG_WIDE 1
+#else
+#define VG_WIDE 0
+#endif
+
 extern "C" void vg_%[1]s_run_avx2(const vg_program*, vg_worker*);
 extern "C" void vg_%[1]s_run_avx512(const vg_program*, vg_worker*);
 
 // The widest instruction set of this processor; VITGEN_ISA may name a lower one.
 extern "C" int vg_%[1]s_isa(void) {
   int isa = 0;
-#if defined(__x86_64__)
+#if VG_WIDE
   const char* ask = getenv("VITGEN_ISA");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -85,7 +95,7 @@ extern "C" int vg_%[1]s_isa(void) {
 }
 
 extern "C" void vg_%[1]s_run(const vg_program* p, vg_worker* w) {
-#if defined(__x86_64__)
+#if VG_WIDE
   static const int isa = vg_%[1]s_isa();
   if (isa == 2) return vg_%[1]s_run_avx512(p, w);
   if (isa == 1) return vg_%[1]s_run_avx2(p, w);

@@ -596,8 +596,8 @@ void k36_clip_scale(const vg_call& c) {
 // mixer.yaml:21:5 stem.proj.weight
 // mul + adamw
 void k37_adamw(const vg_call& c) {
-  vg_adamw(c, 552704, c.arg<float>(0), c.arg<float>(1), c.arg<float>(2), c.arg<float>(3), 0.9f, 0.999f, 1e-08f, 0.05f, c.arg<float>(4));
-  vg_adamw(c, 5520, c.arg<float>(0) + 552704, c.arg<float>(1) + 552704, c.arg<float>(2) + 552704, c.arg<float>(3) + 552704, 0.9f, 0.999f, 1e-08f, 0.0f, c.arg<float>(4));
+  vg_adamw(c, 552704, c.arg<float>(0), c.arg<float>(1), c.arg<float>(2), c.arg<float>(3), 0.9, 0.999, 1e-08f, 0.05f, c.arg<float>(4));
+  vg_adamw(c, 5520, c.arg<float>(0) + 552704, c.arg<float>(1) + 552704, c.arg<float>(2) + 552704, c.arg<float>(3) + 552704, 0.9, 0.999, 1e-08f, 0.0f, c.arg<float>(4));
 }
 
 const vg_kernel table[] = {
@@ -649,13 +649,20 @@ extern "C" void VG_CAT(vg_mixer_run_, VG_ISA_NAME)(const vg_program* p, vg_worke
 #include <stdlib.h>
 #include <string.h>
 
+// VG_PLAIN_ONLY leaves the other instruction sets out, to compile faster.
+#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)
+#define VG_WIDE 1
+#else
+#define VG_WIDE 0
+#endif
+
 extern "C" void vg_mixer_run_avx2(const vg_program*, vg_worker*);
 extern "C" void vg_mixer_run_avx512(const vg_program*, vg_worker*);
 
 // The widest instruction set of this processor; VITGEN_ISA may name a lower one.
 extern "C" int vg_mixer_isa(void) {
   int isa = 0;
-#if defined(__x86_64__)
+#if VG_WIDE
   const char* ask = getenv("VITGEN_ISA");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -668,7 +675,7 @@ extern "C" int vg_mixer_isa(void) {
 }
 
 extern "C" void vg_mixer_run(const vg_program* p, vg_worker* w) {
-#if defined(__x86_64__)
+#if VG_WIDE
   static const int isa = vg_mixer_isa();
   if (isa == 2) return vg_mixer_run_avx512(p, w);
   if (isa == 1) return vg_mixer_run_avx2(p, w);

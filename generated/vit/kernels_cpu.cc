@@ -1151,13 +1151,20 @@ extern "C" void VG_CAT(vg_vit_run_, VG_ISA_NAME)(const vg_program* p, vg_worker*
 #include <stdlib.h>
 #include <string.h>
 
+// VG_PLAIN_ONLY leaves the other instruction sets out, to compile faster.
+#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)
+#define VG_WIDE 1
+#else
+#define VG_WIDE 0
+#endif
+
 extern "C" void vg_vit_run_avx2(const vg_program*, vg_worker*);
 extern "C" void vg_vit_run_avx512(const vg_program*, vg_worker*);
 
 // The widest instruction set of this processor; VITGEN_ISA may name a lower one.
 extern "C" int vg_vit_isa(void) {
   int isa = 0;
-#if defined(__x86_64__)
+#if VG_WIDE
   const char* ask = getenv("VITGEN_ISA");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -1170,7 +1177,7 @@ extern "C" int vg_vit_isa(void) {
 }
 
 extern "C" void vg_vit_run(const vg_program* p, vg_worker* w) {
-#if defined(__x86_64__)
+#if VG_WIDE
   static const int isa = vg_vit_isa();
   if (isa == 2) return vg_vit_run_avx512(p, w);
   if (isa == 1) return vg_vit_run_avx2(p, w);

@@ -1405,8 +1405,8 @@ void k80_clip_scale(const vg_call& c) {
 // vit_b16.yaml:24:5 patch_embed.proj.weight
 // mul + adamw
 void k81_adamw(const vg_call& c) {
-  vg_adamw(c, 86292480, c.arg<float>(0), c.arg<float>(1), c.arg<float>(2), c.arg<float>(3), 0.9f, 0.999f, 1e-08f, 0.05f, c.arg<float>(4));
-  vg_adamw(c, 275184, c.arg<float>(0) + 86292480, c.arg<float>(1) + 86292480, c.arg<float>(2) + 86292480, c.arg<float>(3) + 86292480, 0.9f, 0.999f, 1e-08f, 0.0f, c.arg<float>(4));
+  vg_adamw(c, 86292480, c.arg<float>(0), c.arg<float>(1), c.arg<float>(2), c.arg<float>(3), 0.9, 0.999, 1e-08f, 0.05f, c.arg<float>(4));
+  vg_adamw(c, 275184, c.arg<float>(0) + 86292480, c.arg<float>(1) + 86292480, c.arg<float>(2) + 86292480, c.arg<float>(3) + 86292480, 0.9, 0.999, 1e-08f, 0.0f, c.arg<float>(4));
 }
 
 const vg_kernel table[] = {
@@ -1502,13 +1502,20 @@ extern "C" void VG_CAT(vg_vit_b16_run_, VG_ISA_NAME)(const vg_program* p, vg_wor
 #include <stdlib.h>
 #include <string.h>
 
+// VG_PLAIN_ONLY leaves the other instruction sets out, to compile faster.
+#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)
+#define VG_WIDE 1
+#else
+#define VG_WIDE 0
+#endif
+
 extern "C" void vg_vit_b16_run_avx2(const vg_program*, vg_worker*);
 extern "C" void vg_vit_b16_run_avx512(const vg_program*, vg_worker*);
 
 // The widest instruction set of this processor; VITGEN_ISA may name a lower one.
 extern "C" int vg_vit_b16_isa(void) {
   int isa = 0;
-#if defined(__x86_64__)
+#if VG_WIDE
   const char* ask = getenv("VITGEN_ISA");
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
@@ -1521,7 +1528,7 @@ extern "C" int vg_vit_b16_isa(void) {
 }
 
 extern "C" void vg_vit_b16_run(const vg_program* p, vg_worker* w) {
-#if defined(__x86_64__)
+#if VG_WIDE
   static const int isa = vg_vit_b16_isa();
   if (isa == 2) return vg_vit_b16_run_avx512(p, w);
   if (isa == 1) return vg_vit_b16_run_avx2(p, w);

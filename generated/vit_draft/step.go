@@ -24,26 +24,25 @@ const (
 	k15Layernorm
 	k16GemmNt
 	k17GemmNt
-	k18GemmNt
-	k19CrossEntropy
-	k20GemmTn
-	k21GemmNn
-	k22LayernormGrad
-	k23GemmTn
-	k24GemmNn
-	k25GemmTn
-	k26GemmNn
-	k27LayernormGrad
-	k28GemmNn
-	k29GemmTn
-	k30AttentionGrad
-	k31GemmTn
-	k32GemmNn
-	k33GemmTn
-	k34SumLeading
-	k35Scale
-	k36GemmTn
-	k37Sgd
+	k18CrossEntropy
+	k19GemmTn
+	k20GemmNn
+	k21LayernormGrad
+	k22GemmTn
+	k23GemmNn
+	k24GemmTn
+	k25GemmNn
+	k26LayernormGrad
+	k27GemmNn
+	k28GemmTn
+	k29AttentionGrad
+	k30GemmTn
+	k31GemmNn
+	k32GemmTn
+	k33SumLeading
+	k34Scale
+	k35GemmTn
+	k36Sgd
 )
 
 // record lists the launches of one program.
@@ -128,82 +127,82 @@ func eval(r *runtime.Recorder) {
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv")
-	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(358619136))
-	r.Launch(k01GemmNt, runtime.Arena.At(358619136), runtime.Params.At(0), runtime.Params.At(524288), runtime.Params.At(526336), runtime.Arena.At(245372928))
+	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(273684480))
+	r.Launch(k01GemmNt, runtime.Arena.At(273684480), runtime.Params.At(0), runtime.Params.At(524288), runtime.Params.At(526336), runtime.Arena.At(169875456))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
-	r.Launch(k02GemmNt, runtime.Arena.At(245372928), runtime.Params.At(2574336), runtime.Params.At(5720064), runtime.Arena.At(188749824))
-	r.Launch(k13Attention, runtime.Arena.At(188749824), runtime.Arena.At(188751872), runtime.Arena.At(188753920), runtime.Arena.At(254810112), runtime.Arena.At(363337728), runtime.Imm.At(0), runtime.Imm.At(6554))
-	r.Launch(k14GemmNt, runtime.Arena.At(254810112), runtime.Params.At(5726208), runtime.Params.At(6774784), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(245372928), runtime.Arena.At(264247296))
+	r.Launch(k02GemmNt, runtime.Arena.At(169875456), runtime.Params.At(2574336), runtime.Params.At(5720064), runtime.Arena.At(113252352))
+	r.Launch(k13Attention, runtime.Arena.At(113252352), runtime.Arena.At(113254400), runtime.Arena.At(113256448), runtime.Arena.At(179312640), runtime.Arena.At(278403072), runtime.Imm.At(0), runtime.Imm.At(6554))
+	r.Launch(k14GemmNt, runtime.Arena.At(179312640), runtime.Params.At(5726208), runtime.Params.At(6774784), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(169875456), runtime.Arena.At(188749824))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
-	r.Launch(k15Layernorm, runtime.Arena.At(264247296), runtime.Params.At(6776832), runtime.Params.At(6778880), runtime.Arena.At(363632640), runtime.Arena.At(363651072), runtime.Arena.At(273684480))
+	r.Launch(k15Layernorm, runtime.Arena.At(188749824), runtime.Params.At(6776832), runtime.Params.At(6778880), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(198187008))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
-	r.Launch(k16GemmNt, runtime.Arena.At(273684480), runtime.Params.At(6780928), runtime.Params.At(10975232), runtime.Arena.At(6144), runtime.Arena.At(37754880), runtime.Arena.At(151001088))
+	r.Launch(k06GemmNt, runtime.Arena.At(198187008), runtime.Params.At(6780928), runtime.Params.At(10975232), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
-	r.Launch(k17GemmNt, runtime.Arena.At(37754880), runtime.Params.At(10983424), runtime.Params.At(15177728), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(273684480), runtime.Arena.At(283121664))
+	r.Launch(k16GemmNt, runtime.Arena.At(6144), runtime.Params.At(10983424), runtime.Params.At(15177728), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(198187008), runtime.Arena.At(207624192))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
-	r.Launch(k15Layernorm, runtime.Arena.At(283121664), runtime.Params.At(15179776), runtime.Params.At(15181824), runtime.Arena.At(363669504), runtime.Arena.At(363687936), runtime.Arena.At(292558848))
+	r.Launch(k15Layernorm, runtime.Arena.At(207624192), runtime.Params.At(15179776), runtime.Params.At(15181824), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(217061376))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
-	r.Launch(k08GemmNt, runtime.Arena.At(292558848), runtime.Params.At(15183872), runtime.Params.At(18329600), runtime.Arena.At(217061376))
-	r.Launch(k13Attention, runtime.Arena.At(217061376), runtime.Arena.At(217063424), runtime.Arena.At(217065472), runtime.Arena.At(301996032), runtime.Arena.At(363485184), runtime.Imm.At(3), runtime.Imm.At(6554))
-	r.Launch(k18GemmNt, runtime.Arena.At(301996032), runtime.Params.At(18335744), runtime.Params.At(19384320), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(292558848), runtime.Arena.At(311433216))
+	r.Launch(k08GemmNt, runtime.Arena.At(217061376), runtime.Params.At(15183872), runtime.Params.At(18329600), runtime.Arena.At(141563904))
+	r.Launch(k13Attention, runtime.Arena.At(141563904), runtime.Arena.At(141565952), runtime.Arena.At(141568000), runtime.Arena.At(226498560), runtime.Arena.At(278550528), runtime.Imm.At(3), runtime.Imm.At(6554))
+	r.Launch(k17GemmNt, runtime.Arena.At(226498560), runtime.Params.At(18335744), runtime.Params.At(19384320), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(217061376), runtime.Arena.At(235935744))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
-	r.Launch(k15Layernorm, runtime.Arena.At(311433216), runtime.Params.At(19386368), runtime.Params.At(19388416), runtime.Arena.At(363706368), runtime.Arena.At(363724800), runtime.Arena.At(320870400))
+	r.Launch(k15Layernorm, runtime.Arena.At(235935744), runtime.Params.At(19386368), runtime.Params.At(19388416), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(245372928))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
-	r.Launch(k16GemmNt, runtime.Arena.At(320870400), runtime.Params.At(19390464), runtime.Params.At(23584768), runtime.Arena.At(37754880), runtime.Arena.At(75503616), runtime.Arena.At(113252352))
+	r.Launch(k06GemmNt, runtime.Arena.At(245372928), runtime.Params.At(19390464), runtime.Params.At(23584768), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
-	r.Launch(k17GemmNt, runtime.Arena.At(75503616), runtime.Params.At(23592960), runtime.Params.At(27787264), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(320870400), runtime.Arena.At(330307584))
+	r.Launch(k16GemmNt, runtime.Arena.At(37754880), runtime.Params.At(23592960), runtime.Params.At(27787264), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(245372928), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
-	r.Launch(k15Layernorm, runtime.Arena.At(330307584), runtime.Params.At(27789312), runtime.Params.At(27791360), runtime.Arena.At(85202944), runtime.Arena.At(85221376), runtime.Arena.At(75503616))
+	r.Launch(k15Layernorm, runtime.Arena.At(75503616), runtime.Params.At(27789312), runtime.Params.At(27791360), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(84940800))
 	r.From("vit_draft.yaml:37:5", "3")
-	r.Launch(k10SumTokens, runtime.Arena.At(75503616), runtime.Arena.At(84940800))
+	r.Launch(k10SumTokens, runtime.Arena.At(84940800), runtime.Arena.At(94377984))
 	r.From("vit_draft.yaml:38:5", "head")
-	r.Launch(k11GemmNt, runtime.Arena.At(84940800), runtime.Params.At(27793408), runtime.Params.At(27813888), runtime.Arena.At(0))
+	r.Launch(k11GemmNt, runtime.Arena.At(94377984), runtime.Params.At(27793408), runtime.Params.At(27813888), runtime.Arena.At(0))
 	r.From("vit_draft.yaml:40:7", "loss")
-	r.Launch(k19CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(75765760))
+	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(85202944))
 	r.From("vit_draft.yaml:38:5", "head")
-	r.Launch(k20GemmTn, runtime.Arena.At(75765760), runtime.Arena.At(84940800), runtime.Grads.At(27793408), runtime.Grads.At(27813888))
-	r.Launch(k21GemmNn, runtime.Arena.At(75765760), runtime.Params.At(27793408), runtime.Arena.At(75503616))
+	r.Launch(k19GemmTn, runtime.Arena.At(85202944), runtime.Arena.At(94377984), runtime.Grads.At(27793408), runtime.Grads.At(27813888))
+	r.Launch(k20GemmNn, runtime.Arena.At(85202944), runtime.Params.At(27793408), runtime.Arena.At(84940800))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
-	r.Launch(k22LayernormGrad, runtime.Arena.At(75503616), runtime.Arena.At(330307584), runtime.Params.At(27789312), runtime.Arena.At(85202944), runtime.Arena.At(85221376), runtime.Arena.At(339744768), runtime.Arena.At(75503616), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(349181952), runtime.Grads.At(27789312), runtime.Grads.At(27791360))
+	r.Launch(k21LayernormGrad, runtime.Arena.At(84940800), runtime.Arena.At(75503616), runtime.Params.At(27789312), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(254810112), runtime.Arena.At(84940800), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(264247296), runtime.Grads.At(27789312), runtime.Grads.At(27791360))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
-	r.Launch(k23GemmTn, runtime.Arena.At(349181952), runtime.Arena.At(113252352), runtime.Grads.At(23592960), runtime.Grads.At(27787264))
-	r.Launch(k24GemmNn, runtime.Arena.At(349181952), runtime.Params.At(23592960), runtime.Arena.At(37754880), runtime.Arena.At(75503616))
+	r.Launch(k22GemmTn, runtime.Arena.At(264247296), runtime.Arena.At(37754880), runtime.Grads.At(23592960), runtime.Grads.At(27787264))
+	r.Launch(k23GemmNn, runtime.Arena.At(264247296), runtime.Params.At(23592960), runtime.Arena.At(37754880), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
-	r.Launch(k25GemmTn, runtime.Arena.At(75503616), runtime.Arena.At(320870400), runtime.Grads.At(19390464), runtime.Grads.At(23584768))
-	r.Launch(k26GemmNn, runtime.Arena.At(75503616), runtime.Params.At(19390464), runtime.Arena.At(339744768), runtime.Arena.At(37754880))
+	r.Launch(k24GemmTn, runtime.Arena.At(75503616), runtime.Arena.At(245372928), runtime.Grads.At(19390464), runtime.Grads.At(23584768))
+	r.Launch(k25GemmNn, runtime.Arena.At(75503616), runtime.Params.At(19390464), runtime.Arena.At(254810112), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
-	r.Launch(k27LayernormGrad, runtime.Arena.At(37754880), runtime.Arena.At(311433216), runtime.Params.At(19386368), runtime.Arena.At(363706368), runtime.Arena.At(363724800), runtime.Arena.At(66066432), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(47192064), runtime.Grads.At(19386368), runtime.Grads.At(19388416))
+	r.Launch(k26LayernormGrad, runtime.Arena.At(37754880), runtime.Arena.At(235935744), runtime.Params.At(19386368), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(66066432), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(47192064), runtime.Grads.At(19386368), runtime.Grads.At(19388416))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
-	r.Launch(k28GemmNn, runtime.Arena.At(47192064), runtime.Params.At(18335744), runtime.Arena.At(75503616))
-	r.Launch(k29GemmTn, runtime.Arena.At(47192064), runtime.Arena.At(301996032), runtime.Grads.At(18335744), runtime.Grads.At(19384320))
-	r.Launch(k30AttentionGrad, runtime.Arena.At(75503616), runtime.Arena.At(217061376), runtime.Arena.At(217063424), runtime.Arena.At(217065472), runtime.Arena.At(301996032), runtime.Arena.At(363485184), runtime.Arena.At(37754880), runtime.Arena.At(37756928), runtime.Arena.At(37758976), runtime.Imm.At(3), runtime.Imm.At(6554))
-	r.Launch(k31GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(292558848), runtime.Grads.At(15183872), runtime.Grads.At(18329600))
-	r.Launch(k32GemmNn, runtime.Arena.At(37754880), runtime.Params.At(15183872), runtime.Arena.At(66066432), runtime.Arena.At(75503616))
+	r.Launch(k27GemmNn, runtime.Arena.At(47192064), runtime.Params.At(18335744), runtime.Arena.At(75503616))
+	r.Launch(k28GemmTn, runtime.Arena.At(47192064), runtime.Arena.At(226498560), runtime.Grads.At(18335744), runtime.Grads.At(19384320))
+	r.Launch(k29AttentionGrad, runtime.Arena.At(75503616), runtime.Arena.At(141563904), runtime.Arena.At(141565952), runtime.Arena.At(141568000), runtime.Arena.At(226498560), runtime.Arena.At(278550528), runtime.Arena.At(37754880), runtime.Arena.At(37756928), runtime.Arena.At(37758976), runtime.Imm.At(3), runtime.Imm.At(6554))
+	r.Launch(k30GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(217061376), runtime.Grads.At(15183872), runtime.Grads.At(18329600))
+	r.Launch(k31GemmNn, runtime.Arena.At(37754880), runtime.Params.At(15183872), runtime.Arena.At(66066432), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
-	r.Launch(k27LayernormGrad, runtime.Arena.At(75503616), runtime.Arena.At(283121664), runtime.Params.At(15179776), runtime.Arena.At(363669504), runtime.Arena.At(363687936), runtime.Arena.At(84940800), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(94377984), runtime.Grads.At(15179776), runtime.Grads.At(15181824))
+	r.Launch(k26LayernormGrad, runtime.Arena.At(75503616), runtime.Arena.At(207624192), runtime.Params.At(15179776), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(84940800), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(94377984), runtime.Grads.At(15179776), runtime.Grads.At(15181824))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
-	r.Launch(k23GemmTn, runtime.Arena.At(94377984), runtime.Arena.At(151001088), runtime.Grads.At(10983424), runtime.Grads.At(15177728))
-	r.Launch(k24GemmNn, runtime.Arena.At(94377984), runtime.Params.At(10983424), runtime.Arena.At(6144), runtime.Arena.At(37754880))
+	r.Launch(k22GemmTn, runtime.Arena.At(94377984), runtime.Arena.At(6144), runtime.Grads.At(10983424), runtime.Grads.At(15177728))
+	r.Launch(k23GemmNn, runtime.Arena.At(94377984), runtime.Params.At(10983424), runtime.Arena.At(6144), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
-	r.Launch(k25GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(273684480), runtime.Grads.At(6780928), runtime.Grads.At(10975232))
-	r.Launch(k26GemmNn, runtime.Arena.At(37754880), runtime.Params.At(6780928), runtime.Arena.At(84940800), runtime.Arena.At(6144))
+	r.Launch(k24GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(198187008), runtime.Grads.At(6780928), runtime.Grads.At(10975232))
+	r.Launch(k25GemmNn, runtime.Arena.At(37754880), runtime.Params.At(6780928), runtime.Arena.At(84940800), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
-	r.Launch(k27LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(264247296), runtime.Params.At(6776832), runtime.Arena.At(363632640), runtime.Arena.At(363651072), runtime.Arena.At(28317696), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(9443328), runtime.Grads.At(6776832), runtime.Grads.At(6778880))
+	r.Launch(k26LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(188749824), runtime.Params.At(6776832), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(28317696), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(9443328), runtime.Grads.At(6776832), runtime.Grads.At(6778880))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
-	r.Launch(k28GemmNn, runtime.Arena.At(9443328), runtime.Params.At(5726208), runtime.Arena.At(37754880))
-	r.Launch(k29GemmTn, runtime.Arena.At(9443328), runtime.Arena.At(254810112), runtime.Grads.At(5726208), runtime.Grads.At(6774784))
-	r.Launch(k30AttentionGrad, runtime.Arena.At(37754880), runtime.Arena.At(188749824), runtime.Arena.At(188751872), runtime.Arena.At(188753920), runtime.Arena.At(254810112), runtime.Arena.At(363337728), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Imm.At(0), runtime.Imm.At(6554))
-	r.Launch(k33GemmTn, runtime.Arena.At(6144), runtime.Arena.At(245372928), runtime.Grads.At(2574336), runtime.Grads.At(5720064))
-	r.Launch(k32GemmNn, runtime.Arena.At(6144), runtime.Params.At(2574336), runtime.Arena.At(28317696), runtime.Arena.At(37754880))
+	r.Launch(k27GemmNn, runtime.Arena.At(9443328), runtime.Params.At(5726208), runtime.Arena.At(37754880))
+	r.Launch(k28GemmTn, runtime.Arena.At(9443328), runtime.Arena.At(179312640), runtime.Grads.At(5726208), runtime.Grads.At(6774784))
+	r.Launch(k29AttentionGrad, runtime.Arena.At(37754880), runtime.Arena.At(113252352), runtime.Arena.At(113254400), runtime.Arena.At(113256448), runtime.Arena.At(179312640), runtime.Arena.At(278403072), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Imm.At(0), runtime.Imm.At(6554))
+	r.Launch(k32GemmTn, runtime.Arena.At(6144), runtime.Arena.At(169875456), runtime.Grads.At(2574336), runtime.Grads.At(5720064))
+	r.Launch(k31GemmNn, runtime.Arena.At(6144), runtime.Params.At(2574336), runtime.Arena.At(28317696), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:21:5", "pos_embedding")
-	r.Launch(k34SumLeading, runtime.Arena.At(37754880), runtime.Grads.At(526336))
-	r.Launch(k35Scale, runtime.Grads.At(600064))
+	r.Launch(k33SumLeading, runtime.Arena.At(37754880), runtime.Grads.At(526336))
+	r.Launch(k34Scale, runtime.Grads.At(600064))
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv")
-	r.Launch(k36GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(358619136), runtime.Grads.At(0), runtime.Grads.At(524288))
+	r.Launch(k35GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(273684480), runtime.Grads.At(0), runtime.Grads.At(524288))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv.weight")
-	r.Launch(k37Sgd, runtime.Params.At(0), runtime.Grads.At(0))
+	r.Launch(k36Sgd, runtime.Params.At(0), runtime.Grads.At(0))
 }

@@ -28,56 +28,49 @@ const (
 	k19Layernorm
 	k20Attention
 	k21GemmNt
-	k22GemmNt
+	k22SliceTokens
 	k23GemmNt
-	k24SliceTokens
+	k24Attention
 	k25GemmNt
-	k26Attention
-	k27GemmNt
-	k28SliceTokens
-	k29Layernorm
-	k30GemmNt
-	k31GemmNt
-	k32CrossEntropy
-	k33GemmTn
-	k34GemmNn
-	k35LayernormGrad
-	k36DropPath
+	k26SliceTokens
+	k27Layernorm
+	k28GemmNt
+	k29GemmNt
+	k30CrossEntropy
+	k31GemmTn
+	k32GemmNn
+	k33LayernormGrad
+	k34DropPath
+	k35GemmTn
+	k36GemmNn
 	k37GemmTn
 	k38GemmNn
-	k39GemmTn
-	k40GemmNn
-	k41LayernormGrad
-	k42GemmTn
-	k43GemmNn
-	k44AttentionGrad
-	k45GemmTn
-	k46GemmTn
-	k47GemmNn
-	k48GemmNn
-	k49PadTokens
-	k50LayernormGrad
+	k39LayernormGrad
+	k40GemmTn
+	k41GemmNn
+	k42AttentionGrad
+	k43GemmTn
+	k44GemmTn
+	k45GemmNn
+	k46GemmNn
+	k47PadTokens
+	k48LayernormGrad
+	k49GemmTn
+	k50GemmNn
 	k51GemmTn
 	k52GemmNn
-	k53GemmTn
-	k54GemmNn
-	k55LayernormGrad
-	k56GemmTn
-	k57GemmNn
-	k58AttentionGrad
+	k53LayernormGrad
+	k54GemmTn
+	k55GemmNn
+	k56AttentionGrad
+	k57GemmTn
+	k58GemmNn
 	k59GemmTn
-	k60GemmNn
-	k61LayernormGrad
-	k62GemmTn
-	k63GemmNn
-	k64GemmTn
-	k65GemmNn
-	k66GemmTn
-	k67SumLeading
-	k68SumLeading
-	k69SumSquares
-	k70ClipScale
-	k71Adamw
+	k60SumLeading
+	k61SumLeading
+	k62SumSquares
+	k63ClipScale
+	k64Adamw
 )
 
 // record lists the launches of one program.
@@ -91,104 +84,80 @@ func record(list func(*runtime.Recorder)) runtime.Program {
 func forward(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:17:5", "patch")
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(264704))
-	r.Launch(k01GemmNt, runtime.Arena.At(264704), runtime.Params.At(0), runtime.Params.At(396800), runtime.Arena.At(2560))
+	r.Launch(k01GemmNt, runtime.Arena.At(264704), runtime.Params.At(0), runtime.Params.At(265728), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(397056), runtime.Arena.At(2560), runtime.Params.At(397312), runtime.Arena.At(838144))
+	r.Launch(k02PrependToken, runtime.Params.At(265984), runtime.Arena.At(2560), runtime.Params.At(266240), runtime.Arena.At(838144))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838144), runtime.Params.At(401664), runtime.Params.At(401920), runtime.Arena.At(1116672))
+	r.Launch(k03Layernorm, runtime.Arena.At(838144), runtime.Params.At(270592), runtime.Params.At(270848), runtime.Arena.At(1116672))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(1116672), runtime.Params.At(1024), runtime.Params.At(402176), runtime.Arena.At(2560))
+	r.Launch(k04GemmNt, runtime.Arena.At(1116672), runtime.Params.At(1024), runtime.Params.At(271104), runtime.Arena.At(2560))
 	r.Launch(k05Attention, runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(3072), runtime.Arena.At(1116672))
-	r.Launch(k06GemmNt, runtime.Arena.At(1116672), runtime.Params.At(50176), runtime.Params.At(402944), runtime.Arena.At(838144), runtime.Arena.At(559616))
+	r.Launch(k06GemmNt, runtime.Arena.At(1116672), runtime.Params.At(50176), runtime.Params.At(271872), runtime.Arena.At(838144), runtime.Arena.At(559616))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(559616), runtime.Params.At(403200), runtime.Params.At(403456), runtime.Arena.At(838144))
+	r.Launch(k03Layernorm, runtime.Arena.At(559616), runtime.Params.At(272128), runtime.Params.At(272384), runtime.Arena.At(838144))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(838144), runtime.Params.At(66560), runtime.Params.At(403712), runtime.Arena.At(2560))
+	r.Launch(k07GemmNt, runtime.Arena.At(838144), runtime.Params.At(66560), runtime.Params.At(272640), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(2560), runtime.Params.At(99328), runtime.Params.At(404224), runtime.Arena.At(559616), runtime.Arena.At(838144))
+	r.Launch(k08GemmNt, runtime.Arena.At(2560), runtime.Params.At(99328), runtime.Params.At(273152), runtime.Arena.At(559616), runtime.Arena.At(838144))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838144), runtime.Params.At(404480), runtime.Params.At(404736), runtime.Arena.At(1116672))
+	r.Launch(k03Layernorm, runtime.Arena.At(838144), runtime.Params.At(273408), runtime.Params.At(273664), runtime.Arena.At(559616))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(1116672), runtime.Params.At(132096), runtime.Params.At(404992), runtime.Arena.At(2560))
-	r.Launch(k05Attention, runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(3072), runtime.Arena.At(1116672))
-	r.Launch(k06GemmNt, runtime.Arena.At(1116672), runtime.Params.At(181248), runtime.Params.At(405760), runtime.Arena.At(838144), runtime.Arena.At(559616))
-	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(559616), runtime.Params.At(406016), runtime.Params.At(406272), runtime.Arena.At(838144))
-	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(838144), runtime.Params.At(197632), runtime.Params.At(406528), runtime.Arena.At(2560))
-	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(2560), runtime.Params.At(230400), runtime.Params.At(407040), runtime.Arena.At(559616), runtime.Arena.At(838144))
-	r.From("vit_tiny.yaml:25:15", "blocks.2.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838144), runtime.Params.At(407296), runtime.Params.At(407552), runtime.Arena.At(559616))
-	r.From("vit_tiny.yaml:26:15", "blocks.2.attn")
-	r.Launch(k09GemmNt, runtime.Arena.At(559616), runtime.Params.At(263168), runtime.Arena.At(559616), runtime.Params.At(407808), runtime.Arena.At(1116672))
-	r.Launch(k10GemmNt, runtime.Arena.At(559616), runtime.Params.At(279552), runtime.Params.At(408064), runtime.Arena.At(2560))
+	r.Launch(k09GemmNt, runtime.Arena.At(559616), runtime.Params.At(132096), runtime.Arena.At(559616), runtime.Params.At(273920), runtime.Arena.At(1116672))
+	r.Launch(k10GemmNt, runtime.Arena.At(559616), runtime.Params.At(148480), runtime.Params.At(274176), runtime.Arena.At(2560))
 	r.Launch(k11Attention, runtime.Arena.At(1116672), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(559616))
-	r.Launch(k12GemmNt, runtime.Arena.At(559616), runtime.Params.At(312320), runtime.Params.At(408576), runtime.Arena.At(2560))
-	r.From("vit_tiny.yaml:24:11", "blocks.2.0")
+	r.Launch(k12GemmNt, runtime.Arena.At(559616), runtime.Params.At(181248), runtime.Params.At(274688), runtime.Arena.At(2560))
+	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
 	r.Launch(k13SliceTokens, runtime.Arena.At(838144), runtime.Arena.At(2560), runtime.Arena.At(35328))
-	r.From("vit_tiny.yaml:30:15", "blocks.2.norm2")
-	r.Launch(k14Layernorm, runtime.Arena.At(35328), runtime.Params.At(408832), runtime.Params.At(409088), runtime.Arena.At(51712))
-	r.From("vit_tiny.yaml:31:15", "blocks.2.fc1")
-	r.Launch(k15GemmNt, runtime.Arena.At(51712), runtime.Params.At(328704), runtime.Params.At(409344), runtime.Arena.At(2560))
-	r.From("vit_tiny.yaml:33:15", "blocks.2.fc2")
-	r.Launch(k16GemmNt, runtime.Arena.At(2560), runtime.Params.At(361472), runtime.Params.At(409856), runtime.Arena.At(35328), runtime.Arena.At(51712))
+	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
+	r.Launch(k14Layernorm, runtime.Arena.At(35328), runtime.Params.At(274944), runtime.Params.At(275200), runtime.Arena.At(51712))
+	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
+	r.Launch(k15GemmNt, runtime.Arena.At(51712), runtime.Params.At(197632), runtime.Params.At(275456), runtime.Arena.At(2560))
+	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
+	r.Launch(k16GemmNt, runtime.Arena.At(2560), runtime.Params.At(230400), runtime.Params.At(275968), runtime.Arena.At(35328), runtime.Arena.At(51712))
 	r.From("vit_tiny.yaml:36:5", "norm")
-	r.Launch(k14Layernorm, runtime.Arena.At(51712), runtime.Params.At(410112), runtime.Params.At(410368), runtime.Arena.At(2560))
+	r.Launch(k14Layernorm, runtime.Arena.At(51712), runtime.Params.At(276224), runtime.Params.At(276480), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:37:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(2560), runtime.Params.At(394240), runtime.Params.At(410624), runtime.Arena.At(0))
+	r.Launch(k17GemmNt, runtime.Arena.At(2560), runtime.Params.At(263168), runtime.Params.At(276736), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
 func eval(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:17:5", "patch")
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(265216))
-	r.Launch(k01GemmNt, runtime.Arena.At(265216), runtime.Params.At(0), runtime.Params.At(396800), runtime.Arena.At(3072))
+	r.Launch(k01GemmNt, runtime.Arena.At(265216), runtime.Params.At(0), runtime.Params.At(265728), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(397056), runtime.Arena.At(3072), runtime.Params.At(397312), runtime.Arena.At(838656))
+	r.Launch(k02PrependToken, runtime.Params.At(265984), runtime.Arena.At(3072), runtime.Params.At(266240), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838656), runtime.Params.At(401664), runtime.Params.At(401920), runtime.Arena.At(1117184))
+	r.Launch(k03Layernorm, runtime.Arena.At(838656), runtime.Params.At(270592), runtime.Params.At(270848), runtime.Arena.At(1117184))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(1117184), runtime.Params.At(1024), runtime.Params.At(402176), runtime.Arena.At(3072))
+	r.Launch(k04GemmNt, runtime.Arena.At(1117184), runtime.Params.At(1024), runtime.Params.At(271104), runtime.Arena.At(3072))
 	r.Launch(k05Attention, runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(1117184))
-	r.Launch(k06GemmNt, runtime.Arena.At(1117184), runtime.Params.At(50176), runtime.Params.At(402944), runtime.Arena.At(838656), runtime.Arena.At(560128))
+	r.Launch(k06GemmNt, runtime.Arena.At(1117184), runtime.Params.At(50176), runtime.Params.At(271872), runtime.Arena.At(838656), runtime.Arena.At(560128))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(560128), runtime.Params.At(403200), runtime.Params.At(403456), runtime.Arena.At(838656))
+	r.Launch(k03Layernorm, runtime.Arena.At(560128), runtime.Params.At(272128), runtime.Params.At(272384), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(838656), runtime.Params.At(66560), runtime.Params.At(403712), runtime.Arena.At(3072))
+	r.Launch(k07GemmNt, runtime.Arena.At(838656), runtime.Params.At(66560), runtime.Params.At(272640), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(3072), runtime.Params.At(99328), runtime.Params.At(404224), runtime.Arena.At(560128), runtime.Arena.At(838656))
+	r.Launch(k08GemmNt, runtime.Arena.At(3072), runtime.Params.At(99328), runtime.Params.At(273152), runtime.Arena.At(560128), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838656), runtime.Params.At(404480), runtime.Params.At(404736), runtime.Arena.At(1117184))
+	r.Launch(k03Layernorm, runtime.Arena.At(838656), runtime.Params.At(273408), runtime.Params.At(273664), runtime.Arena.At(560128))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(1117184), runtime.Params.At(132096), runtime.Params.At(404992), runtime.Arena.At(3072))
-	r.Launch(k05Attention, runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(1117184))
-	r.Launch(k06GemmNt, runtime.Arena.At(1117184), runtime.Params.At(181248), runtime.Params.At(405760), runtime.Arena.At(838656), runtime.Arena.At(560128))
-	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(560128), runtime.Params.At(406016), runtime.Params.At(406272), runtime.Arena.At(838656))
-	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(838656), runtime.Params.At(197632), runtime.Params.At(406528), runtime.Arena.At(3072))
-	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(3072), runtime.Params.At(230400), runtime.Params.At(407040), runtime.Arena.At(560128), runtime.Arena.At(838656))
-	r.From("vit_tiny.yaml:25:15", "blocks.2.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838656), runtime.Params.At(407296), runtime.Params.At(407552), runtime.Arena.At(560128))
-	r.From("vit_tiny.yaml:26:15", "blocks.2.attn")
-	r.Launch(k09GemmNt, runtime.Arena.At(560128), runtime.Params.At(263168), runtime.Arena.At(560128), runtime.Params.At(407808), runtime.Arena.At(1117184))
-	r.Launch(k10GemmNt, runtime.Arena.At(560128), runtime.Params.At(279552), runtime.Params.At(408064), runtime.Arena.At(3072))
+	r.Launch(k09GemmNt, runtime.Arena.At(560128), runtime.Params.At(132096), runtime.Arena.At(560128), runtime.Params.At(273920), runtime.Arena.At(1117184))
+	r.Launch(k10GemmNt, runtime.Arena.At(560128), runtime.Params.At(148480), runtime.Params.At(274176), runtime.Arena.At(3072))
 	r.Launch(k11Attention, runtime.Arena.At(1117184), runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(560128))
-	r.Launch(k12GemmNt, runtime.Arena.At(560128), runtime.Params.At(312320), runtime.Params.At(408576), runtime.Arena.At(3072))
-	r.From("vit_tiny.yaml:24:11", "blocks.2.0")
+	r.Launch(k12GemmNt, runtime.Arena.At(560128), runtime.Params.At(181248), runtime.Params.At(274688), runtime.Arena.At(3072))
+	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
 	r.Launch(k13SliceTokens, runtime.Arena.At(838656), runtime.Arena.At(3072), runtime.Arena.At(35840))
-	r.From("vit_tiny.yaml:30:15", "blocks.2.norm2")
-	r.Launch(k14Layernorm, runtime.Arena.At(35840), runtime.Params.At(408832), runtime.Params.At(409088), runtime.Arena.At(52224))
-	r.From("vit_tiny.yaml:31:15", "blocks.2.fc1")
-	r.Launch(k15GemmNt, runtime.Arena.At(52224), runtime.Params.At(328704), runtime.Params.At(409344), runtime.Arena.At(3072))
-	r.From("vit_tiny.yaml:33:15", "blocks.2.fc2")
-	r.Launch(k16GemmNt, runtime.Arena.At(3072), runtime.Params.At(361472), runtime.Params.At(409856), runtime.Arena.At(35840), runtime.Arena.At(52224))
+	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
+	r.Launch(k14Layernorm, runtime.Arena.At(35840), runtime.Params.At(274944), runtime.Params.At(275200), runtime.Arena.At(52224))
+	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
+	r.Launch(k15GemmNt, runtime.Arena.At(52224), runtime.Params.At(197632), runtime.Params.At(275456), runtime.Arena.At(3072))
+	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
+	r.Launch(k16GemmNt, runtime.Arena.At(3072), runtime.Params.At(230400), runtime.Params.At(275968), runtime.Arena.At(35840), runtime.Arena.At(52224))
 	r.From("vit_tiny.yaml:36:5", "norm")
-	r.Launch(k14Layernorm, runtime.Arena.At(52224), runtime.Params.At(410112), runtime.Params.At(410368), runtime.Arena.At(3072))
+	r.Launch(k14Layernorm, runtime.Arena.At(52224), runtime.Params.At(276224), runtime.Params.At(276480), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:37:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(3072), runtime.Params.At(394240), runtime.Params.At(410624), runtime.Arena.At(0))
+	r.Launch(k17GemmNt, runtime.Arena.At(3072), runtime.Params.At(263168), runtime.Params.At(276736), runtime.Arena.At(0))
 	r.From("vit_tiny.yaml:39:8", "loss")
 	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816))
 }
@@ -196,128 +165,100 @@ func eval(r *runtime.Recorder) {
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:17:5", "patch")
-	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(8393728))
-	r.Launch(k01GemmNt, runtime.Arena.At(8393728), runtime.Params.At(0), runtime.Params.At(396800), runtime.Arena.At(3072))
+	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(5033984))
+	r.Launch(k01GemmNt, runtime.Arena.At(5033984), runtime.Params.At(0), runtime.Params.At(265728), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(397056), runtime.Arena.At(3072), runtime.Params.At(397312), runtime.Arena.At(5295104))
+	r.Launch(k02PrependToken, runtime.Params.At(265984), runtime.Arena.At(3072), runtime.Params.At(266240), runtime.Arena.At(3066880))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(5295104), runtime.Params.At(401664), runtime.Params.At(401920), runtime.Arena.At(8508416), runtime.Arena.At(8512768), runtime.Arena.At(5573632))
+	r.Launch(k19Layernorm, runtime.Arena.At(3066880), runtime.Params.At(270592), runtime.Params.At(270848), runtime.Arena.At(5148672), runtime.Arena.At(5153024), runtime.Arena.At(3345408))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(5573632), runtime.Params.At(1024), runtime.Params.At(402176), runtime.Arena.At(3072))
-	r.Launch(k20Attention, runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(5852160), runtime.Arena.At(8358912), runtime.Imm.At(0), runtime.Imm.At(3277))
-	r.Launch(k06GemmNt, runtime.Arena.At(5852160), runtime.Params.At(50176), runtime.Params.At(402944), runtime.Arena.At(5295104), runtime.Arena.At(6130688))
+	r.Launch(k04GemmNt, runtime.Arena.At(3345408), runtime.Params.At(1024), runtime.Params.At(271104), runtime.Arena.At(3072))
+	r.Launch(k20Attention, runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(3623936), runtime.Arena.At(5016576), runtime.Imm.At(0), runtime.Imm.At(3277))
+	r.Launch(k06GemmNt, runtime.Arena.At(3623936), runtime.Params.At(50176), runtime.Params.At(271872), runtime.Arena.At(3066880), runtime.Arena.At(3902464))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(6130688), runtime.Params.At(403200), runtime.Params.At(403456), runtime.Arena.At(8517120), runtime.Arena.At(8521472), runtime.Arena.At(6409216))
+	r.Launch(k19Layernorm, runtime.Arena.At(3902464), runtime.Params.At(272128), runtime.Params.At(272384), runtime.Arena.At(5157376), runtime.Arena.At(5161728), runtime.Arena.At(4180992))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(6409216), runtime.Params.At(66560), runtime.Params.At(403712), runtime.Arena.At(2509824), runtime.Arena.At(3066880))
+	r.Launch(k21GemmNt, runtime.Arena.At(4180992), runtime.Params.At(66560), runtime.Params.At(272640), runtime.Arena.At(838656), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(3066880), runtime.Params.At(99328), runtime.Params.At(404224), runtime.Arena.At(6130688), runtime.Arena.At(6687744))
+	r.Launch(k08GemmNt, runtime.Arena.At(1395712), runtime.Params.At(99328), runtime.Params.At(273152), runtime.Arena.At(3902464), runtime.Arena.At(4459520))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(6687744), runtime.Params.At(404480), runtime.Params.At(404736), runtime.Arena.At(8525824), runtime.Arena.At(8530176), runtime.Arena.At(6966272))
+	r.Launch(k19Layernorm, runtime.Arena.At(4459520), runtime.Params.At(273408), runtime.Params.At(273664), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(4738048))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(6966272), runtime.Params.At(132096), runtime.Params.At(404992), runtime.Arena.At(838656))
-	r.Launch(k20Attention, runtime.Arena.At(838656), runtime.Arena.At(838912), runtime.Arena.At(839168), runtime.Arena.At(7244800), runtime.Arena.At(8376320), runtime.Imm.At(3), runtime.Imm.At(3277))
-	r.Launch(k22GemmNt, runtime.Arena.At(7244800), runtime.Params.At(181248), runtime.Params.At(405760), runtime.Imm.At(4), runtime.Imm.At(3277), runtime.Arena.At(6687744), runtime.Arena.At(2231296))
+	r.Launch(k22SliceTokens, runtime.Arena.At(4738048), runtime.Arena.At(5050368))
+	r.Launch(k23GemmNt, runtime.Arena.At(5050368), runtime.Params.At(132096), runtime.Params.At(273920), runtime.Arena.At(5066752))
+	r.Launch(k10GemmNt, runtime.Arena.At(4738048), runtime.Params.At(148480), runtime.Params.At(274176), runtime.Arena.At(1952768))
+	r.Launch(k24Attention, runtime.Arena.At(5066752), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Arena.At(5083136), runtime.Arena.At(5174784), runtime.Imm.At(3), runtime.Imm.At(3277))
+	r.Launch(k25GemmNt, runtime.Arena.At(5083136), runtime.Params.At(181248), runtime.Params.At(274688), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2509824))
+	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
+	r.Launch(k26SliceTokens, runtime.Arena.At(4459520), runtime.Arena.At(2509824), runtime.Arena.At(2575360))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(2231296), runtime.Params.At(406016), runtime.Params.At(406272), runtime.Arena.At(8534528), runtime.Arena.At(8538880), runtime.Arena.At(7523328))
+	r.Launch(k27Layernorm, runtime.Arena.At(2575360), runtime.Params.At(274944), runtime.Params.At(275200), runtime.Arena.At(2657280), runtime.Arena.At(2657536), runtime.Arena.At(2591744))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(7523328), runtime.Params.At(197632), runtime.Params.At(406528), runtime.Arena.At(1674240), runtime.Arena.At(3623936))
+	r.Launch(k28GemmNt, runtime.Arena.At(2591744), runtime.Params.At(197632), runtime.Params.At(275456), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(3623936), runtime.Params.At(230400), runtime.Params.At(407040), runtime.Imm.At(5), runtime.Imm.At(3277), runtime.Arena.At(2231296), runtime.Arena.At(7801856))
-	r.From("vit_tiny.yaml:25:15", "blocks.2.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(7801856), runtime.Params.At(407296), runtime.Params.At(407552), runtime.Arena.At(8543232), runtime.Arena.At(8547584), runtime.Arena.At(8080384))
-	r.From("vit_tiny.yaml:26:15", "blocks.2.attn")
-	r.Launch(k24SliceTokens, runtime.Arena.At(8080384), runtime.Arena.At(8410112))
-	r.Launch(k25GemmNt, runtime.Arena.At(8410112), runtime.Params.At(263168), runtime.Params.At(407808), runtime.Arena.At(8426496))
-	r.Launch(k10GemmNt, runtime.Arena.At(8080384), runtime.Params.At(279552), runtime.Params.At(408064), runtime.Arena.At(4180992))
-	r.Launch(k26Attention, runtime.Arena.At(8426496), runtime.Arena.At(4180992), runtime.Arena.At(4181248), runtime.Arena.At(8442880), runtime.Arena.At(8551936), runtime.Imm.At(6), runtime.Imm.At(3277))
-	r.Launch(k27GemmNt, runtime.Arena.At(8442880), runtime.Params.At(312320), runtime.Params.At(408576), runtime.Imm.At(7), runtime.Imm.At(6554), runtime.Arena.At(4738048))
-	r.From("vit_tiny.yaml:24:11", "blocks.2.0")
-	r.Launch(k28SliceTokens, runtime.Arena.At(7801856), runtime.Arena.At(4738048), runtime.Arena.At(4803584))
-	r.From("vit_tiny.yaml:30:15", "blocks.2.norm2")
-	r.Launch(k29Layernorm, runtime.Arena.At(4803584), runtime.Params.At(408832), runtime.Params.At(409088), runtime.Arena.At(4885504), runtime.Arena.At(4885760), runtime.Arena.At(4819968))
-	r.From("vit_tiny.yaml:31:15", "blocks.2.fc1")
-	r.Launch(k30GemmNt, runtime.Arena.At(4819968), runtime.Params.At(328704), runtime.Params.At(409344), runtime.Arena.At(4738048), runtime.Arena.At(4770816))
-	r.From("vit_tiny.yaml:33:15", "blocks.2.fc2")
-	r.Launch(k31GemmNt, runtime.Arena.At(4770816), runtime.Params.At(361472), runtime.Params.At(409856), runtime.Imm.At(8), runtime.Imm.At(6554), runtime.Arena.At(4803584), runtime.Arena.At(4836352))
+	r.Launch(k29GemmNt, runtime.Arena.At(2542592), runtime.Params.At(230400), runtime.Params.At(275968), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2575360), runtime.Arena.At(2608128))
 	r.From("vit_tiny.yaml:36:5", "norm")
-	r.Launch(k29Layernorm, runtime.Arena.At(4836352), runtime.Params.At(410112), runtime.Params.At(410368), runtime.Arena.At(4886016), runtime.Arena.At(4886272), runtime.Arena.At(4852736))
+	r.Launch(k27Layernorm, runtime.Arena.At(2608128), runtime.Params.At(276224), runtime.Params.At(276480), runtime.Arena.At(2657792), runtime.Arena.At(2658048), runtime.Arena.At(2624512))
 	r.From("vit_tiny.yaml:37:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(4852736), runtime.Params.At(394240), runtime.Params.At(410624), runtime.Arena.At(0))
+	r.Launch(k17GemmNt, runtime.Arena.At(2624512), runtime.Params.At(263168), runtime.Params.At(276736), runtime.Arena.At(0))
 	r.From("vit_tiny.yaml:39:8", "loss")
-	r.Launch(k32CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(4869120))
+	r.Launch(k30CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(2640896))
 	r.From("vit_tiny.yaml:37:5", "head")
-	r.Launch(k33GemmTn, runtime.Arena.At(4869120), runtime.Arena.At(4852736), runtime.Grads.At(394240), runtime.Grads.At(410624))
-	r.Launch(k34GemmNn, runtime.Arena.At(4869120), runtime.Params.At(394240), runtime.Arena.At(4852736))
+	r.Launch(k31GemmTn, runtime.Arena.At(2640896), runtime.Arena.At(2624512), runtime.Grads.At(263168), runtime.Grads.At(276736))
+	r.Launch(k32GemmNn, runtime.Arena.At(2640896), runtime.Params.At(263168), runtime.Arena.At(2624512))
 	r.From("vit_tiny.yaml:36:5", "norm")
-	r.Launch(k35LayernormGrad, runtime.Arena.At(4852736), runtime.Arena.At(4836352), runtime.Params.At(410112), runtime.Arena.At(4886016), runtime.Arena.At(4886272), runtime.Arena.At(4869120), runtime.Grads.At(410112), runtime.Grads.At(410368))
-	r.From("vit_tiny.yaml:34:15", "blocks.2.1.4")
-	r.Launch(k36DropPath, runtime.Imm.At(8), runtime.Imm.At(6554), runtime.Arena.At(4869120), runtime.Arena.At(4836352))
-	r.From("vit_tiny.yaml:33:15", "blocks.2.fc2")
-	r.Launch(k37GemmTn, runtime.Arena.At(4836352), runtime.Arena.At(4770816), runtime.Grads.At(361472), runtime.Grads.At(409856))
-	r.Launch(k38GemmNn, runtime.Arena.At(4836352), runtime.Params.At(361472), runtime.Arena.At(4738048), runtime.Arena.At(4770816))
-	r.From("vit_tiny.yaml:31:15", "blocks.2.fc1")
-	r.Launch(k39GemmTn, runtime.Arena.At(4770816), runtime.Arena.At(4819968), runtime.Grads.At(328704), runtime.Grads.At(409344))
-	r.Launch(k40GemmNn, runtime.Arena.At(4770816), runtime.Params.At(328704), runtime.Arena.At(4738048))
-	r.From("vit_tiny.yaml:30:15", "blocks.2.norm2")
-	r.Launch(k41LayernormGrad, runtime.Arena.At(4738048), runtime.Arena.At(4803584), runtime.Params.At(408832), runtime.Arena.At(4885504), runtime.Arena.At(4885760), runtime.Arena.At(4869120), runtime.Arena.At(8459264), runtime.Imm.At(7), runtime.Imm.At(6554), runtime.Arena.At(4754432), runtime.Grads.At(408832), runtime.Grads.At(409088))
-	r.From("vit_tiny.yaml:26:15", "blocks.2.attn")
-	r.Launch(k42GemmTn, runtime.Arena.At(4754432), runtime.Arena.At(8442880), runtime.Grads.At(312320), runtime.Grads.At(408576))
-	r.Launch(k43GemmNn, runtime.Arena.At(4754432), runtime.Params.At(312320), runtime.Arena.At(8475648))
-	r.Launch(k44AttentionGrad, runtime.Arena.At(8475648), runtime.Arena.At(8426496), runtime.Arena.At(4180992), runtime.Arena.At(4181248), runtime.Arena.At(8442880), runtime.Arena.At(8551936), runtime.Arena.At(8492032), runtime.Arena.At(4738048), runtime.Arena.At(4738304), runtime.Imm.At(6), runtime.Imm.At(3277))
-	r.Launch(k45GemmTn, runtime.Arena.At(8492032), runtime.Arena.At(8410112), runtime.Grads.At(263168), runtime.Grads.At(407808))
-	r.Launch(k46GemmTn, runtime.Arena.At(4738048), runtime.Arena.At(8080384), runtime.Grads.At(279552), runtime.Grads.At(408064))
-	r.Launch(k47GemmNn, runtime.Arena.At(4738048), runtime.Params.At(279552), runtime.Arena.At(4459520))
-	r.Launch(k48GemmNn, runtime.Arena.At(8492032), runtime.Params.At(263168), runtime.Arena.At(8080384))
-	r.From("vit_tiny.yaml:24:11", "blocks.2.0")
-	r.Launch(k49PadTokens, runtime.Arena.At(8459264), runtime.Arena.At(4180992))
-	r.From("vit_tiny.yaml:25:15", "blocks.2.norm1")
-	r.Launch(k50LayernormGrad, runtime.Arena.At(8080384), runtime.Arena.At(4459520), runtime.Arena.At(7801856), runtime.Params.At(407296), runtime.Arena.At(8543232), runtime.Arena.At(8547584), runtime.Arena.At(8080384), runtime.Arena.At(4459520), runtime.Arena.At(4180992), runtime.Arena.At(4738048), runtime.Imm.At(5), runtime.Imm.At(3277), runtime.Arena.At(5016576), runtime.Grads.At(407296), runtime.Grads.At(407552))
+	r.Launch(k33LayernormGrad, runtime.Arena.At(2624512), runtime.Arena.At(2608128), runtime.Params.At(276224), runtime.Arena.At(2657792), runtime.Arena.At(2658048), runtime.Arena.At(2640896), runtime.Grads.At(276224), runtime.Grads.At(276480))
+	r.From("vit_tiny.yaml:34:15", "blocks.1.1.4")
+	r.Launch(k34DropPath, runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2640896), runtime.Arena.At(2608128))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
-	r.Launch(k51GemmTn, runtime.Arena.At(5016576), runtime.Arena.At(3623936), runtime.Grads.At(230400), runtime.Grads.At(407040))
-	r.Launch(k52GemmNn, runtime.Arena.At(5016576), runtime.Params.At(230400), runtime.Arena.At(1674240), runtime.Arena.At(3623936))
+	r.Launch(k35GemmTn, runtime.Arena.At(2608128), runtime.Arena.At(2542592), runtime.Grads.At(230400), runtime.Grads.At(275968))
+	r.Launch(k36GemmNn, runtime.Arena.At(2608128), runtime.Params.At(230400), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	r.Launch(k53GemmTn, runtime.Arena.At(3623936), runtime.Arena.At(7523328), runtime.Grads.At(197632), runtime.Grads.At(406528))
-	r.Launch(k54GemmNn, runtime.Arena.At(3623936), runtime.Params.At(197632), runtime.Arena.At(1674240))
+	r.Launch(k37GemmTn, runtime.Arena.At(2542592), runtime.Arena.At(2591744), runtime.Grads.At(197632), runtime.Grads.At(275456))
+	r.Launch(k38GemmNn, runtime.Arena.At(2542592), runtime.Params.At(197632), runtime.Arena.At(2509824))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
-	r.Launch(k55LayernormGrad, runtime.Arena.At(1674240), runtime.Arena.At(2231296), runtime.Params.At(406016), runtime.Arena.At(8534528), runtime.Arena.At(8538880), runtime.Arena.At(4738048), runtime.Arena.At(3623936), runtime.Imm.At(4), runtime.Imm.At(3277), runtime.Arena.At(1952768), runtime.Grads.At(406016), runtime.Grads.At(406272))
+	r.Launch(k39LayernormGrad, runtime.Arena.At(2509824), runtime.Arena.At(2575360), runtime.Params.At(274944), runtime.Arena.At(2657280), runtime.Arena.At(2657536), runtime.Arena.At(2640896), runtime.Arena.At(5099520), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2526208), runtime.Grads.At(274944), runtime.Grads.At(275200))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
-	r.Launch(k56GemmTn, runtime.Arena.At(1952768), runtime.Arena.At(7244800), runtime.Grads.At(181248), runtime.Grads.At(405760))
-	r.Launch(k57GemmNn, runtime.Arena.At(1952768), runtime.Params.At(181248), runtime.Arena.At(3902464))
-	r.Launch(k58AttentionGrad, runtime.Arena.At(3902464), runtime.Arena.At(838656), runtime.Arena.At(838912), runtime.Arena.At(839168), runtime.Arena.At(7244800), runtime.Arena.At(8376320), runtime.Arena.At(1674240), runtime.Arena.At(1674496), runtime.Arena.At(1674752), runtime.Imm.At(3), runtime.Imm.At(3277))
-	r.Launch(k59GemmTn, runtime.Arena.At(1674240), runtime.Arena.At(6966272), runtime.Grads.At(132096), runtime.Grads.At(404992))
-	r.Launch(k60GemmNn, runtime.Arena.At(1674240), runtime.Params.At(132096), runtime.Arena.At(838656))
+	r.Launch(k40GemmTn, runtime.Arena.At(2526208), runtime.Arena.At(5083136), runtime.Grads.At(181248), runtime.Grads.At(274688))
+	r.Launch(k41GemmNn, runtime.Arena.At(2526208), runtime.Params.At(181248), runtime.Arena.At(5115904))
+	r.Launch(k42AttentionGrad, runtime.Arena.At(5115904), runtime.Arena.At(5066752), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Arena.At(5083136), runtime.Arena.At(5174784), runtime.Arena.At(5132288), runtime.Arena.At(2509824), runtime.Arena.At(2510080), runtime.Imm.At(3), runtime.Imm.At(3277))
+	r.Launch(k43GemmTn, runtime.Arena.At(5132288), runtime.Arena.At(5050368), runtime.Grads.At(132096), runtime.Grads.At(273920))
+	r.Launch(k44GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(4738048), runtime.Grads.At(148480), runtime.Grads.At(274176))
+	r.Launch(k45GemmNn, runtime.Arena.At(2509824), runtime.Params.At(148480), runtime.Arena.At(2231296))
+	r.Launch(k46GemmNn, runtime.Arena.At(5132288), runtime.Params.At(132096), runtime.Arena.At(2788352))
+	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
+	r.Launch(k47PadTokens, runtime.Arena.At(5099520), runtime.Arena.At(1952768))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(6687744), runtime.Params.At(404480), runtime.Arena.At(8525824), runtime.Arena.At(8530176), runtime.Arena.At(3623936), runtime.Arena.At(1395712), runtime.Grads.At(404480), runtime.Grads.At(404736))
+	r.Launch(k48LayernormGrad, runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(4459520), runtime.Params.At(273408), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(1952768), runtime.Arena.At(2509824), runtime.Grads.At(273408), runtime.Grads.At(273664))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
-	r.Launch(k62GemmTn, runtime.Arena.At(1395712), runtime.Arena.At(3066880), runtime.Grads.At(99328), runtime.Grads.At(404224))
-	r.Launch(k63GemmNn, runtime.Arena.At(1395712), runtime.Params.At(99328), runtime.Arena.At(2509824), runtime.Arena.At(838656))
+	r.Launch(k49GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(1395712), runtime.Grads.At(99328), runtime.Grads.At(273152))
+	r.Launch(k50GemmNn, runtime.Arena.At(2509824), runtime.Params.At(99328), runtime.Arena.At(838656), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	r.Launch(k53GemmTn, runtime.Arena.At(838656), runtime.Arena.At(6409216), runtime.Grads.At(66560), runtime.Grads.At(403712))
-	r.Launch(k54GemmNn, runtime.Arena.At(838656), runtime.Params.At(66560), runtime.Arena.At(1674240))
+	r.Launch(k51GemmTn, runtime.Arena.At(1395712), runtime.Arena.At(4180992), runtime.Grads.At(66560), runtime.Grads.At(272640))
+	r.Launch(k52GemmNn, runtime.Arena.At(1395712), runtime.Params.At(66560), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1674240), runtime.Arena.At(6130688), runtime.Params.At(403200), runtime.Arena.At(8517120), runtime.Arena.At(8521472), runtime.Arena.At(1395712), runtime.Arena.At(1952768), runtime.Grads.At(403200), runtime.Grads.At(403456))
+	r.Launch(k53LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(3902464), runtime.Params.At(272128), runtime.Arena.At(5157376), runtime.Arena.At(5161728), runtime.Arena.At(2509824), runtime.Arena.At(1674240), runtime.Grads.At(272128), runtime.Grads.At(272384))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
-	r.Launch(k64GemmTn, runtime.Arena.At(1952768), runtime.Arena.At(5852160), runtime.Grads.At(50176), runtime.Grads.At(402944))
-	r.Launch(k65GemmNn, runtime.Arena.At(1952768), runtime.Params.At(50176), runtime.Arena.At(1674240))
-	r.Launch(k58AttentionGrad, runtime.Arena.At(1674240), runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(5852160), runtime.Arena.At(8358912), runtime.Arena.At(838656), runtime.Arena.At(838912), runtime.Arena.At(839168), runtime.Imm.At(0), runtime.Imm.At(3277))
-	r.Launch(k59GemmTn, runtime.Arena.At(838656), runtime.Arena.At(5573632), runtime.Grads.At(1024), runtime.Grads.At(402176))
-	r.Launch(k60GemmNn, runtime.Arena.At(838656), runtime.Params.At(1024), runtime.Arena.At(3072))
+	r.Launch(k54GemmTn, runtime.Arena.At(1674240), runtime.Arena.At(3623936), runtime.Grads.At(50176), runtime.Grads.At(271872))
+	r.Launch(k55GemmNn, runtime.Arena.At(1674240), runtime.Params.At(50176), runtime.Arena.At(1952768))
+	r.Launch(k56AttentionGrad, runtime.Arena.At(1952768), runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(3623936), runtime.Arena.At(5016576), runtime.Arena.At(838656), runtime.Arena.At(838912), runtime.Arena.At(839168), runtime.Imm.At(0), runtime.Imm.At(3277))
+	r.Launch(k57GemmTn, runtime.Arena.At(838656), runtime.Arena.At(3345408), runtime.Grads.At(1024), runtime.Grads.At(271104))
+	r.Launch(k58GemmNn, runtime.Arena.At(838656), runtime.Params.At(1024), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(3072), runtime.Arena.At(5295104), runtime.Params.At(401664), runtime.Arena.At(8508416), runtime.Arena.At(8512768), runtime.Arena.At(1952768), runtime.Arena.At(281600), runtime.Grads.At(401664), runtime.Grads.At(401920))
+	r.Launch(k53LayernormGrad, runtime.Arena.At(3072), runtime.Arena.At(3066880), runtime.Params.At(270592), runtime.Arena.At(5148672), runtime.Arena.At(5153024), runtime.Arena.At(1674240), runtime.Arena.At(281600), runtime.Grads.At(270592), runtime.Grads.At(270848))
 	r.From("vit_tiny.yaml:17:5", "patch")
-	r.Launch(k66GemmTn, runtime.Arena.At(281600), runtime.Arena.At(8393728), runtime.Grads.At(0), runtime.Grads.At(396800))
+	r.Launch(k59GemmTn, runtime.Arena.At(281600), runtime.Arena.At(5033984), runtime.Grads.At(0), runtime.Grads.At(265728))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
-	r.Launch(k67SumLeading, runtime.Arena.At(281600), runtime.Grads.At(397312))
+	r.Launch(k60SumLeading, runtime.Arena.At(281600), runtime.Grads.At(266240))
 	r.From("vit_tiny.yaml:18:5", "cls_token")
-	r.Launch(k68SumLeading, runtime.Arena.At(281600), runtime.Grads.At(397056))
+	r.Launch(k61SumLeading, runtime.Arena.At(281600), runtime.Grads.At(265984))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:42:3", "train")
-	r.Launch(k69SumSquares, runtime.Grads.At(0), runtime.Arena.At(3072))
-	r.Launch(k70ClipScale, runtime.Arena.At(3072), runtime.Arena.At(3136))
+	r.Launch(k62SumSquares, runtime.Grads.At(0), runtime.Arena.At(3072))
+	r.Launch(k63ClipScale, runtime.Arena.At(3072), runtime.Arena.At(3136))
 	r.From("vit_tiny.yaml:17:5", "patch.weight")
-	r.Launch(k71Adamw, runtime.Params.At(0), runtime.Grads.At(0), runtime.State0.At(0), runtime.State1.At(0), runtime.Arena.At(3136))
+	r.Launch(k64Adamw, runtime.Params.At(0), runtime.Grads.At(0), runtime.State0.At(0), runtime.State1.At(0), runtime.Arena.At(3136))
 }

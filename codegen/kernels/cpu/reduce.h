@@ -58,23 +58,21 @@ VG_NOINLINE void vg_column_sum(const vg_call& call, int64_t rows, int64_t cols, 
   vg_add_partials(call, partial, chunks.count, stride, cols, y);
 }
 
-// Means over the tokens skip .. T-1 of each sample: x is a source over
-// (row = b*T + t, col), y a sink over (row = b, col).
+// Sums over the tokens of each sample: x is a source over (row = b*T + t, col),
+// y a sink over (row = b, col).
 template <int T, class X, class Y>
-VG_NOINLINE void vg_token_mean(const vg_call& call, int64_t batch, int64_t skip, int64_t cols, const X& x,
-                               const Y& y) {
+VG_NOINLINE void vg_token_sum(const vg_call& call, int64_t batch, int64_t cols, const X& x, const Y& y) {
   constexpr int64_t vectors = 8, width = vectors * kLanes;
   const int64_t blocks = vg_ceil_div(cols, width);
-  const vf scale = 1.0f / (float)(T - skip);
   const vg_range mine = call.share(batch * blocks);
   for (int64_t u = mine.begin; u < mine.end; u++) {
     const int64_t b = u / blocks, first = u % blocks * width, last = vg_min64(cols, first + width);
     vf sum[vectors] = {};
-    for (int64_t t = skip; t < T; t++)
+    for (int64_t t = 0; t < T; t++)
       vg_each_vector(vg_at_row<T>(b * T + t), first, last,
                      [&](vg_at at) VG_LAMBDA { sum[(at.col - first) / kLanes] += vg_value(x, at); });
     vg_each_vector(vg_at{b, (int32_t)b, 0, 0, 0}, first, last,
-                   [&](vg_at at) VG_LAMBDA { y(sum[(at.col - first) / kLanes] * scale, at); });
+                   [&](vg_at at) VG_LAMBDA { y(sum[(at.col - first) / kLanes], at); });
   }
 }
 

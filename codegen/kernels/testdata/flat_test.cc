@@ -80,23 +80,42 @@ void column_sum(int64_t rows, int64_t cols) {
   check::close(what, y.p(), want, 1e-6);
 }
 
-void token_mean(int64_t batch, int64_t skip, int64_t cols) {
-  const std::string what = text("token_mean %ldx%ld skip=%ld", batch, cols, skip);
+void token_sum(int64_t batch, int64_t cols) {
+  const std::string what = text("token_sum %ldx%ld", batch, cols);
   Random r(8);
   Buffer x((size_t)(batch * kT * cols), r), y((size_t)(batch * cols));
   check::Team team;
   team.kernel = [&](const vg_call& call) {
-    vg_token_mean<kT>(call, batch, skip, cols, vg_matrix{x.p(), cols}, vg_store_matrix{y.p(), cols});
+    vg_token_sum<kT>(call, batch, cols, vg_matrix{x.p(), cols}, vg_store_matrix{y.p(), cols});
   };
   team.run_all(what, {&y});
   std::vector<double> want;
   for (int64_t b = 0; b < batch; b++)
     for (int64_t c = 0; c < cols; c++) {
       double s = 0;
-      for (int64_t t = skip; t < kT; t++) s += x[(size_t)((b * kT + t) * cols + c)];
-      want.push_back(s / (double)(kT - skip));
+      for (int64_t t = 0; t < kT; t++) s += x[(size_t)((b * kT + t) * cols + c)];
+      want.push_back(s);
     }
   check::close(what, y.p(), want, 1e-6);
+}
+
+void patchify(int64_t batch, int C, int H, int W, int P) {
+  const std::string what = text("patchify %ldx%dx%dx%d p=%d", batch, C, H, W, P);
+  Random r(11);
+  const int64_t tokens = H / P * (W / P), cols = (int64_t)C * P * P;
+  Buffer x((size_t)(batch * C * H * W), r), y((size_t)(batch * tokens * cols));
+  check::Team team;
+  team.batch = (int)batch;
+  team.kernel = [&](const vg_call& call) { vg_patchify(call, C, H, W, P, x.p(), vg_store_matrix{y.p(), cols}); };
+  team.run_all(what, {&y});
+  std::vector<double> want;
+  for (int64_t b = 0; b < batch; b++)
+    for (int i = 0; i < H; i += P)
+      for (int j = 0; j < W; j += P)
+        for (int c = 0; c < C; c++)
+          for (int u = 0; u < P; u++)
+            for (int v = 0; v < P; v++) want.push_back(x[(size_t)(((b * C + c) * H + i + u) * W + j + v)]);
+  check::close(what, y.p(), want, 0);
 }
 
 void sums(int64_t n) {
@@ -192,8 +211,8 @@ int main() {
   using namespace vg;
   const int64_t sizes[][2] = {{1, 1}, {1, 9001}, {7, 10}, {37, 33}, {513, 37}, {5000, 10}};
   for (const auto& s : sizes) pointwise(s[0], s[1]), column_sum(s[0], s[1]);
-  for (int64_t skip : {0, 1, 4})
-    for (int64_t cols : {1, 10, 37, 513}) token_mean(7, skip, cols);
+  for (int64_t cols : {1, 10, 37, 513}) token_sum(7, cols);
+  patchify(1, 1, 1, 1, 1), patchify(3, 1, 96, 96, 16), patchify(2, 3, 10, 15, 5), patchify(2, 3, 6, 4, 2);
   transpose(1, 1, 1), transpose(2, 37, 33), transpose(3, 7, 64), transpose(1, 513, 10);
   for (int64_t n : {1, 7, 37, 513, 16384, 100003}) sums(n);
   nan_norm();

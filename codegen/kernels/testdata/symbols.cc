@@ -28,7 +28,7 @@ void k02(const vg_call& c) {
   vg_layernorm_grad<37>(c, c.batch() * 37, 64, x, x, c.arg<float>(4), c.arg<float>(5), c.arg<float>(2), y, y, y);
   vg_cross_entropy(c, 64, x, c.arg<int32_t>(6), 0.1f, c.arg<float>(7), c.arg<float>(8), y);
   vg_column_sum<37>(c, c.batch() * 37, 64, x, y);
-  vg_token_mean<37>(c, c.batch(), 1, 64, x, y);
+  vg_token_sum<37>(c, c.batch(), 64, x, y);
   vg_transpose(c, c.batch(), 37, 64, c.arg<float>(0), y);
 }
 void k03(const vg_call& c) {
