@@ -59,5 +59,5 @@ race: ## the runtime's tests under the race detector
 bench-cpu: ## a training step against PyTorch, on this machine; needs it to be quiet
 	./bench/cpu/run.sh
 
-clean: ## remove what the targets above build: bin/, runs/, _build/
-	rm -rf bin runs _build
+clean: ## remove bin/ and _build/; runs/ holds your training runs and stays
+	rm -rf bin _build

@@ -291,6 +291,43 @@ class TimmMixer(nn.Module):
         return self.head(self.norm(self.blocks(self.stem(image))).mean(1))
 
 
+# --- a small ViT of our own --------------------------------------------------
+
+
+class TinyBlock(nn.Module):
+    def __init__(self, dim, hidden, heads):
+        super().__init__()
+        self.norm1 = LayerNorm(dim)
+        self.attn = FusedAttention(dim, heads)
+        self.norm2 = LayerNorm(dim)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.fc2(gelu(self.fc1(self.norm2(x))))
+
+
+class TinyViT(nn.Module):
+    """timm's blocks with shorter names and the default epsilon; the norm follows the choice of the token."""
+
+    def __init__(self, image, classes, patch, dim, hidden, heads, blocks):
+        super().__init__()
+        count = (image[1] // patch) * (image[2] // patch)
+        self.patch = patch_conv(image[0], dim, patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, count + 1, dim))
+        self.blocks = nn.Sequential(*(TinyBlock(dim, hidden, heads) for _ in range(blocks)))
+        self.norm = LayerNorm(dim)
+        self.head = nn.Linear(dim, classes)
+
+    def forward(self, image):
+        x = tokens(self.patch, image)
+        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), 1)
+        x = self.blocks(x + self.pos_embed)
+        return self.head(self.norm(x[:, 0]))
+
+
 # --- the remaining features --------------------------------------------------
 
 

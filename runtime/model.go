@@ -218,6 +218,22 @@ func (r *Recorder) Launch(kernel int, args ...Ref) {
 // At returns the Ref at a byte offset of the region.
 func (r Region) At(offset int64) Ref { return Ref{Region: r, Offset: offset} }
 
+// ParamRef is the address of a parameter in a region that is laid out by
+// parameter, bytes further if given. It panics if there is no such parameter:
+// only generated code calls it.
+func ParamRef(params []Param, r Region, name string, bytes ...int64) Ref {
+	for i := range params {
+		if params[i].Name == name {
+			at := int64(params[i].Offset) * 4
+			for _, b := range bytes {
+				at += b
+			}
+			return r.At(at)
+		}
+	}
+	panic("BUG: no parameter " + name)
+}
+
 // CPUCode is the entry into a generated package's compiled CPU kernels.
 type CPUCode struct {
 	// Run executes a program as worker index of count; every worker of a team

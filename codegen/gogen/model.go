@@ -19,18 +19,22 @@ func model(in Input) *jen.File {
 	for _, p := range in.Spec.Params() {
 		elems += product(p.Shape)
 	}
-	f.PackageComment(fmt.Sprintf("Package %s is the model of %s, compiled: %s parameters, images %d×%d×%d, %d classes,\nkernels for up to %d samples a call.",
-		n, in.File, group(elems), in.Spec.Input.Channels, in.Spec.Input.Height, in.Spec.Input.Width, in.Spec.Input.Classes, in.Spec.Train.Batch))
-	f.Comment("Model is a " + n + " in the memory of a device: parameters, gradients and optimizer state.\nIts methods return errors and never panic.")
+	f.PackageComment(fmt.Sprintf("Package %s is the model of %s, compiled: %s parameters, images of", n, in.File, group(elems)))
+	f.PackageComment(fmt.Sprintf("%d×%d×%d, %d classes, kernels for up to %d samples a call.",
+		in.Spec.Input.Channels, in.Spec.Input.Height, in.Spec.Input.Width, in.Spec.Input.Classes, in.Spec.Train.Batch))
+	comment(f, "Model is the model in the memory of a device: parameters, gradients and",
+		"optimizer state. Its methods return errors and never panic.")
 	f.Type().Id("Model").Struct(jen.Op("*").Add(rt("Session")))
 
-	f.Comment("New opens the device o names and initializes the parameters as the spec says.\nThe caller closes the model.")
+	comment(f, "New opens the device that o names and initializes the parameters as the",
+		"spec says. The caller closes the model.")
 	f.Func().Id("New").Params(jen.Id("o").Add(rt("Options"))).Params(jen.Op("*").Id("Model"), jen.Error()).Block(
 		jen.List(jen.Id("s"), jen.Err()).Op(":=").Add(rt("NewSession")).Call(jen.Id("Describe").Call(), jen.Id("o")),
 		jen.If(jen.Err().Op("!=").Nil()).Block(jen.Return(jen.Nil(), jen.Err())),
 		jen.Return(jen.Op("&").Id("Model").Values(jen.Id("s")), jen.Nil()),
 	)
-	f.Comment("Describe returns the model's facts: parameters and where they lie, training settings,\nmemory, kernels, and the launches of every program.")
+	comment(f, "Describe returns the model's facts: parameters and where they lie, training",
+		"settings, memory, kernels, and the launches of every program.")
 	f.Func().Id("Describe").Params().Op("*").Add(rt("Model")).Block(
 		jen.Return(jen.Op("&").Add(rt("Model")).Values(describe(in)...)),
 	)
@@ -48,6 +52,13 @@ func model(in Input) *jen.File {
 		g.Line()
 	}))
 	return f
+}
+
+// comment writes a comment of several lines; jennifer would make a block of it.
+func comment(f *jen.File, lines ...string) {
+	for _, l := range lines {
+		f.Comment(l)
+	}
 }
 
 // constData embeds the compiler's tables.

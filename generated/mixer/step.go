@@ -53,333 +53,521 @@ func record(list func(*runtime.Recorder)) runtime.Program {
 	return r.Launches
 }
 
+// paramAt is where the parameter lies in region Params, or bytes behind its start.
+func paramAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Params, name, bytes...)
+}
+
+// gradAt is where the parameter lies in region Grads, or bytes behind its start.
+func gradAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Grads, name, bytes...)
+}
+
+// state0At is where the parameter lies in region State0, or bytes behind its start.
+func state0At(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.State0, name, bytes...)
+}
+
+// state1At is where the parameter lies in region State1, or bytes behind its start.
+func state1At(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.State1, name, bytes...)
+}
+
 // forward: image → logits, without dropout.
 func forward(r *runtime.Recorder) {
 	r.From("mixer.yaml:21:5", "stem.proj")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(5120))
-	r.Launch(k01GemmNt, runtime.Arena.At(5120), runtime.Params.At(0), runtime.Params.At(2210816), runtime.Arena.At(4199424))
+	// linear + add   [n·49×16]·[128×16]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(5120), paramAt("stem.proj.weight"), paramAt("stem.proj.bias"), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:27:15", "blocks.0.norm1")
-	r.Launch(k02Layernorm, runtime.Arena.At(4199424), runtime.Params.At(2211328), runtime.Params.At(2211840), runtime.Arena.At(5120))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(4199424), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:28:15", "blocks.0.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(5120), runtime.Arena.At(7410688))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
-	r.Launch(k04GemmNt, runtime.Arena.At(7410688), runtime.Params.At(8192), runtime.Params.At(2212352), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(7410688), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(5120), runtime.Params.At(20736), runtime.Params.At(2212608), runtime.Arena.At(7410688))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(5120), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(7410688))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(7410688), runtime.Arena.At(4199424), runtime.Arena.At(12850176))
 	r.From("mixer.yaml:34:15", "blocks.0.norm2")
-	r.Launch(k02Layernorm, runtime.Arena.At(12850176), runtime.Params.At(2212864), runtime.Params.At(2213376), runtime.Arena.At(16061440))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(12850176), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(16061440), runtime.Params.At(33280), runtime.Params.At(2213888), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(16061440), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), runtime.Params.At(295424), runtime.Params.At(2215936), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
-	r.Launch(k02Layernorm, runtime.Arena.At(16061440), runtime.Params.At(2216448), runtime.Params.At(2216960), runtime.Arena.At(5120))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(16061440), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(5120), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
-	r.Launch(k04GemmNt, runtime.Arena.At(4199424), runtime.Params.At(557568), runtime.Params.At(2217472), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(4199424), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(5120), runtime.Params.At(570112), runtime.Params.At(2217728), runtime.Arena.At(4199424))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(5120), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4199424), runtime.Arena.At(16061440), runtime.Arena.At(12850176))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
-	r.Launch(k02Layernorm, runtime.Arena.At(12850176), runtime.Params.At(2217984), runtime.Params.At(2218496), runtime.Arena.At(16061440))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(12850176), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(16061440), runtime.Params.At(582656), runtime.Params.At(2219008), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(16061440), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), runtime.Params.At(844800), runtime.Params.At(2221056), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
-	r.Launch(k02Layernorm, runtime.Arena.At(16061440), runtime.Params.At(2221568), runtime.Params.At(2222080), runtime.Arena.At(5120))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(16061440), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(5120), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
-	r.Launch(k04GemmNt, runtime.Arena.At(4199424), runtime.Params.At(1106944), runtime.Params.At(2222592), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(4199424), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(5120), runtime.Params.At(1119488), runtime.Params.At(2222848), runtime.Arena.At(4199424))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(5120), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4199424), runtime.Arena.At(16061440), runtime.Arena.At(12850176))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
-	r.Launch(k02Layernorm, runtime.Arena.At(12850176), runtime.Params.At(2223104), runtime.Params.At(2223616), runtime.Arena.At(16061440))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(12850176), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(16061440), runtime.Params.At(1132032), runtime.Params.At(2224128), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(16061440), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), runtime.Params.At(1394176), runtime.Params.At(2226176), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
-	r.Launch(k02Layernorm, runtime.Arena.At(16061440), runtime.Params.At(2226688), runtime.Params.At(2227200), runtime.Arena.At(5120))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(16061440), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(5120), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
-	r.Launch(k04GemmNt, runtime.Arena.At(4199424), runtime.Params.At(1656320), runtime.Params.At(2227712), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(4199424), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(5120), runtime.Params.At(1668864), runtime.Params.At(2227968), runtime.Arena.At(4199424))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(5120), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4199424), runtime.Arena.At(16061440), runtime.Arena.At(12850176))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
-	r.Launch(k02Layernorm, runtime.Arena.At(12850176), runtime.Params.At(2228224), runtime.Params.At(2228736), runtime.Arena.At(16061440))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(12850176), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(16061440), runtime.Params.At(1681408), runtime.Params.At(2229248), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(16061440), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), runtime.Params.At(1943552), runtime.Params.At(2231296), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:38:5", "norm")
-	r.Launch(k02Layernorm, runtime.Arena.At(16061440), runtime.Params.At(2231808), runtime.Params.At(2232320), runtime.Arena.At(5120))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(16061440), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:39:5", "3")
+	// sum_tokens + scale
 	r.Launch(k09SumTokens, runtime.Arena.At(5120), runtime.Arena.At(3216384))
 	r.From("mixer.yaml:40:5", "head")
-	r.Launch(k10GemmNt, runtime.Arena.At(3216384), runtime.Params.At(2205696), runtime.Params.At(2232832), runtime.Arena.At(0))
+	// linear + add   [n×128]·[10×128]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(3216384), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
 func eval(r *runtime.Recorder) {
 	r.From("mixer.yaml:21:5", "stem.proj")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(6144))
-	r.Launch(k01GemmNt, runtime.Arena.At(6144), runtime.Params.At(0), runtime.Params.At(2210816), runtime.Arena.At(4200448))
+	// linear + add   [n·49×16]·[128×16]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(6144), paramAt("stem.proj.weight"), paramAt("stem.proj.bias"), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:27:15", "blocks.0.norm1")
-	r.Launch(k02Layernorm, runtime.Arena.At(4200448), runtime.Params.At(2211328), runtime.Params.At(2211840), runtime.Arena.At(6144))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(4200448), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:28:15", "blocks.0.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(7411712))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
-	r.Launch(k04GemmNt, runtime.Arena.At(7411712), runtime.Params.At(8192), runtime.Params.At(2212352), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(6144), runtime.Params.At(20736), runtime.Params.At(2212608), runtime.Arena.At(7411712))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(6144), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(7411712))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(7411712), runtime.Arena.At(4200448), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:34:15", "blocks.0.norm2")
-	r.Launch(k02Layernorm, runtime.Arena.At(12851200), runtime.Params.At(2212864), runtime.Params.At(2213376), runtime.Arena.At(16062464))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(12851200), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(16062464), runtime.Params.At(33280), runtime.Params.At(2213888), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(16062464), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), runtime.Params.At(295424), runtime.Params.At(2215936), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
-	r.Launch(k02Layernorm, runtime.Arena.At(16062464), runtime.Params.At(2216448), runtime.Params.At(2216960), runtime.Arena.At(6144))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(16062464), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
-	r.Launch(k04GemmNt, runtime.Arena.At(4200448), runtime.Params.At(557568), runtime.Params.At(2217472), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(4200448), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(6144), runtime.Params.At(570112), runtime.Params.At(2217728), runtime.Arena.At(4200448))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(6144), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4200448), runtime.Arena.At(16062464), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
-	r.Launch(k02Layernorm, runtime.Arena.At(12851200), runtime.Params.At(2217984), runtime.Params.At(2218496), runtime.Arena.At(16062464))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(12851200), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(16062464), runtime.Params.At(582656), runtime.Params.At(2219008), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(16062464), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), runtime.Params.At(844800), runtime.Params.At(2221056), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
-	r.Launch(k02Layernorm, runtime.Arena.At(16062464), runtime.Params.At(2221568), runtime.Params.At(2222080), runtime.Arena.At(6144))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(16062464), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
-	r.Launch(k04GemmNt, runtime.Arena.At(4200448), runtime.Params.At(1106944), runtime.Params.At(2222592), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(4200448), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(6144), runtime.Params.At(1119488), runtime.Params.At(2222848), runtime.Arena.At(4200448))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(6144), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4200448), runtime.Arena.At(16062464), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
-	r.Launch(k02Layernorm, runtime.Arena.At(12851200), runtime.Params.At(2223104), runtime.Params.At(2223616), runtime.Arena.At(16062464))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(12851200), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(16062464), runtime.Params.At(1132032), runtime.Params.At(2224128), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(16062464), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), runtime.Params.At(1394176), runtime.Params.At(2226176), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
-	r.Launch(k02Layernorm, runtime.Arena.At(16062464), runtime.Params.At(2226688), runtime.Params.At(2227200), runtime.Arena.At(6144))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(16062464), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
-	r.Launch(k04GemmNt, runtime.Arena.At(4200448), runtime.Params.At(1656320), runtime.Params.At(2227712), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(4200448), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(6144), runtime.Params.At(1668864), runtime.Params.At(2227968), runtime.Arena.At(4200448))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(6144), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4200448), runtime.Arena.At(16062464), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
-	r.Launch(k02Layernorm, runtime.Arena.At(12851200), runtime.Params.At(2228224), runtime.Params.At(2228736), runtime.Arena.At(16062464))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(12851200), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(16062464), runtime.Params.At(1681408), runtime.Params.At(2229248), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(16062464), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), runtime.Params.At(1943552), runtime.Params.At(2231296), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:38:5", "norm")
-	r.Launch(k02Layernorm, runtime.Arena.At(16062464), runtime.Params.At(2231808), runtime.Params.At(2232320), runtime.Arena.At(6144))
+	// layernorm
+	r.Launch(k02Layernorm, runtime.Arena.At(16062464), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:39:5", "3")
+	// sum_tokens + scale
 	r.Launch(k09SumTokens, runtime.Arena.At(6144), runtime.Arena.At(3217408))
 	r.From("mixer.yaml:40:5", "head")
-	r.Launch(k10GemmNt, runtime.Arena.At(3217408), runtime.Params.At(2205696), runtime.Params.At(2232832), runtime.Arena.At(0))
+	// linear + add   [n×128]·[10×128]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(3217408), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("mixer.yaml:42:7", "loss")
+	// cross_entropy
 	r.Launch(k11CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632))
 }
 
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
 	r.From("mixer.yaml:21:5", "stem.proj")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(194123776))
-	r.Launch(k01GemmNt, runtime.Arena.At(194123776), runtime.Params.At(0), runtime.Params.At(2210816), runtime.Arena.At(136321024))
+	// linear + add   [n·49×16]·[128×16]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(194123776), paramAt("stem.proj.weight"), paramAt("stem.proj.bias"), runtime.Arena.At(136321024))
 	r.From("mixer.yaml:27:15", "blocks.0.norm1")
-	r.Launch(k12Layernorm, runtime.Arena.At(136321024), runtime.Params.At(2211328), runtime.Params.At(2211840), runtime.Arena.At(194590720), runtime.Arena.At(194615808), runtime.Arena.At(6144))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(136321024), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(194590720), runtime.Arena.At(194615808), runtime.Arena.At(6144))
 	r.From("mixer.yaml:28:15", "blocks.0.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(139532288))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
-	r.Launch(k13GemmNt, runtime.Arena.At(139532288), runtime.Params.At(8192), runtime.Params.At(2212352), runtime.Arena.At(102766592), runtime.Arena.At(106960896))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k13GemmNt, runtime.Arena.At(139532288), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(102766592), runtime.Arena.At(106960896))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(106960896), runtime.Params.At(20736), runtime.Params.At(2212608), runtime.Arena.At(6144))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(106960896), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(6144), runtime.Arena.At(136321024), runtime.Arena.At(142743552))
 	r.From("mixer.yaml:34:15", "blocks.0.norm2")
-	r.Launch(k12Layernorm, runtime.Arena.At(142743552), runtime.Params.At(2212864), runtime.Params.At(2213376), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(145954816))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(145954816))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
-	r.Launch(k14GemmNt, runtime.Arena.At(145954816), runtime.Params.At(33280), runtime.Params.At(2213888), runtime.Arena.At(6144), runtime.Arena.At(12851200))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(145954816), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(12851200), runtime.Params.At(295424), runtime.Params.At(2215936), runtime.Arena.At(142743552), runtime.Arena.At(149166080))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(142743552), runtime.Arena.At(149166080))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
-	r.Launch(k12Layernorm, runtime.Arena.At(149166080), runtime.Params.At(2216448), runtime.Params.At(2216960), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(25696256))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(25696256), runtime.Arena.At(152377344))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
-	r.Launch(k13GemmNt, runtime.Arena.At(152377344), runtime.Params.At(557568), runtime.Params.At(2217472), runtime.Arena.At(111155200), runtime.Arena.At(115349504))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k13GemmNt, runtime.Arena.At(152377344), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(111155200), runtime.Arena.At(115349504))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(115349504), runtime.Params.At(570112), runtime.Params.At(2217728), runtime.Arena.At(25696256))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(115349504), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(25696256), runtime.Arena.At(149166080), runtime.Arena.At(155588608))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
-	r.Launch(k12Layernorm, runtime.Arena.At(155588608), runtime.Params.At(2217984), runtime.Params.At(2218496), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(158799872))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(158799872))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
-	r.Launch(k14GemmNt, runtime.Arena.At(158799872), runtime.Params.At(582656), runtime.Params.At(2219008), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(158799872), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(38541312), runtime.Params.At(844800), runtime.Params.At(2221056), runtime.Arena.At(155588608), runtime.Arena.At(162011136))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(155588608), runtime.Arena.At(162011136))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
-	r.Launch(k12Layernorm, runtime.Arena.At(162011136), runtime.Params.At(2221568), runtime.Params.At(2222080), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(51386368))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(51386368), runtime.Arena.At(165222400))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
-	r.Launch(k13GemmNt, runtime.Arena.At(165222400), runtime.Params.At(1106944), runtime.Params.At(2222592), runtime.Arena.At(119543808), runtime.Arena.At(123738112))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k13GemmNt, runtime.Arena.At(165222400), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(119543808), runtime.Arena.At(123738112))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(123738112), runtime.Params.At(1119488), runtime.Params.At(2222848), runtime.Arena.At(51386368))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(123738112), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(51386368), runtime.Arena.At(162011136), runtime.Arena.At(168433664))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
-	r.Launch(k12Layernorm, runtime.Arena.At(168433664), runtime.Params.At(2223104), runtime.Params.At(2223616), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(171644928))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(171644928))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
-	r.Launch(k14GemmNt, runtime.Arena.At(171644928), runtime.Params.At(1132032), runtime.Params.At(2224128), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(171644928), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(64231424), runtime.Params.At(1394176), runtime.Params.At(2226176), runtime.Arena.At(168433664), runtime.Arena.At(174856192))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(168433664), runtime.Arena.At(174856192))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
-	r.Launch(k12Layernorm, runtime.Arena.At(174856192), runtime.Params.At(2226688), runtime.Params.At(2227200), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(77076480))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
+	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(77076480), runtime.Arena.At(178067456))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
-	r.Launch(k13GemmNt, runtime.Arena.At(178067456), runtime.Params.At(1656320), runtime.Params.At(2227712), runtime.Arena.At(127932416), runtime.Arena.At(132126720))
+	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+	r.Launch(k13GemmNt, runtime.Arena.At(178067456), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(127932416), runtime.Arena.At(132126720))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
-	r.Launch(k05GemmNt, runtime.Arena.At(132126720), runtime.Params.At(1668864), runtime.Params.At(2227968), runtime.Arena.At(77076480))
+	// linear + add   [n·128×64]·[49×64]ᵀ
+	r.Launch(k05GemmNt, runtime.Arena.At(132126720), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
+	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(77076480), runtime.Arena.At(174856192), runtime.Arena.At(181278720))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
-	r.Launch(k12Layernorm, runtime.Arena.At(181278720), runtime.Params.At(2228224), runtime.Params.At(2228736), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(184489984))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(184489984))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
-	r.Launch(k14GemmNt, runtime.Arena.At(184489984), runtime.Params.At(1681408), runtime.Params.At(2229248), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
+	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(184489984), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(89921536), runtime.Params.At(1943552), runtime.Params.At(2231296), runtime.Arena.At(181278720), runtime.Arena.At(187701248))
+	// linear + add   [n·49×512]·[128×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(181278720), runtime.Arena.At(187701248))
 	r.From("mixer.yaml:38:5", "norm")
-	r.Launch(k12Layernorm, runtime.Arena.At(187701248), runtime.Params.At(2231808), runtime.Params.At(2232320), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512))
+	// layernorm
+	r.Launch(k12Layernorm, runtime.Arena.At(187701248), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512))
 	r.From("mixer.yaml:39:5", "3")
+	// sum_tokens + scale
 	r.Launch(k09SumTokens, runtime.Arena.At(190912512), runtime.Arena.At(194525184))
 	r.From("mixer.yaml:40:5", "head")
-	r.Launch(k10GemmNt, runtime.Arena.At(194525184), runtime.Params.At(2205696), runtime.Params.At(2232832), runtime.Arena.At(0))
+	// linear + add   [n×128]·[10×128]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(194525184), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("mixer.yaml:42:7", "loss")
+	// cross_entropy + broadcast_batch + cross_entropy_grad
 	r.Launch(k15CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(190912512))
 	r.From("mixer.yaml:40:5", "head")
-	r.Launch(k16GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(194525184), runtime.Grads.At(2205696), runtime.Grads.At(2232832))
-	r.Launch(k17GemmNn, runtime.Arena.At(190912512), runtime.Params.At(2205696), runtime.Arena.At(194525184))
+	// sum_leading + linear_dw   [n×10]ᵀ·[n×128]
+	r.Launch(k16GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(194525184), gradAt("head.weight"), gradAt("head.bias"))
+	// linear_dx + scale   [n×10]·[10×128]
+	r.Launch(k17GemmNn, runtime.Arena.At(190912512), paramAt("head.weight"), runtime.Arena.At(194525184))
 	r.From("mixer.yaml:38:5", "norm")
-	r.Launch(k18LayernormGrad, runtime.Arena.At(194525184), runtime.Arena.At(187701248), runtime.Params.At(2231808), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512), runtime.Grads.At(2231808), runtime.Grads.At(2232320))
+	// repeat_tokens + layernorm_grad
+	r.Launch(k18LayernormGrad, runtime.Arena.At(194525184), runtime.Arena.At(187701248), paramAt("norm.weight"), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512), gradAt("norm.weight"), gradAt("norm.bias"))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
-	r.Launch(k19GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(89921536), runtime.Grads.At(1943552), runtime.Grads.At(2231296))
-	r.Launch(k20GemmNn, runtime.Arena.At(190912512), runtime.Params.At(1943552), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
+	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
+	r.Launch(k19GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(89921536), gradAt("blocks.3.mlp_channels.fc2.weight"), gradAt("blocks.3.mlp_channels.fc2.bias"))
+	// linear_dx + gelu_grad   [n·49×128]·[128×512]
+	r.Launch(k20GemmNn, runtime.Arena.At(190912512), paramAt("blocks.3.mlp_channels.fc2.weight"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
-	r.Launch(k21GemmNn, runtime.Arena.At(89921536), runtime.Params.At(1681408), runtime.Arena.At(77076480))
-	r.Launch(k22GemmTn, runtime.Arena.At(89921536), runtime.Arena.At(184489984), runtime.Grads.At(1681408), runtime.Grads.At(2229248))
+	// linear_dx   [n·49×512]·[512×128]
+	r.Launch(k21GemmNn, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc1.weight"), runtime.Arena.At(77076480))
+	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
+	r.Launch(k22GemmTn, runtime.Arena.At(89921536), runtime.Arena.At(184489984), gradAt("blocks.3.mlp_channels.fc1.weight"), gradAt("blocks.3.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
-	r.Launch(k23LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(181278720), runtime.Params.At(2228224), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(190912512), runtime.Arena.At(81270784), runtime.Grads.At(2228224), runtime.Grads.At(2228736))
+	// layernorm_grad + add
+	r.Launch(k23LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(190912512), runtime.Arena.At(81270784), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
+	// transpose
 	r.Launch(k24Transpose, runtime.Arena.At(81270784), runtime.Arena.At(84482048))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
-	r.Launch(k25GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(132126720), runtime.Grads.At(1668864), runtime.Grads.At(2227968))
-	r.Launch(k26GemmNn, runtime.Arena.At(84482048), runtime.Params.At(1668864), runtime.Arena.At(127932416), runtime.Arena.At(77076480))
+	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
+	r.Launch(k25GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(132126720), gradAt("blocks.3.mlp_tokens.fc2.weight"), gradAt("blocks.3.mlp_tokens.fc2.bias"))
+	// linear_dx + gelu_grad   [n·128×49]·[49×64]
+	r.Launch(k26GemmNn, runtime.Arena.At(84482048), paramAt("blocks.3.mlp_tokens.fc2.weight"), runtime.Arena.At(127932416), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
-	r.Launch(k27GemmNn, runtime.Arena.At(77076480), runtime.Params.At(1656320), runtime.Arena.At(84482048))
-	r.Launch(k28GemmTn, runtime.Arena.At(77076480), runtime.Arena.At(178067456), runtime.Grads.At(1656320), runtime.Grads.At(2227712))
+	// linear_dx   [n·128×64]·[64×49]
+	r.Launch(k27GemmNn, runtime.Arena.At(77076480), paramAt("blocks.3.mlp_tokens.fc1.weight"), runtime.Arena.At(84482048))
+	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
+	r.Launch(k28GemmTn, runtime.Arena.At(77076480), runtime.Arena.At(178067456), gradAt("blocks.3.mlp_tokens.fc1.weight"), gradAt("blocks.3.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
+	// transpose
 	r.Launch(k29Transpose, runtime.Arena.At(84482048), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
-	r.Launch(k30LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(174856192), runtime.Params.At(2226688), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(81270784), runtime.Arena.At(84482048), runtime.Grads.At(2226688), runtime.Grads.At(2227200))
+	// layernorm_grad + add
+	r.Launch(k30LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(81270784), runtime.Arena.At(84482048), gradAt("blocks.3.norm1.weight"), gradAt("blocks.3.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
-	r.Launch(k31GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(64231424), runtime.Grads.At(1394176), runtime.Grads.At(2226176))
-	r.Launch(k32GemmNn, runtime.Arena.At(84482048), runtime.Params.At(1394176), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
+	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
+	r.Launch(k31GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(64231424), gradAt("blocks.2.mlp_channels.fc2.weight"), gradAt("blocks.2.mlp_channels.fc2.bias"))
+	// linear_dx + gelu_grad   [n·49×128]·[128×512]
+	r.Launch(k32GemmNn, runtime.Arena.At(84482048), paramAt("blocks.2.mlp_channels.fc2.weight"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
-	r.Launch(k21GemmNn, runtime.Arena.At(64231424), runtime.Params.At(1132032), runtime.Arena.At(51386368))
-	r.Launch(k22GemmTn, runtime.Arena.At(64231424), runtime.Arena.At(171644928), runtime.Grads.At(1132032), runtime.Grads.At(2224128))
+	// linear_dx   [n·49×512]·[512×128]
+	r.Launch(k21GemmNn, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc1.weight"), runtime.Arena.At(51386368))
+	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
+	r.Launch(k22GemmTn, runtime.Arena.At(64231424), runtime.Arena.At(171644928), gradAt("blocks.2.mlp_channels.fc1.weight"), gradAt("blocks.2.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
-	r.Launch(k33LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(168433664), runtime.Params.At(2223104), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(84482048), runtime.Arena.At(55580672), runtime.Grads.At(2223104), runtime.Grads.At(2223616))
+	// layernorm_grad + add
+	r.Launch(k33LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(84482048), runtime.Arena.At(55580672), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
+	// transpose
 	r.Launch(k24Transpose, runtime.Arena.At(55580672), runtime.Arena.At(58791936))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
-	r.Launch(k25GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(123738112), runtime.Grads.At(1119488), runtime.Grads.At(2222848))
-	r.Launch(k26GemmNn, runtime.Arena.At(58791936), runtime.Params.At(1119488), runtime.Arena.At(119543808), runtime.Arena.At(51386368))
+	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
+	r.Launch(k25GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(123738112), gradAt("blocks.2.mlp_tokens.fc2.weight"), gradAt("blocks.2.mlp_tokens.fc2.bias"))
+	// linear_dx + gelu_grad   [n·128×49]·[49×64]
+	r.Launch(k26GemmNn, runtime.Arena.At(58791936), paramAt("blocks.2.mlp_tokens.fc2.weight"), runtime.Arena.At(119543808), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
-	r.Launch(k27GemmNn, runtime.Arena.At(51386368), runtime.Params.At(1106944), runtime.Arena.At(58791936))
-	r.Launch(k28GemmTn, runtime.Arena.At(51386368), runtime.Arena.At(165222400), runtime.Grads.At(1106944), runtime.Grads.At(2222592))
+	// linear_dx   [n·128×64]·[64×49]
+	r.Launch(k27GemmNn, runtime.Arena.At(51386368), paramAt("blocks.2.mlp_tokens.fc1.weight"), runtime.Arena.At(58791936))
+	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
+	r.Launch(k28GemmTn, runtime.Arena.At(51386368), runtime.Arena.At(165222400), gradAt("blocks.2.mlp_tokens.fc1.weight"), gradAt("blocks.2.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
+	// transpose
 	r.Launch(k29Transpose, runtime.Arena.At(58791936), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
-	r.Launch(k30LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(162011136), runtime.Params.At(2221568), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(55580672), runtime.Arena.At(58791936), runtime.Grads.At(2221568), runtime.Grads.At(2222080))
+	// layernorm_grad + add
+	r.Launch(k30LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(55580672), runtime.Arena.At(58791936), gradAt("blocks.2.norm1.weight"), gradAt("blocks.2.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
-	r.Launch(k31GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(38541312), runtime.Grads.At(844800), runtime.Grads.At(2221056))
-	r.Launch(k32GemmNn, runtime.Arena.At(58791936), runtime.Params.At(844800), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
+	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
+	r.Launch(k31GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(38541312), gradAt("blocks.1.mlp_channels.fc2.weight"), gradAt("blocks.1.mlp_channels.fc2.bias"))
+	// linear_dx + gelu_grad   [n·49×128]·[128×512]
+	r.Launch(k32GemmNn, runtime.Arena.At(58791936), paramAt("blocks.1.mlp_channels.fc2.weight"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
-	r.Launch(k21GemmNn, runtime.Arena.At(38541312), runtime.Params.At(582656), runtime.Arena.At(25696256))
-	r.Launch(k22GemmTn, runtime.Arena.At(38541312), runtime.Arena.At(158799872), runtime.Grads.At(582656), runtime.Grads.At(2219008))
+	// linear_dx   [n·49×512]·[512×128]
+	r.Launch(k21GemmNn, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc1.weight"), runtime.Arena.At(25696256))
+	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
+	r.Launch(k22GemmTn, runtime.Arena.At(38541312), runtime.Arena.At(158799872), gradAt("blocks.1.mlp_channels.fc1.weight"), gradAt("blocks.1.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
-	r.Launch(k33LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(155588608), runtime.Params.At(2217984), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(58791936), runtime.Arena.At(29890560), runtime.Grads.At(2217984), runtime.Grads.At(2218496))
+	// layernorm_grad + add
+	r.Launch(k33LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(58791936), runtime.Arena.At(29890560), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
+	// transpose
 	r.Launch(k24Transpose, runtime.Arena.At(29890560), runtime.Arena.At(33101824))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
-	r.Launch(k25GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(115349504), runtime.Grads.At(570112), runtime.Grads.At(2217728))
-	r.Launch(k26GemmNn, runtime.Arena.At(33101824), runtime.Params.At(570112), runtime.Arena.At(111155200), runtime.Arena.At(25696256))
+	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
+	r.Launch(k25GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(115349504), gradAt("blocks.1.mlp_tokens.fc2.weight"), gradAt("blocks.1.mlp_tokens.fc2.bias"))
+	// linear_dx + gelu_grad   [n·128×49]·[49×64]
+	r.Launch(k26GemmNn, runtime.Arena.At(33101824), paramAt("blocks.1.mlp_tokens.fc2.weight"), runtime.Arena.At(111155200), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
-	r.Launch(k27GemmNn, runtime.Arena.At(25696256), runtime.Params.At(557568), runtime.Arena.At(33101824))
-	r.Launch(k28GemmTn, runtime.Arena.At(25696256), runtime.Arena.At(152377344), runtime.Grads.At(557568), runtime.Grads.At(2217472))
+	// linear_dx   [n·128×64]·[64×49]
+	r.Launch(k27GemmNn, runtime.Arena.At(25696256), paramAt("blocks.1.mlp_tokens.fc1.weight"), runtime.Arena.At(33101824))
+	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
+	r.Launch(k28GemmTn, runtime.Arena.At(25696256), runtime.Arena.At(152377344), gradAt("blocks.1.mlp_tokens.fc1.weight"), gradAt("blocks.1.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
+	// transpose
 	r.Launch(k29Transpose, runtime.Arena.At(33101824), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
-	r.Launch(k30LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(149166080), runtime.Params.At(2216448), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(29890560), runtime.Arena.At(33101824), runtime.Grads.At(2216448), runtime.Grads.At(2216960))
+	// layernorm_grad + add
+	r.Launch(k30LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(29890560), runtime.Arena.At(33101824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
-	r.Launch(k31GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(12851200), runtime.Grads.At(295424), runtime.Grads.At(2215936))
-	r.Launch(k32GemmNn, runtime.Arena.At(33101824), runtime.Params.At(295424), runtime.Arena.At(6144), runtime.Arena.At(12851200))
+	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
+	r.Launch(k31GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(12851200), gradAt("blocks.0.mlp_channels.fc2.weight"), gradAt("blocks.0.mlp_channels.fc2.bias"))
+	// linear_dx + gelu_grad   [n·49×128]·[128×512]
+	r.Launch(k32GemmNn, runtime.Arena.At(33101824), paramAt("blocks.0.mlp_channels.fc2.weight"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
-	r.Launch(k21GemmNn, runtime.Arena.At(12851200), runtime.Params.At(33280), runtime.Arena.At(6144))
-	r.Launch(k22GemmTn, runtime.Arena.At(12851200), runtime.Arena.At(145954816), runtime.Grads.At(33280), runtime.Grads.At(2213888))
+	// linear_dx   [n·49×512]·[512×128]
+	r.Launch(k21GemmNn, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc1.weight"), runtime.Arena.At(6144))
+	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
+	r.Launch(k22GemmTn, runtime.Arena.At(12851200), runtime.Arena.At(145954816), gradAt("blocks.0.mlp_channels.fc1.weight"), gradAt("blocks.0.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.0.norm2")
-	r.Launch(k33LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(142743552), runtime.Params.At(2212864), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(33101824), runtime.Arena.At(4200448), runtime.Grads.At(2212864), runtime.Grads.At(2213376))
+	// layernorm_grad + add
+	r.Launch(k33LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(33101824), runtime.Arena.At(4200448), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
+	// transpose
 	r.Launch(k24Transpose, runtime.Arena.At(4200448), runtime.Arena.At(7411712))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
-	r.Launch(k25GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(106960896), runtime.Grads.At(20736), runtime.Grads.At(2212608))
-	r.Launch(k26GemmNn, runtime.Arena.At(7411712), runtime.Params.At(20736), runtime.Arena.At(102766592), runtime.Arena.At(6144))
+	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
+	r.Launch(k25GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(106960896), gradAt("blocks.0.mlp_tokens.fc2.weight"), gradAt("blocks.0.mlp_tokens.fc2.bias"))
+	// linear_dx + gelu_grad   [n·128×49]·[49×64]
+	r.Launch(k26GemmNn, runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc2.weight"), runtime.Arena.At(102766592), runtime.Arena.At(6144))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
-	r.Launch(k27GemmNn, runtime.Arena.At(6144), runtime.Params.At(8192), runtime.Arena.At(7411712))
-	r.Launch(k28GemmTn, runtime.Arena.At(6144), runtime.Arena.At(139532288), runtime.Grads.At(8192), runtime.Grads.At(2212352))
+	// linear_dx   [n·128×64]·[64×49]
+	r.Launch(k27GemmNn, runtime.Arena.At(6144), paramAt("blocks.0.mlp_tokens.fc1.weight"), runtime.Arena.At(7411712))
+	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
+	r.Launch(k28GemmTn, runtime.Arena.At(6144), runtime.Arena.At(139532288), gradAt("blocks.0.mlp_tokens.fc1.weight"), gradAt("blocks.0.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.0.0.1")
+	// transpose
 	r.Launch(k29Transpose, runtime.Arena.At(7411712), runtime.Arena.At(6144))
 	r.From("mixer.yaml:27:15", "blocks.0.norm1")
-	r.Launch(k30LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(136321024), runtime.Params.At(2211328), runtime.Arena.At(194590720), runtime.Arena.At(194615808), runtime.Arena.At(4200448), runtime.Arena.At(7411712), runtime.Grads.At(2211328), runtime.Grads.At(2211840))
+	// layernorm_grad + add
+	r.Launch(k30LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(136321024), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(194590720), runtime.Arena.At(194615808), runtime.Arena.At(4200448), runtime.Arena.At(7411712), gradAt("blocks.0.norm1.weight"), gradAt("blocks.0.norm1.bias"))
 	r.From("mixer.yaml:21:5", "stem.proj")
-	r.Launch(k34GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(194123776), runtime.Grads.At(0), runtime.Grads.At(2210816))
+	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×16]
+	r.Launch(k34GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(194123776), gradAt("stem.proj.weight"), gradAt("stem.proj.bias"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("mixer.yaml:45:3", "train")
-	r.Launch(k35SumSquares, runtime.Grads.At(0), runtime.Arena.At(6144))
+	// sum_squares
+	r.Launch(k35SumSquares, gradAt("stem.proj.weight"), runtime.Arena.At(6144))
+	// clip_scale
 	r.Launch(k36ClipScale, runtime.Arena.At(6144), runtime.Arena.At(6208))
 	r.From("mixer.yaml:21:5", "stem.proj.weight")
-	r.Launch(k37Adamw, runtime.Params.At(0), runtime.Grads.At(0), runtime.State0.At(0), runtime.State1.At(0), runtime.Arena.At(6208))
+	// mul + adamw
+	r.Launch(k37Adamw, paramAt("stem.proj.weight"), gradAt("stem.proj.weight"), state0At("stem.proj.weight"), state1At("stem.proj.weight"), runtime.Arena.At(6208))
 }

@@ -81,182 +81,291 @@ func record(list func(*runtime.Recorder)) runtime.Program {
 	return r.Launches
 }
 
+// paramAt is where the parameter lies in region Params, or bytes behind its start.
+func paramAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Params, name, bytes...)
+}
+
+// gradAt is where the parameter lies in region Grads, or bytes behind its start.
+func gradAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Grads, name, bytes...)
+}
+
 // forward: image → logits, without dropout.
 func forward(r *runtime.Recorder) {
 	r.From("vit.yaml:20:5", "patch_embedding.conv")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(9442304))
-	r.Launch(k01GemmNt, runtime.Arena.At(9442304), runtime.Params.At(0), runtime.Params.At(524288), runtime.Arena.At(5120))
+	// linear + add   [n·36×256]·[512×256]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(9442304), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), runtime.Arena.At(5120))
 	r.From("vit.yaml:22:5", "pos_embedding")
-	r.Launch(k02PrependToken, runtime.Params.At(526336), runtime.Arena.At(5120), runtime.Params.At(528384), runtime.Arena.At(29103104))
+	// prepend_token + add
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(5120), paramAt("pos_embedding"), runtime.Arena.At(29103104))
 	r.From("vit.yaml:29:15", "blks.0.ln1")
-	r.Launch(k03Layernorm, runtime.Arena.At(29103104), runtime.Params.At(604160), runtime.Params.At(606208), runtime.Arena.At(38802432))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(29103104), paramAt("blks.0.ln1.weight"), paramAt("blks.0.ln1.bias"), runtime.Arena.At(38802432))
 	r.From("vit.yaml:30:15", "blks.0.attention")
-	r.Launch(k04GemmNt, runtime.Arena.At(38802432), runtime.Params.At(608256), runtime.Arena.At(5120))
+	// linear   [n·37×512]·[1536×512]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(38802432), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(5120))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(5120), runtime.Arena.At(7168), runtime.Arena.At(9216), runtime.Arena.At(38802432))
-	r.Launch(k06GemmNt, runtime.Arena.At(38802432), runtime.Params.At(3753984), runtime.Arena.At(29103104), runtime.Arena.At(48501760))
+	// linear + add   [n·37×512]·[512×512]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(38802432), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(29103104), runtime.Arena.At(48501760))
 	r.From("vit.yaml:32:15", "blks.0.ln2")
-	r.Launch(k03Layernorm, runtime.Arena.At(48501760), runtime.Params.At(4802560), runtime.Params.At(4804608), runtime.Arena.At(38802432))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(48501760), paramAt("blks.0.ln2.weight"), paramAt("blks.0.ln2.bias"), runtime.Arena.At(38802432))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
-	r.Launch(k07GemmNt, runtime.Arena.At(38802432), runtime.Params.At(4806656), runtime.Params.At(9000960), runtime.Arena.At(5120))
+	// linear + add + gelu   [n·37×512]·[2048×512]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(38802432), paramAt("blks.0.mlp.dense1.weight"), paramAt("blks.0.mlp.dense1.bias"), runtime.Arena.At(5120))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), runtime.Params.At(9009152), runtime.Params.At(13203456), runtime.Arena.At(48501760), runtime.Arena.At(38802432))
+	// linear + add   [n·37×2048]·[512×2048]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blks.0.mlp.dense2.weight"), paramAt("blks.0.mlp.dense2.bias"), runtime.Arena.At(48501760), runtime.Arena.At(38802432))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
-	r.Launch(k03Layernorm, runtime.Arena.At(38802432), runtime.Params.At(13205504), runtime.Params.At(13207552), runtime.Arena.At(19403776))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(38802432), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(19403776))
 	r.From("vit.yaml:30:15", "blks.1.attention")
-	r.Launch(k09GemmNt, runtime.Arena.At(19403776), runtime.Params.At(13209600), runtime.Arena.At(29103104))
-	r.Launch(k10GemmNt, runtime.Arena.At(19403776), runtime.Params.At(14258176), runtime.Arena.At(5120))
+	// slice_tokens + linear   [n×512]·[512×512]ᵀ
+	r.Launch(k09GemmNt, runtime.Arena.At(19403776), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(29103104))
+	// linear   [n·37×512]·[1024×512]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(19403776), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(5120))
+	// attention
 	r.Launch(k11Attention, runtime.Arena.At(29103104), runtime.Arena.At(5120), runtime.Arena.At(7168), runtime.Arena.At(19403776))
-	r.Launch(k12GemmNt, runtime.Arena.At(19403776), runtime.Params.At(16355328), runtime.Arena.At(5120))
+	// linear   [n×512]·[512×512]ᵀ
+	r.Launch(k12GemmNt, runtime.Arena.At(19403776), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(5120))
 	r.From("vit.yaml:28:11", "blks.1.0")
+	// slice_tokens + add
 	r.Launch(k13SliceTokens, runtime.Arena.At(38802432), runtime.Arena.At(5120), runtime.Arena.At(1053696))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
-	r.Launch(k14Layernorm, runtime.Arena.At(1053696), runtime.Params.At(17403904), runtime.Params.At(17405952), runtime.Arena.At(1315840))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(1053696), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(1315840))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
-	r.Launch(k15GemmNt, runtime.Arena.At(1315840), runtime.Params.At(17408000), runtime.Params.At(21602304), runtime.Arena.At(5120))
+	// linear + add + gelu   [n×512]·[2048×512]ᵀ
+	r.Launch(k15GemmNt, runtime.Arena.At(1315840), paramAt("blks.1.mlp.dense1.weight"), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(5120))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
-	r.Launch(k16GemmNt, runtime.Arena.At(5120), runtime.Params.At(21610496), runtime.Params.At(25804800), runtime.Arena.At(1053696), runtime.Arena.At(1315840))
+	// linear + add   [n×2048]·[512×2048]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(5120), paramAt("blks.1.mlp.dense2.weight"), paramAt("blks.1.mlp.dense2.bias"), runtime.Arena.At(1053696), runtime.Arena.At(1315840))
 	r.From("vit.yaml:41:5", "head.0")
-	r.Launch(k14Layernorm, runtime.Arena.At(1315840), runtime.Params.At(25806848), runtime.Params.At(25808896), runtime.Arena.At(5120))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(1315840), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(5120))
 	r.From("vit.yaml:42:5", "head.1")
-	r.Launch(k17GemmNt, runtime.Arena.At(5120), runtime.Params.At(25810944), runtime.Params.At(25831424), runtime.Arena.At(0))
+	// linear + add   [n×512]·[10×512]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(5120), paramAt("head.1.weight"), paramAt("head.1.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
 func eval(r *runtime.Recorder) {
 	r.From("vit.yaml:20:5", "patch_embedding.conv")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(9443328))
-	r.Launch(k01GemmNt, runtime.Arena.At(9443328), runtime.Params.At(0), runtime.Params.At(524288), runtime.Arena.At(6144))
+	// linear + add   [n·36×256]·[512×256]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(9443328), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:22:5", "pos_embedding")
-	r.Launch(k02PrependToken, runtime.Params.At(526336), runtime.Arena.At(6144), runtime.Params.At(528384), runtime.Arena.At(29104128))
+	// prepend_token + add
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(6144), paramAt("pos_embedding"), runtime.Arena.At(29104128))
 	r.From("vit.yaml:29:15", "blks.0.ln1")
-	r.Launch(k03Layernorm, runtime.Arena.At(29104128), runtime.Params.At(604160), runtime.Params.At(606208), runtime.Arena.At(38803456))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(29104128), paramAt("blks.0.ln1.weight"), paramAt("blks.0.ln1.bias"), runtime.Arena.At(38803456))
 	r.From("vit.yaml:30:15", "blks.0.attention")
-	r.Launch(k04GemmNt, runtime.Arena.At(38803456), runtime.Params.At(608256), runtime.Arena.At(6144))
+	// linear   [n·37×512]·[1536×512]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(38803456), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(6144))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Arena.At(38803456))
-	r.Launch(k06GemmNt, runtime.Arena.At(38803456), runtime.Params.At(3753984), runtime.Arena.At(29104128), runtime.Arena.At(48502784))
+	// linear + add   [n·37×512]·[512×512]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(38803456), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(29104128), runtime.Arena.At(48502784))
 	r.From("vit.yaml:32:15", "blks.0.ln2")
-	r.Launch(k03Layernorm, runtime.Arena.At(48502784), runtime.Params.At(4802560), runtime.Params.At(4804608), runtime.Arena.At(38803456))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(48502784), paramAt("blks.0.ln2.weight"), paramAt("blks.0.ln2.bias"), runtime.Arena.At(38803456))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
-	r.Launch(k07GemmNt, runtime.Arena.At(38803456), runtime.Params.At(4806656), runtime.Params.At(9000960), runtime.Arena.At(6144))
+	// linear + add + gelu   [n·37×512]·[2048×512]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense1.weight"), paramAt("blks.0.mlp.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), runtime.Params.At(9009152), runtime.Params.At(13203456), runtime.Arena.At(48502784), runtime.Arena.At(38803456))
+	// linear + add   [n·37×2048]·[512×2048]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blks.0.mlp.dense2.weight"), paramAt("blks.0.mlp.dense2.bias"), runtime.Arena.At(48502784), runtime.Arena.At(38803456))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
-	r.Launch(k03Layernorm, runtime.Arena.At(38803456), runtime.Params.At(13205504), runtime.Params.At(13207552), runtime.Arena.At(19404800))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(38803456), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(19404800))
 	r.From("vit.yaml:30:15", "blks.1.attention")
-	r.Launch(k09GemmNt, runtime.Arena.At(19404800), runtime.Params.At(13209600), runtime.Arena.At(29104128))
-	r.Launch(k10GemmNt, runtime.Arena.At(19404800), runtime.Params.At(14258176), runtime.Arena.At(6144))
+	// slice_tokens + linear   [n×512]·[512×512]ᵀ
+	r.Launch(k09GemmNt, runtime.Arena.At(19404800), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(29104128))
+	// linear   [n·37×512]·[1024×512]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(19404800), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(6144))
+	// attention
 	r.Launch(k11Attention, runtime.Arena.At(29104128), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(19404800))
-	r.Launch(k12GemmNt, runtime.Arena.At(19404800), runtime.Params.At(16355328), runtime.Arena.At(6144))
+	// linear   [n×512]·[512×512]ᵀ
+	r.Launch(k12GemmNt, runtime.Arena.At(19404800), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(6144))
 	r.From("vit.yaml:28:11", "blks.1.0")
+	// slice_tokens + add
 	r.Launch(k13SliceTokens, runtime.Arena.At(38803456), runtime.Arena.At(6144), runtime.Arena.At(1054720))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
-	r.Launch(k14Layernorm, runtime.Arena.At(1054720), runtime.Params.At(17403904), runtime.Params.At(17405952), runtime.Arena.At(1316864))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(1054720), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(1316864))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
-	r.Launch(k15GemmNt, runtime.Arena.At(1316864), runtime.Params.At(17408000), runtime.Params.At(21602304), runtime.Arena.At(6144))
+	// linear + add + gelu   [n×512]·[2048×512]ᵀ
+	r.Launch(k15GemmNt, runtime.Arena.At(1316864), paramAt("blks.1.mlp.dense1.weight"), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
-	r.Launch(k16GemmNt, runtime.Arena.At(6144), runtime.Params.At(21610496), runtime.Params.At(25804800), runtime.Arena.At(1054720), runtime.Arena.At(1316864))
+	// linear + add   [n×2048]·[512×2048]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(6144), paramAt("blks.1.mlp.dense2.weight"), paramAt("blks.1.mlp.dense2.bias"), runtime.Arena.At(1054720), runtime.Arena.At(1316864))
 	r.From("vit.yaml:41:5", "head.0")
-	r.Launch(k14Layernorm, runtime.Arena.At(1316864), runtime.Params.At(25806848), runtime.Params.At(25808896), runtime.Arena.At(6144))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(1316864), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:42:5", "head.1")
-	r.Launch(k17GemmNt, runtime.Arena.At(6144), runtime.Params.At(25810944), runtime.Params.At(25831424), runtime.Arena.At(0))
+	// linear + add   [n×512]·[10×512]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(6144), paramAt("head.1.weight"), paramAt("head.1.bias"), runtime.Arena.At(0))
 	r.From("vit.yaml:44:7", "loss")
+	// cross_entropy
 	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632))
 }
 
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
 	r.From("vit.yaml:20:5", "patch_embedding.conv")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(213391360))
-	r.Launch(k01GemmNt, runtime.Arena.At(213391360), runtime.Params.At(0), runtime.Params.At(524288), runtime.Arena.At(6144))
+	// linear + add   [n·36×256]·[512×256]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(213391360), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:23:5", "3")
-	r.Launch(k19PrependToken, runtime.Params.At(526336), runtime.Arena.At(6144), runtime.Params.At(528384), runtime.Imm.At(0), runtime.Imm.At(6554), runtime.Arena.At(145496064))
+	// prepend_token + add + dropout
+	r.Launch(k19PrependToken, paramAt("cls_token"), runtime.Arena.At(6144), paramAt("pos_embedding"), runtime.Imm.At(0), runtime.Imm.At(6554), runtime.Arena.At(145496064))
 	r.From("vit.yaml:29:15", "blks.0.ln1")
-	r.Launch(k20Layernorm, runtime.Arena.At(145496064), runtime.Params.At(604160), runtime.Params.At(606208), runtime.Arena.At(219834368), runtime.Arena.At(219853312), runtime.Arena.At(155195392))
+	// layernorm
+	r.Launch(k20Layernorm, runtime.Arena.At(145496064), paramAt("blks.0.ln1.weight"), paramAt("blks.0.ln1.bias"), runtime.Arena.At(219834368), runtime.Arena.At(219853312), runtime.Arena.At(155195392))
 	r.From("vit.yaml:30:15", "blks.0.attention")
-	r.Launch(k04GemmNt, runtime.Arena.At(155195392), runtime.Params.At(608256), runtime.Arena.At(77600768))
+	// linear   [n·37×512]·[1536×512]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(155195392), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(77600768))
+	// attention
 	r.Launch(k21Attention, runtime.Arena.At(77600768), runtime.Arena.At(77602816), runtime.Arena.At(77604864), runtime.Arena.At(164894720), runtime.Arena.At(219682816), runtime.Imm.At(1), runtime.Imm.At(6554))
-	r.Launch(k22GemmNt, runtime.Arena.At(164894720), runtime.Params.At(3753984), runtime.Arena.At(145496064), runtime.Arena.At(174594048))
+	// linear + add   [n·37×512]·[512×512]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(164894720), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(145496064), runtime.Arena.At(174594048))
 	r.From("vit.yaml:32:15", "blks.0.ln2")
-	r.Launch(k23Layernorm, runtime.Arena.At(174594048), runtime.Params.At(4802560), runtime.Params.At(4804608), runtime.Arena.At(219872256), runtime.Arena.At(219891200), runtime.Arena.At(184293376))
+	// layernorm
+	r.Launch(k23Layernorm, runtime.Arena.At(174594048), paramAt("blks.0.ln2.weight"), paramAt("blks.0.ln2.bias"), runtime.Arena.At(219872256), runtime.Arena.At(219891200), runtime.Arena.At(184293376))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
-	r.Launch(k24GemmNt, runtime.Arena.At(184293376), runtime.Params.At(4806656), runtime.Params.At(9000960), runtime.Arena.At(6144), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(38803456))
+	// linear + add + gelu + dropout   [n·37×512]·[2048×512]ᵀ
+	r.Launch(k24GemmNt, runtime.Arena.At(184293376), paramAt("blks.0.mlp.dense1.weight"), paramAt("blks.0.mlp.dense1.bias"), runtime.Arena.At(6144), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(38803456))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
-	r.Launch(k25GemmNt, runtime.Arena.At(38803456), runtime.Params.At(9009152), runtime.Params.At(13203456), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(174594048), runtime.Arena.At(193992704))
+	// linear + add + dropout   [n·37×2048]·[512×2048]ᵀ
+	r.Launch(k25GemmNt, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense2.weight"), paramAt("blks.0.mlp.dense2.bias"), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(174594048), runtime.Arena.At(193992704))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
-	r.Launch(k23Layernorm, runtime.Arena.At(193992704), runtime.Params.At(13205504), runtime.Params.At(13207552), runtime.Arena.At(219910144), runtime.Arena.At(219929088), runtime.Arena.At(203692032))
+	// layernorm
+	r.Launch(k23Layernorm, runtime.Arena.At(193992704), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(219910144), runtime.Arena.At(219929088), runtime.Arena.At(203692032))
 	r.From("vit.yaml:30:15", "blks.1.attention")
+	// slice_tokens
 	r.Launch(k26SliceTokens, runtime.Arena.At(203692032), runtime.Arena.At(218109952))
-	r.Launch(k27GemmNt, runtime.Arena.At(218109952), runtime.Params.At(13209600), runtime.Arena.At(218372096))
-	r.Launch(k10GemmNt, runtime.Arena.At(203692032), runtime.Params.At(14258176), runtime.Arena.At(106698752))
+	// linear   [n×512]·[512×512]ᵀ
+	r.Launch(k27GemmNt, runtime.Arena.At(218109952), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(218372096))
+	// linear   [n·37×512]·[1024×512]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(203692032), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(106698752))
+	// attention
 	r.Launch(k28Attention, runtime.Arena.At(218372096), runtime.Arena.At(106698752), runtime.Arena.At(106700800), runtime.Arena.At(218634240), runtime.Arena.At(219948032), runtime.Imm.At(4), runtime.Imm.At(6554))
-	r.Launch(k12GemmNt, runtime.Arena.At(218634240), runtime.Params.At(16355328), runtime.Arena.At(126097408))
+	// linear   [n×512]·[512×512]ᵀ
+	r.Launch(k12GemmNt, runtime.Arena.At(218634240), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(126097408))
 	r.From("vit.yaml:28:11", "blks.1.0")
+	// slice_tokens + add
 	r.Launch(k13SliceTokens, runtime.Arena.At(193992704), runtime.Arena.At(126097408), runtime.Arena.At(128194560))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
-	r.Launch(k29Layernorm, runtime.Arena.At(128194560), runtime.Params.At(17403904), runtime.Params.At(17405952), runtime.Arena.At(129505280), runtime.Arena.At(129505792), runtime.Arena.At(128456704))
+	// layernorm
+	r.Launch(k29Layernorm, runtime.Arena.At(128194560), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(129505280), runtime.Arena.At(129505792), runtime.Arena.At(128456704))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
-	r.Launch(k30GemmNt, runtime.Arena.At(128456704), runtime.Params.At(17408000), runtime.Params.At(21602304), runtime.Arena.At(126097408), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(127145984))
+	// linear + add + gelu + dropout   [n×512]·[2048×512]ᵀ
+	r.Launch(k30GemmNt, runtime.Arena.At(128456704), paramAt("blks.1.mlp.dense1.weight"), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(126097408), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(127145984))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
-	r.Launch(k31GemmNt, runtime.Arena.At(127145984), runtime.Params.At(21610496), runtime.Params.At(25804800), runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(128194560), runtime.Arena.At(128718848))
+	// linear + add + dropout   [n×2048]·[512×2048]ᵀ
+	r.Launch(k31GemmNt, runtime.Arena.At(127145984), paramAt("blks.1.mlp.dense2.weight"), paramAt("blks.1.mlp.dense2.bias"), runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(128194560), runtime.Arena.At(128718848))
 	r.From("vit.yaml:41:5", "head.0")
-	r.Launch(k29Layernorm, runtime.Arena.At(128718848), runtime.Params.At(25806848), runtime.Params.At(25808896), runtime.Arena.At(129506304), runtime.Arena.At(129506816), runtime.Arena.At(128980992))
+	// layernorm
+	r.Launch(k29Layernorm, runtime.Arena.At(128718848), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(129506304), runtime.Arena.At(129506816), runtime.Arena.At(128980992))
 	r.From("vit.yaml:42:5", "head.1")
-	r.Launch(k17GemmNt, runtime.Arena.At(128980992), runtime.Params.At(25810944), runtime.Params.At(25831424), runtime.Arena.At(0))
+	// linear + add   [n×512]·[10×512]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(128980992), paramAt("head.1.weight"), paramAt("head.1.bias"), runtime.Arena.At(0))
 	r.From("vit.yaml:44:7", "loss")
+	// cross_entropy + broadcast_batch + cross_entropy_grad
 	r.Launch(k32CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(129243136))
 	r.From("vit.yaml:42:5", "head.1")
-	r.Launch(k33GemmTn, runtime.Arena.At(129243136), runtime.Arena.At(128980992), runtime.Grads.At(25810944), runtime.Grads.At(25831424))
-	r.Launch(k34GemmNn, runtime.Arena.At(129243136), runtime.Params.At(25810944), runtime.Arena.At(128980992))
+	// sum_leading + linear_dw   [n×10]ᵀ·[n×512]
+	r.Launch(k33GemmTn, runtime.Arena.At(129243136), runtime.Arena.At(128980992), gradAt("head.1.weight"), gradAt("head.1.bias"))
+	// linear_dx   [n×10]·[10×512]
+	r.Launch(k34GemmNn, runtime.Arena.At(129243136), paramAt("head.1.weight"), runtime.Arena.At(128980992))
 	r.From("vit.yaml:41:5", "head.0")
-	r.Launch(k35LayernormGrad, runtime.Arena.At(128980992), runtime.Arena.At(128718848), runtime.Params.At(25806848), runtime.Arena.At(129506304), runtime.Arena.At(129506816), runtime.Arena.At(129243136), runtime.Grads.At(25806848), runtime.Grads.At(25808896))
+	// layernorm_grad
+	r.Launch(k35LayernormGrad, runtime.Arena.At(128980992), runtime.Arena.At(128718848), paramAt("head.0.weight"), runtime.Arena.At(129506304), runtime.Arena.At(129506816), runtime.Arena.At(129243136), gradAt("head.0.weight"), gradAt("head.0.bias"))
 	r.From("vit.yaml:37:15", "blks.1.1.5")
+	// dropout
 	r.Launch(k36Dropout, runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(129243136), runtime.Arena.At(128718848))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
-	r.Launch(k37GemmTn, runtime.Arena.At(128718848), runtime.Arena.At(127145984), runtime.Grads.At(21610496), runtime.Grads.At(25804800))
-	r.Launch(k38GemmNn, runtime.Arena.At(128718848), runtime.Params.At(21610496), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(126097408), runtime.Arena.At(127145984))
+	// sum_leading + linear_dw   [n×512]ᵀ·[n×2048]
+	r.Launch(k37GemmTn, runtime.Arena.At(128718848), runtime.Arena.At(127145984), gradAt("blks.1.mlp.dense2.weight"), gradAt("blks.1.mlp.dense2.bias"))
+	// linear_dx + dropout + gelu_grad   [n×512]·[512×2048]
+	r.Launch(k38GemmNn, runtime.Arena.At(128718848), paramAt("blks.1.mlp.dense2.weight"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(126097408), runtime.Arena.At(127145984))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
-	r.Launch(k39GemmTn, runtime.Arena.At(127145984), runtime.Arena.At(128456704), runtime.Grads.At(17408000), runtime.Grads.At(21602304))
-	r.Launch(k40GemmNn, runtime.Arena.At(127145984), runtime.Params.At(17408000), runtime.Arena.At(126097408))
+	// sum_leading + linear_dw   [n×2048]ᵀ·[n×512]
+	r.Launch(k39GemmTn, runtime.Arena.At(127145984), runtime.Arena.At(128456704), gradAt("blks.1.mlp.dense1.weight"), gradAt("blks.1.mlp.dense1.bias"))
+	// linear_dx   [n×2048]·[2048×512]
+	r.Launch(k40GemmNn, runtime.Arena.At(127145984), paramAt("blks.1.mlp.dense1.weight"), runtime.Arena.At(126097408))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
-	r.Launch(k41LayernormGrad, runtime.Arena.At(126097408), runtime.Arena.At(128194560), runtime.Params.At(17403904), runtime.Arena.At(129505280), runtime.Arena.At(129505792), runtime.Arena.At(129243136), runtime.Arena.At(218896384), runtime.Grads.At(17403904), runtime.Grads.At(17405952))
+	// layernorm_grad + add
+	r.Launch(k41LayernormGrad, runtime.Arena.At(126097408), runtime.Arena.At(128194560), paramAt("blks.1.ln2.weight"), runtime.Arena.At(129505280), runtime.Arena.At(129505792), runtime.Arena.At(129243136), runtime.Arena.At(218896384), gradAt("blks.1.ln2.weight"), gradAt("blks.1.ln2.bias"))
 	r.From("vit.yaml:30:15", "blks.1.attention")
-	r.Launch(k42GemmTn, runtime.Arena.At(218896384), runtime.Arena.At(218634240), runtime.Grads.At(16355328))
-	r.Launch(k43GemmNn, runtime.Arena.At(218896384), runtime.Params.At(16355328), runtime.Arena.At(219158528))
+	// linear_dw   [n×512]ᵀ·[n×512]
+	r.Launch(k42GemmTn, runtime.Arena.At(218896384), runtime.Arena.At(218634240), gradAt("blks.1.attention.W_o.weight"))
+	// linear_dx   [n×512]·[512×512]
+	r.Launch(k43GemmNn, runtime.Arena.At(218896384), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(219158528))
+	// attention_grad
 	r.Launch(k44AttentionGrad, runtime.Arena.At(219158528), runtime.Arena.At(218372096), runtime.Arena.At(106698752), runtime.Arena.At(106700800), runtime.Arena.At(218634240), runtime.Arena.At(219948032), runtime.Arena.At(219420672), runtime.Arena.At(126097408), runtime.Arena.At(126099456), runtime.Imm.At(4), runtime.Imm.At(6554))
-	r.Launch(k45GemmTn, runtime.Arena.At(219420672), runtime.Arena.At(218109952), runtime.Grads.At(13209600))
-	r.Launch(k46GemmTn, runtime.Arena.At(126097408), runtime.Arena.At(203692032), runtime.Grads.At(14258176))
-	r.Launch(k47GemmNn, runtime.Arena.At(126097408), runtime.Params.At(14258176), runtime.Arena.At(116398080))
-	r.Launch(k48GemmNn, runtime.Arena.At(219420672), runtime.Params.At(13209600), runtime.Arena.At(203692032))
+	// linear_dw   [n×512]ᵀ·[n×512]
+	r.Launch(k45GemmTn, runtime.Arena.At(219420672), runtime.Arena.At(218109952), gradAt("blks.1.attention.W_q.weight"))
+	// linear_dw   [n·37×1024]ᵀ·[n·37×512]
+	r.Launch(k46GemmTn, runtime.Arena.At(126097408), runtime.Arena.At(203692032), gradAt("blks.1.attention.W_k.weight"))
+	// linear_dx   [n·37×1024]·[1024×512]
+	r.Launch(k47GemmNn, runtime.Arena.At(126097408), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(116398080))
+	// linear_dx   [n×512]·[512×512]
+	r.Launch(k48GemmNn, runtime.Arena.At(219420672), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(203692032))
 	r.From("vit.yaml:28:11", "blks.1.0")
+	// pad_tokens
 	r.Launch(k49PadTokens, runtime.Arena.At(218896384), runtime.Arena.At(106698752))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
-	r.Launch(k50LayernormGrad, runtime.Arena.At(203692032), runtime.Arena.At(116398080), runtime.Arena.At(193992704), runtime.Params.At(13205504), runtime.Arena.At(219910144), runtime.Arena.At(219929088), runtime.Arena.At(203692032), runtime.Arena.At(116398080), runtime.Arena.At(106698752), runtime.Arena.At(126097408), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(135796736), runtime.Grads.At(13205504), runtime.Grads.At(13207552))
+	// pad_tokens + add + layernorm_grad + dropout
+	r.Launch(k50LayernormGrad, runtime.Arena.At(203692032), runtime.Arena.At(116398080), runtime.Arena.At(193992704), paramAt("blks.1.ln1.weight"), runtime.Arena.At(219910144), runtime.Arena.At(219929088), runtime.Arena.At(203692032), runtime.Arena.At(116398080), runtime.Arena.At(106698752), runtime.Arena.At(126097408), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(135796736), gradAt("blks.1.ln1.weight"), gradAt("blks.1.ln1.bias"))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
-	r.Launch(k51GemmTn, runtime.Arena.At(135796736), runtime.Arena.At(38803456), runtime.Grads.At(9009152), runtime.Grads.At(13203456))
-	r.Launch(k52GemmNn, runtime.Arena.At(135796736), runtime.Params.At(9009152), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(6144), runtime.Arena.At(38803456))
+	// sum_leading + linear_dw   [n·37×512]ᵀ·[n·37×2048]
+	r.Launch(k51GemmTn, runtime.Arena.At(135796736), runtime.Arena.At(38803456), gradAt("blks.0.mlp.dense2.weight"), gradAt("blks.0.mlp.dense2.bias"))
+	// linear_dx + dropout + gelu_grad   [n·37×512]·[512×2048]
+	r.Launch(k52GemmNn, runtime.Arena.At(135796736), paramAt("blks.0.mlp.dense2.weight"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(6144), runtime.Arena.At(38803456))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
-	r.Launch(k53GemmTn, runtime.Arena.At(38803456), runtime.Arena.At(184293376), runtime.Grads.At(4806656), runtime.Grads.At(9000960))
-	r.Launch(k54GemmNn, runtime.Arena.At(38803456), runtime.Params.At(4806656), runtime.Arena.At(6144))
+	// sum_leading + linear_dw   [n·37×2048]ᵀ·[n·37×512]
+	r.Launch(k53GemmTn, runtime.Arena.At(38803456), runtime.Arena.At(184293376), gradAt("blks.0.mlp.dense1.weight"), gradAt("blks.0.mlp.dense1.bias"))
+	// linear_dx   [n·37×2048]·[2048×512]
+	r.Launch(k54GemmNn, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense1.weight"), runtime.Arena.At(6144))
 	r.From("vit.yaml:32:15", "blks.0.ln2")
-	r.Launch(k55LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(174594048), runtime.Params.At(4802560), runtime.Arena.At(219872256), runtime.Arena.At(219891200), runtime.Arena.At(126097408), runtime.Arena.At(29104128), runtime.Grads.At(4802560), runtime.Grads.At(4804608))
+	// layernorm_grad + add
+	r.Launch(k55LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(174594048), paramAt("blks.0.ln2.weight"), runtime.Arena.At(219872256), runtime.Arena.At(219891200), runtime.Arena.At(126097408), runtime.Arena.At(29104128), gradAt("blks.0.ln2.weight"), gradAt("blks.0.ln2.bias"))
 	r.From("vit.yaml:30:15", "blks.0.attention")
-	r.Launch(k56GemmTn, runtime.Arena.At(29104128), runtime.Arena.At(164894720), runtime.Grads.At(3753984))
-	r.Launch(k57GemmNn, runtime.Arena.At(29104128), runtime.Params.At(3753984), runtime.Arena.At(38803456))
+	// linear_dw   [n·37×512]ᵀ·[n·37×512]
+	r.Launch(k56GemmTn, runtime.Arena.At(29104128), runtime.Arena.At(164894720), gradAt("blks.0.attention.W_o.weight"))
+	// linear_dx   [n·37×512]·[512×512]
+	r.Launch(k57GemmNn, runtime.Arena.At(29104128), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(38803456))
+	// attention_grad
 	r.Launch(k58AttentionGrad, runtime.Arena.At(38803456), runtime.Arena.At(77600768), runtime.Arena.At(77602816), runtime.Arena.At(77604864), runtime.Arena.At(164894720), runtime.Arena.At(219682816), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Imm.At(1), runtime.Imm.At(6554))
-	r.Launch(k59GemmTn, runtime.Arena.At(6144), runtime.Arena.At(155195392), runtime.Grads.At(608256))
-	r.Launch(k60GemmNn, runtime.Arena.At(6144), runtime.Params.At(608256), runtime.Arena.At(38803456))
+	// linear_dw   [n·37×1536]ᵀ·[n·37×512]
+	r.Launch(k59GemmTn, runtime.Arena.At(6144), runtime.Arena.At(155195392), gradAt("blks.0.attention.W_q.weight"))
+	// linear_dx   [n·37×1536]·[1536×512]
+	r.Launch(k60GemmNn, runtime.Arena.At(6144), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(38803456))
 	r.From("vit.yaml:29:15", "blks.0.ln1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(38803456), runtime.Arena.At(145496064), runtime.Params.At(604160), runtime.Arena.At(219834368), runtime.Arena.At(219853312), runtime.Arena.At(29104128), runtime.Imm.At(0), runtime.Imm.At(6554), runtime.Arena.At(6144), runtime.Grads.At(604160), runtime.Grads.At(606208))
+	// layernorm_grad + add + dropout
+	r.Launch(k61LayernormGrad, runtime.Arena.At(38803456), runtime.Arena.At(145496064), paramAt("blks.0.ln1.weight"), runtime.Arena.At(219834368), runtime.Arena.At(219853312), runtime.Arena.At(29104128), runtime.Imm.At(0), runtime.Imm.At(6554), runtime.Arena.At(6144), gradAt("blks.0.ln1.weight"), gradAt("blks.0.ln1.bias"))
 	r.From("vit.yaml:20:5", "patch_embedding.conv")
-	r.Launch(k62GemmTn, runtime.Arena.At(6144), runtime.Arena.At(213391360), runtime.Grads.At(0), runtime.Grads.At(524288))
+	// slice_tokens + sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×256]
+	r.Launch(k62GemmTn, runtime.Arena.At(6144), runtime.Arena.At(213391360), gradAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.bias"))
 	r.From("vit.yaml:22:5", "pos_embedding")
-	r.Launch(k63SumLeading, runtime.Arena.At(6144), runtime.Grads.At(528384))
+	// sum_leading
+	r.Launch(k63SumLeading, runtime.Arena.At(6144), gradAt("pos_embedding"))
 	r.From("vit.yaml:21:5", "cls_token")
-	r.Launch(k64SumLeading, runtime.Arena.At(6144), runtime.Grads.At(526336))
+	// slice_tokens + sum_leading
+	r.Launch(k64SumLeading, runtime.Arena.At(6144), gradAt("cls_token"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit.yaml:20:5", "patch_embedding.conv.weight")
-	r.Launch(k65Sgd, runtime.Params.At(0), runtime.Grads.At(0))
+	// sgd
+	r.Launch(k65Sgd, paramAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.weight"))
 }

@@ -97,871 +97,1415 @@ func record(list func(*runtime.Recorder)) runtime.Program {
 	return r.Launches
 }
 
+// paramAt is where the parameter lies in region Params, or bytes behind its start.
+func paramAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Params, name, bytes...)
+}
+
+// gradAt is where the parameter lies in region Grads, or bytes behind its start.
+func gradAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Grads, name, bytes...)
+}
+
+// state0At is where the parameter lies in region State0, or bytes behind its start.
+func state0At(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.State0, name, bytes...)
+}
+
+// state1At is where the parameter lies in region State1, or bytes behind its start.
+func state1At(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.State1, name, bytes...)
+}
+
 // forward: image → logits, without dropout.
 func forward(r *runtime.Recorder) {
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(128000))
-	r.Launch(k01GemmNt, runtime.Arena.At(128000), runtime.Params.At(0), runtime.Params.At(345169920), runtime.Arena.At(19395584))
+	// linear + add   [n·196×768]·[768×768]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(128000), paramAt("patch_embed.proj.weight"), paramAt("patch_embed.proj.bias"), runtime.Arena.At(19395584))
 	r.From("vit_b16.yaml:26:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(345172992), runtime.Arena.At(19395584), runtime.Params.At(345176064), runtime.Arena.At(58225664))
+	// prepend_token + add
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(19395584), paramAt("pos_embed"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:32:15", "blocks.0.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(58225664), runtime.Params.At(345781248), runtime.Params.At(345784320), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(58225664), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(77591552), runtime.Params.At(2359296), runtime.Params.At(345787392), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(77591552), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(77591552))
-	r.Launch(k06GemmNt, runtime.Arena.At(77591552), runtime.Params.At(9437184), runtime.Params.At(345796608), runtime.Arena.At(58225664), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(77591552), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(58225664), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(345799680), runtime.Params.At(345802752), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(11796480), runtime.Params.At(345805824), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(21233664), runtime.Params.At(345818112), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(345821184), runtime.Params.At(345824256), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(30670848), runtime.Params.At(345827328), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(37748736), runtime.Params.At(345836544), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(345839616), runtime.Params.At(345842688), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(40108032), runtime.Params.At(345845760), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(49545216), runtime.Params.At(345858048), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(345861120), runtime.Params.At(345864192), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(58982400), runtime.Params.At(345867264), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.2.attn.qkv.weight"), paramAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(66060288), runtime.Params.At(345876480), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.2.attn.proj.weight"), paramAt("blocks.2.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(345879552), runtime.Params.At(345882624), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(68419584), runtime.Params.At(345885696), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(77856768), runtime.Params.At(345897984), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(345901056), runtime.Params.At(345904128), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(87293952), runtime.Params.At(345907200), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.3.attn.qkv.weight"), paramAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(94371840), runtime.Params.At(345916416), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.3.attn.proj.weight"), paramAt("blocks.3.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(345919488), runtime.Params.At(345922560), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(96731136), runtime.Params.At(345925632), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(106168320), runtime.Params.At(345937920), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(345940992), runtime.Params.At(345944064), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.4.norm1.weight"), paramAt("blocks.4.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(115605504), runtime.Params.At(345947136), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.4.attn.qkv.weight"), paramAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(122683392), runtime.Params.At(345956352), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.4.attn.proj.weight"), paramAt("blocks.4.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(345959424), runtime.Params.At(345962496), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.4.norm2.weight"), paramAt("blocks.4.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(125042688), runtime.Params.At(345965568), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(134479872), runtime.Params.At(345977856), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(345980928), runtime.Params.At(345984000), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.5.norm1.weight"), paramAt("blocks.5.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(143917056), runtime.Params.At(345987072), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.5.attn.qkv.weight"), paramAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(150994944), runtime.Params.At(345996288), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.5.attn.proj.weight"), paramAt("blocks.5.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(345999360), runtime.Params.At(346002432), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.5.norm2.weight"), paramAt("blocks.5.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(153354240), runtime.Params.At(346005504), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(162791424), runtime.Params.At(346017792), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(346020864), runtime.Params.At(346023936), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.6.norm1.weight"), paramAt("blocks.6.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(172228608), runtime.Params.At(346027008), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.6.attn.qkv.weight"), paramAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(179306496), runtime.Params.At(346036224), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.6.attn.proj.weight"), paramAt("blocks.6.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(346039296), runtime.Params.At(346042368), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.6.norm2.weight"), paramAt("blocks.6.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(181665792), runtime.Params.At(346045440), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(191102976), runtime.Params.At(346057728), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(346060800), runtime.Params.At(346063872), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.7.norm1.weight"), paramAt("blocks.7.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(200540160), runtime.Params.At(346066944), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.7.attn.qkv.weight"), paramAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(207618048), runtime.Params.At(346076160), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.7.attn.proj.weight"), paramAt("blocks.7.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(346079232), runtime.Params.At(346082304), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.7.norm2.weight"), paramAt("blocks.7.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(209977344), runtime.Params.At(346085376), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(219414528), runtime.Params.At(346097664), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(346100736), runtime.Params.At(346103808), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.8.norm1.weight"), paramAt("blocks.8.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(228851712), runtime.Params.At(346106880), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.8.attn.qkv.weight"), paramAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(235929600), runtime.Params.At(346116096), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.8.attn.proj.weight"), paramAt("blocks.8.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(346119168), runtime.Params.At(346122240), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.8.norm2.weight"), paramAt("blocks.8.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(238288896), runtime.Params.At(346125312), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(247726080), runtime.Params.At(346137600), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(346140672), runtime.Params.At(346143744), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.9.norm1.weight"), paramAt("blocks.9.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(257163264), runtime.Params.At(346146816), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.9.attn.qkv.weight"), paramAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(264241152), runtime.Params.At(346156032), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.9.attn.proj.weight"), paramAt("blocks.9.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(346159104), runtime.Params.At(346162176), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.9.norm2.weight"), paramAt("blocks.9.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(266600448), runtime.Params.At(346165248), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(276037632), runtime.Params.At(346177536), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(346180608), runtime.Params.At(346183680), runtime.Arena.At(58225664))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.10.norm1.weight"), paramAt("blocks.10.norm1.bias"), runtime.Arena.At(58225664))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225664), runtime.Params.At(285474816), runtime.Params.At(346186752), runtime.Arena.At(128000))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225664), paramAt("blocks.10.attn.qkv.weight"), paramAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(134144), runtime.Arena.At(58225664))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225664), runtime.Params.At(292552704), runtime.Params.At(346195968), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225664), paramAt("blocks.10.attn.proj.weight"), paramAt("blocks.10.attn.proj.bias"), runtime.Arena.At(77591552), runtime.Arena.At(96957440))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957440), runtime.Params.At(346199040), runtime.Params.At(346202112), runtime.Arena.At(77591552))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957440), paramAt("blocks.10.norm2.weight"), paramAt("blocks.10.norm2.bias"), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591552), runtime.Params.At(294912000), runtime.Params.At(346205184), runtime.Arena.At(128000))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591552), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128000), runtime.Params.At(304349184), runtime.Params.At(346217472), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128000), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), runtime.Params.At(346220544), runtime.Params.At(346223616), runtime.Arena.At(38859776))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(38859776))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
-	r.Launch(k09GemmNt, runtime.Arena.At(38859776), runtime.Params.At(313786368), runtime.Arena.At(38859776), runtime.Params.At(346226688), runtime.Arena.At(58225664))
-	r.Launch(k10GemmNt, runtime.Arena.At(38859776), runtime.Params.At(316145664), runtime.Params.At(346229760), runtime.Arena.At(128000))
+	// slice_tokens + linear + add   [n×768]·[768×768]ᵀ
+	r.Launch(k09GemmNt, runtime.Arena.At(38859776), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(38859776), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(58225664))
+	// linear + add   [n·197×768]·[1536×768]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(38859776), paramAt("blocks.11.attn.qkv.weight", 2359296), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(128000))
+	// attention
 	r.Launch(k11Attention, runtime.Arena.At(58225664), runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(38859776))
-	r.Launch(k12GemmNt, runtime.Arena.At(38859776), runtime.Params.At(320864256), runtime.Params.At(346235904), runtime.Arena.At(128000))
+	// linear + add   [n×768]·[768×768]ᵀ
+	r.Launch(k12GemmNt, runtime.Arena.At(38859776), paramAt("blocks.11.attn.proj.weight"), paramAt("blocks.11.attn.proj.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
+	// slice_tokens + add
 	r.Launch(k13SliceTokens, runtime.Arena.At(77591552), runtime.Arena.At(128000), runtime.Arena.At(521216))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
-	r.Launch(k14Layernorm, runtime.Arena.At(521216), runtime.Params.At(346238976), runtime.Params.At(346242048), runtime.Arena.At(619520))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(521216), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(619520))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
-	r.Launch(k15GemmNt, runtime.Arena.At(619520), runtime.Params.At(323223552), runtime.Params.At(346245120), runtime.Arena.At(128000))
+	// linear + add + gelu   [n×768]·[3072×768]ᵀ
+	r.Launch(k15GemmNt, runtime.Arena.At(619520), paramAt("blocks.11.mlp.fc1.weight"), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
-	r.Launch(k16GemmNt, runtime.Arena.At(128000), runtime.Params.At(332660736), runtime.Params.At(346257408), runtime.Arena.At(521216), runtime.Arena.At(619520))
+	// linear + add   [n×3072]·[768×3072]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(128000), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(521216), runtime.Arena.At(619520))
 	r.From("vit_b16.yaml:42:5", "norm")
-	r.Launch(k14Layernorm, runtime.Arena.At(619520), runtime.Params.At(346260480), runtime.Params.At(346263552), runtime.Arena.At(128000))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(619520), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:44:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(128000), runtime.Params.At(342097920), runtime.Params.At(346266624), runtime.Arena.At(0))
+	// linear + add   [n×768]·[1000×768]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(128000), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
 func eval(r *runtime.Recorder) {
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(128256))
-	r.Launch(k01GemmNt, runtime.Arena.At(128256), runtime.Params.At(0), runtime.Params.At(345169920), runtime.Arena.At(19395840))
+	// linear + add   [n·196×768]·[768×768]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(128256), paramAt("patch_embed.proj.weight"), paramAt("patch_embed.proj.bias"), runtime.Arena.At(19395840))
 	r.From("vit_b16.yaml:26:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(345172992), runtime.Arena.At(19395840), runtime.Params.At(345176064), runtime.Arena.At(58225920))
+	// prepend_token + add
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(19395840), paramAt("pos_embed"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:32:15", "blocks.0.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(58225920), runtime.Params.At(345781248), runtime.Params.At(345784320), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(58225920), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(77591808), runtime.Params.At(2359296), runtime.Params.At(345787392), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(77591808), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(77591808))
-	r.Launch(k06GemmNt, runtime.Arena.At(77591808), runtime.Params.At(9437184), runtime.Params.At(345796608), runtime.Arena.At(58225920), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(77591808), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(58225920), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(345799680), runtime.Params.At(345802752), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(11796480), runtime.Params.At(345805824), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(21233664), runtime.Params.At(345818112), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(345821184), runtime.Params.At(345824256), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(30670848), runtime.Params.At(345827328), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(37748736), runtime.Params.At(345836544), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(345839616), runtime.Params.At(345842688), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(40108032), runtime.Params.At(345845760), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(49545216), runtime.Params.At(345858048), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(345861120), runtime.Params.At(345864192), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(58982400), runtime.Params.At(345867264), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.2.attn.qkv.weight"), paramAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(66060288), runtime.Params.At(345876480), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.2.attn.proj.weight"), paramAt("blocks.2.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(345879552), runtime.Params.At(345882624), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(68419584), runtime.Params.At(345885696), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(77856768), runtime.Params.At(345897984), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(345901056), runtime.Params.At(345904128), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(87293952), runtime.Params.At(345907200), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.3.attn.qkv.weight"), paramAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(94371840), runtime.Params.At(345916416), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.3.attn.proj.weight"), paramAt("blocks.3.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(345919488), runtime.Params.At(345922560), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(96731136), runtime.Params.At(345925632), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(106168320), runtime.Params.At(345937920), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(345940992), runtime.Params.At(345944064), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.4.norm1.weight"), paramAt("blocks.4.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(115605504), runtime.Params.At(345947136), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.4.attn.qkv.weight"), paramAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(122683392), runtime.Params.At(345956352), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.4.attn.proj.weight"), paramAt("blocks.4.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(345959424), runtime.Params.At(345962496), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.4.norm2.weight"), paramAt("blocks.4.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(125042688), runtime.Params.At(345965568), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(134479872), runtime.Params.At(345977856), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(345980928), runtime.Params.At(345984000), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.5.norm1.weight"), paramAt("blocks.5.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(143917056), runtime.Params.At(345987072), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.5.attn.qkv.weight"), paramAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(150994944), runtime.Params.At(345996288), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.5.attn.proj.weight"), paramAt("blocks.5.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(345999360), runtime.Params.At(346002432), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.5.norm2.weight"), paramAt("blocks.5.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(153354240), runtime.Params.At(346005504), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(162791424), runtime.Params.At(346017792), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(346020864), runtime.Params.At(346023936), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.6.norm1.weight"), paramAt("blocks.6.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(172228608), runtime.Params.At(346027008), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.6.attn.qkv.weight"), paramAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(179306496), runtime.Params.At(346036224), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.6.attn.proj.weight"), paramAt("blocks.6.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(346039296), runtime.Params.At(346042368), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.6.norm2.weight"), paramAt("blocks.6.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(181665792), runtime.Params.At(346045440), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(191102976), runtime.Params.At(346057728), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(346060800), runtime.Params.At(346063872), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.7.norm1.weight"), paramAt("blocks.7.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(200540160), runtime.Params.At(346066944), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.7.attn.qkv.weight"), paramAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(207618048), runtime.Params.At(346076160), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.7.attn.proj.weight"), paramAt("blocks.7.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(346079232), runtime.Params.At(346082304), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.7.norm2.weight"), paramAt("blocks.7.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(209977344), runtime.Params.At(346085376), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(219414528), runtime.Params.At(346097664), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(346100736), runtime.Params.At(346103808), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.8.norm1.weight"), paramAt("blocks.8.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(228851712), runtime.Params.At(346106880), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.8.attn.qkv.weight"), paramAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(235929600), runtime.Params.At(346116096), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.8.attn.proj.weight"), paramAt("blocks.8.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(346119168), runtime.Params.At(346122240), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.8.norm2.weight"), paramAt("blocks.8.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(238288896), runtime.Params.At(346125312), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(247726080), runtime.Params.At(346137600), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(346140672), runtime.Params.At(346143744), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.9.norm1.weight"), paramAt("blocks.9.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(257163264), runtime.Params.At(346146816), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.9.attn.qkv.weight"), paramAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(264241152), runtime.Params.At(346156032), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.9.attn.proj.weight"), paramAt("blocks.9.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(346159104), runtime.Params.At(346162176), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.9.norm2.weight"), paramAt("blocks.9.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(266600448), runtime.Params.At(346165248), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(276037632), runtime.Params.At(346177536), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(346180608), runtime.Params.At(346183680), runtime.Arena.At(58225920))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.10.norm1.weight"), paramAt("blocks.10.norm1.bias"), runtime.Arena.At(58225920))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(58225920), runtime.Params.At(285474816), runtime.Params.At(346186752), runtime.Arena.At(128256))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(58225920), paramAt("blocks.10.attn.qkv.weight"), paramAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400), runtime.Arena.At(58225920))
-	r.Launch(k06GemmNt, runtime.Arena.At(58225920), runtime.Params.At(292552704), runtime.Params.At(346195968), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(58225920), paramAt("blocks.10.attn.proj.weight"), paramAt("blocks.10.attn.proj.bias"), runtime.Arena.At(77591808), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(96957696), runtime.Params.At(346199040), runtime.Params.At(346202112), runtime.Arena.At(77591808))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(96957696), paramAt("blocks.10.norm2.weight"), paramAt("blocks.10.norm2.bias"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(77591808), runtime.Params.At(294912000), runtime.Params.At(346205184), runtime.Arena.At(128256))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(77591808), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(128256), runtime.Params.At(304349184), runtime.Params.At(346217472), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(128256), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), runtime.Params.At(346220544), runtime.Params.At(346223616), runtime.Arena.At(38860032))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(38860032))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
-	r.Launch(k09GemmNt, runtime.Arena.At(38860032), runtime.Params.At(313786368), runtime.Arena.At(38860032), runtime.Params.At(346226688), runtime.Arena.At(58225920))
-	r.Launch(k10GemmNt, runtime.Arena.At(38860032), runtime.Params.At(316145664), runtime.Params.At(346229760), runtime.Arena.At(128256))
+	// slice_tokens + linear + add   [n×768]·[768×768]ᵀ
+	r.Launch(k09GemmNt, runtime.Arena.At(38860032), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(38860032), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(58225920))
+	// linear + add   [n·197×768]·[1536×768]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(38860032), paramAt("blocks.11.attn.qkv.weight", 2359296), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(128256))
+	// attention
 	r.Launch(k11Attention, runtime.Arena.At(58225920), runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(38860032))
-	r.Launch(k12GemmNt, runtime.Arena.At(38860032), runtime.Params.At(320864256), runtime.Params.At(346235904), runtime.Arena.At(128256))
+	// linear + add   [n×768]·[768×768]ᵀ
+	r.Launch(k12GemmNt, runtime.Arena.At(38860032), paramAt("blocks.11.attn.proj.weight"), paramAt("blocks.11.attn.proj.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
+	// slice_tokens + add
 	r.Launch(k13SliceTokens, runtime.Arena.At(77591808), runtime.Arena.At(128256), runtime.Arena.At(521472))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
-	r.Launch(k14Layernorm, runtime.Arena.At(521472), runtime.Params.At(346238976), runtime.Params.At(346242048), runtime.Arena.At(619776))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(521472), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(619776))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
-	r.Launch(k15GemmNt, runtime.Arena.At(619776), runtime.Params.At(323223552), runtime.Params.At(346245120), runtime.Arena.At(128256))
+	// linear + add + gelu   [n×768]·[3072×768]ᵀ
+	r.Launch(k15GemmNt, runtime.Arena.At(619776), paramAt("blocks.11.mlp.fc1.weight"), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
-	r.Launch(k16GemmNt, runtime.Arena.At(128256), runtime.Params.At(332660736), runtime.Params.At(346257408), runtime.Arena.At(521472), runtime.Arena.At(619776))
+	// linear + add   [n×3072]·[768×3072]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(128256), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(521472), runtime.Arena.At(619776))
 	r.From("vit_b16.yaml:42:5", "norm")
-	r.Launch(k14Layernorm, runtime.Arena.At(619776), runtime.Params.At(346260480), runtime.Params.At(346263552), runtime.Arena.At(128256))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(619776), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:44:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(128256), runtime.Params.At(342097920), runtime.Params.At(346266624), runtime.Arena.At(0))
+	// linear + add   [n×768]·[1000×768]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(128256), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_b16.yaml:46:8", "loss")
+	// cross_entropy
 	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(128000), runtime.Arena.At(128128))
 }
 
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(3524719872))
-	r.Launch(k01GemmNt, runtime.Arena.At(3524719872), runtime.Params.At(0), runtime.Params.At(345169920), runtime.Arena.At(128256))
+	// linear + add   [n·196×768]·[768×768]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(3524719872), paramAt("patch_embed.proj.weight"), paramAt("patch_embed.proj.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:26:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(345172992), runtime.Arena.At(128256), runtime.Params.At(345176064), runtime.Arena.At(2420864256))
+	// prepend_token + add
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(128256), paramAt("pos_embed"), runtime.Arena.At(2420864256))
 	r.From("vit_b16.yaml:32:15", "blocks.0.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(2420864256), runtime.Params.At(345781248), runtime.Params.At(345784320), runtime.Arena.At(3547905792), runtime.Arena.At(3547931008), runtime.Arena.At(2440230144))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2420864256), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(3547905792), runtime.Arena.At(3547931008), runtime.Arena.At(2440230144))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(2440230144), runtime.Params.At(2359296), runtime.Params.At(345787392), runtime.Arena.At(1704326400))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(2440230144), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(1704326400))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(1704326400), runtime.Arena.At(1704329472), runtime.Arena.At(1704332544), runtime.Arena.At(2459596032), runtime.Arena.At(3543987456))
-	r.Launch(k06GemmNt, runtime.Arena.At(2459596032), runtime.Params.At(9437184), runtime.Params.At(345796608), runtime.Arena.At(2420864256), runtime.Arena.At(2478961920))
+	// linear + add   [n·197×768]·[768×768]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(2459596032), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(2420864256), runtime.Arena.At(2478961920))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(2478961920), runtime.Params.At(345799680), runtime.Params.At(345802752), runtime.Arena.At(3547956224), runtime.Arena.At(3547981440), runtime.Arena.At(2498327808))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2478961920), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(3547956224), runtime.Arena.At(3547981440), runtime.Arena.At(2498327808))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(2498327808), runtime.Params.At(11796480), runtime.Params.At(345805824), runtime.Arena.At(128256), runtime.Arena.At(77591808))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(2498327808), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(77591808), runtime.Params.At(21233664), runtime.Params.At(345818112), runtime.Arena.At(2478961920), runtime.Arena.At(2517693696))
+	// linear + add   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(2478961920), runtime.Arena.At(2517693696))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(2517693696), runtime.Params.At(345821184), runtime.Params.At(345824256), runtime.Arena.At(3548006656), runtime.Arena.At(3548031872), runtime.Arena.At(2537059584))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2517693696), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(3548006656), runtime.Arena.At(3548031872), runtime.Arena.At(2537059584))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(2537059584), runtime.Params.At(30670848), runtime.Params.At(345827328), runtime.Arena.At(1762424064))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(2537059584), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1762424064))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(1762424064), runtime.Arena.At(1762427136), runtime.Arena.At(1762430208), runtime.Arena.At(2556425472), runtime.Arena.At(3544290048))
-	r.Launch(k22GemmNt, runtime.Arena.At(2556425472), runtime.Params.At(37748736), runtime.Params.At(345836544), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(2517693696), runtime.Arena.At(2575791360))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(2556425472), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(2517693696), runtime.Arena.At(2575791360))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(2575791360), runtime.Params.At(345839616), runtime.Params.At(345842688), runtime.Arena.At(3548057088), runtime.Arena.At(3548082304), runtime.Arena.At(2595157248))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2575791360), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(3548057088), runtime.Arena.At(3548082304), runtime.Arena.At(2595157248))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(2595157248), runtime.Params.At(40108032), runtime.Params.At(345845760), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(2595157248), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(232518912), runtime.Params.At(49545216), runtime.Params.At(345858048), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(2575791360), runtime.Arena.At(2614523136))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(2575791360), runtime.Arena.At(2614523136))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(2614523136), runtime.Params.At(345861120), runtime.Params.At(345864192), runtime.Arena.At(3548107520), runtime.Arena.At(3548132736), runtime.Arena.At(2633889024))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2614523136), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(3548107520), runtime.Arena.At(3548132736), runtime.Arena.At(2633889024))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(2633889024), runtime.Params.At(58982400), runtime.Params.At(345867264), runtime.Arena.At(1820521728))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(2633889024), paramAt("blocks.2.attn.qkv.weight"), paramAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(1820521728))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(1820521728), runtime.Arena.At(1820524800), runtime.Arena.At(1820527872), runtime.Arena.At(2653254912), runtime.Arena.At(3544592640))
-	r.Launch(k22GemmNt, runtime.Arena.At(2653254912), runtime.Params.At(66060288), runtime.Params.At(345876480), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(2614523136), runtime.Arena.At(2672620800))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(2653254912), paramAt("blocks.2.attn.proj.weight"), paramAt("blocks.2.attn.proj.bias"), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(2614523136), runtime.Arena.At(2672620800))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(2672620800), runtime.Params.At(345879552), runtime.Params.At(345882624), runtime.Arena.At(3548157952), runtime.Arena.At(3548183168), runtime.Arena.At(2691986688))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2672620800), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(3548157952), runtime.Arena.At(3548183168), runtime.Arena.At(2691986688))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(2691986688), runtime.Params.At(68419584), runtime.Params.At(345885696), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(2691986688), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(387446016), runtime.Params.At(77856768), runtime.Params.At(345897984), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(2672620800), runtime.Arena.At(2711352576))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(2672620800), runtime.Arena.At(2711352576))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(2711352576), runtime.Params.At(345901056), runtime.Params.At(345904128), runtime.Arena.At(3548208384), runtime.Arena.At(3548233600), runtime.Arena.At(2730718464))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2711352576), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(3548208384), runtime.Arena.At(3548233600), runtime.Arena.At(2730718464))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(2730718464), runtime.Params.At(87293952), runtime.Params.At(345907200), runtime.Arena.At(1878619392))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(2730718464), paramAt("blocks.3.attn.qkv.weight"), paramAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(1878619392))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(1878619392), runtime.Arena.At(1878622464), runtime.Arena.At(1878625536), runtime.Arena.At(2750084352), runtime.Arena.At(3544895232))
-	r.Launch(k22GemmNt, runtime.Arena.At(2750084352), runtime.Params.At(94371840), runtime.Params.At(345916416), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(2711352576), runtime.Arena.At(2769450240))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(2750084352), paramAt("blocks.3.attn.proj.weight"), paramAt("blocks.3.attn.proj.bias"), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(2711352576), runtime.Arena.At(2769450240))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(2769450240), runtime.Params.At(345919488), runtime.Params.At(345922560), runtime.Arena.At(3548258816), runtime.Arena.At(3548284032), runtime.Arena.At(2788816128))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2769450240), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(3548258816), runtime.Arena.At(3548284032), runtime.Arena.At(2788816128))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(2788816128), runtime.Params.At(96731136), runtime.Params.At(345925632), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(2788816128), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(542373120), runtime.Params.At(106168320), runtime.Params.At(345937920), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(2769450240), runtime.Arena.At(2808182016))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(2769450240), runtime.Arena.At(2808182016))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(2808182016), runtime.Params.At(345940992), runtime.Params.At(345944064), runtime.Arena.At(3548309248), runtime.Arena.At(3548334464), runtime.Arena.At(2827547904))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2808182016), paramAt("blocks.4.norm1.weight"), paramAt("blocks.4.norm1.bias"), runtime.Arena.At(3548309248), runtime.Arena.At(3548334464), runtime.Arena.At(2827547904))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(2827547904), runtime.Params.At(115605504), runtime.Params.At(345947136), runtime.Arena.At(1936717056))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(2827547904), paramAt("blocks.4.attn.qkv.weight"), paramAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(1936717056))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(1936717056), runtime.Arena.At(1936720128), runtime.Arena.At(1936723200), runtime.Arena.At(2846913792), runtime.Arena.At(3545197824))
-	r.Launch(k22GemmNt, runtime.Arena.At(2846913792), runtime.Params.At(122683392), runtime.Params.At(345956352), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(2808182016), runtime.Arena.At(2866279680))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(2846913792), paramAt("blocks.4.attn.proj.weight"), paramAt("blocks.4.attn.proj.bias"), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(2808182016), runtime.Arena.At(2866279680))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(2866279680), runtime.Params.At(345959424), runtime.Params.At(345962496), runtime.Arena.At(3548359680), runtime.Arena.At(3548384896), runtime.Arena.At(2885645568))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2866279680), paramAt("blocks.4.norm2.weight"), paramAt("blocks.4.norm2.bias"), runtime.Arena.At(3548359680), runtime.Arena.At(3548384896), runtime.Arena.At(2885645568))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(2885645568), runtime.Params.At(125042688), runtime.Params.At(345965568), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(2885645568), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(697300224), runtime.Params.At(134479872), runtime.Params.At(345977856), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(2866279680), runtime.Arena.At(2905011456))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(2866279680), runtime.Arena.At(2905011456))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(2905011456), runtime.Params.At(345980928), runtime.Params.At(345984000), runtime.Arena.At(3548410112), runtime.Arena.At(3548435328), runtime.Arena.At(2924377344))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2905011456), paramAt("blocks.5.norm1.weight"), paramAt("blocks.5.norm1.bias"), runtime.Arena.At(3548410112), runtime.Arena.At(3548435328), runtime.Arena.At(2924377344))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(2924377344), runtime.Params.At(143917056), runtime.Params.At(345987072), runtime.Arena.At(1994814720))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(2924377344), paramAt("blocks.5.attn.qkv.weight"), paramAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(1994814720))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(1994814720), runtime.Arena.At(1994817792), runtime.Arena.At(1994820864), runtime.Arena.At(2943743232), runtime.Arena.At(3545500416))
-	r.Launch(k22GemmNt, runtime.Arena.At(2943743232), runtime.Params.At(150994944), runtime.Params.At(345996288), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(2905011456), runtime.Arena.At(2963109120))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(2943743232), paramAt("blocks.5.attn.proj.weight"), paramAt("blocks.5.attn.proj.bias"), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(2905011456), runtime.Arena.At(2963109120))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(2963109120), runtime.Params.At(345999360), runtime.Params.At(346002432), runtime.Arena.At(3548460544), runtime.Arena.At(3548485760), runtime.Arena.At(2982475008))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(2963109120), paramAt("blocks.5.norm2.weight"), paramAt("blocks.5.norm2.bias"), runtime.Arena.At(3548460544), runtime.Arena.At(3548485760), runtime.Arena.At(2982475008))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(2982475008), runtime.Params.At(153354240), runtime.Params.At(346005504), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(2982475008), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(852227328), runtime.Params.At(162791424), runtime.Params.At(346017792), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(2963109120), runtime.Arena.At(3001840896))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(2963109120), runtime.Arena.At(3001840896))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(3001840896), runtime.Params.At(346020864), runtime.Params.At(346023936), runtime.Arena.At(3548510976), runtime.Arena.At(3548536192), runtime.Arena.At(3021206784))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3001840896), paramAt("blocks.6.norm1.weight"), paramAt("blocks.6.norm1.bias"), runtime.Arena.At(3548510976), runtime.Arena.At(3548536192), runtime.Arena.At(3021206784))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(3021206784), runtime.Params.At(172228608), runtime.Params.At(346027008), runtime.Arena.At(2052912384))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(3021206784), paramAt("blocks.6.attn.qkv.weight"), paramAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(2052912384))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(2052912384), runtime.Arena.At(2052915456), runtime.Arena.At(2052918528), runtime.Arena.At(3040572672), runtime.Arena.At(3545803008))
-	r.Launch(k22GemmNt, runtime.Arena.At(3040572672), runtime.Params.At(179306496), runtime.Params.At(346036224), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(3001840896), runtime.Arena.At(3059938560))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(3040572672), paramAt("blocks.6.attn.proj.weight"), paramAt("blocks.6.attn.proj.bias"), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(3001840896), runtime.Arena.At(3059938560))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(3059938560), runtime.Params.At(346039296), runtime.Params.At(346042368), runtime.Arena.At(3548561408), runtime.Arena.At(3548586624), runtime.Arena.At(3079304448))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3059938560), paramAt("blocks.6.norm2.weight"), paramAt("blocks.6.norm2.bias"), runtime.Arena.At(3548561408), runtime.Arena.At(3548586624), runtime.Arena.At(3079304448))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(3079304448), runtime.Params.At(181665792), runtime.Params.At(346045440), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(3079304448), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(1007154432), runtime.Params.At(191102976), runtime.Params.At(346057728), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(3059938560), runtime.Arena.At(3098670336))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(3059938560), runtime.Arena.At(3098670336))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(3098670336), runtime.Params.At(346060800), runtime.Params.At(346063872), runtime.Arena.At(3548611840), runtime.Arena.At(3548637056), runtime.Arena.At(3118036224))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3098670336), paramAt("blocks.7.norm1.weight"), paramAt("blocks.7.norm1.bias"), runtime.Arena.At(3548611840), runtime.Arena.At(3548637056), runtime.Arena.At(3118036224))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(3118036224), runtime.Params.At(200540160), runtime.Params.At(346066944), runtime.Arena.At(2111010048))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(3118036224), paramAt("blocks.7.attn.qkv.weight"), paramAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(2111010048))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(2111010048), runtime.Arena.At(2111013120), runtime.Arena.At(2111016192), runtime.Arena.At(3137402112), runtime.Arena.At(3546105600))
-	r.Launch(k22GemmNt, runtime.Arena.At(3137402112), runtime.Params.At(207618048), runtime.Params.At(346076160), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(3098670336), runtime.Arena.At(3156768000))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(3137402112), paramAt("blocks.7.attn.proj.weight"), paramAt("blocks.7.attn.proj.bias"), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(3098670336), runtime.Arena.At(3156768000))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(3156768000), runtime.Params.At(346079232), runtime.Params.At(346082304), runtime.Arena.At(3548662272), runtime.Arena.At(3548687488), runtime.Arena.At(3176133888))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3156768000), paramAt("blocks.7.norm2.weight"), paramAt("blocks.7.norm2.bias"), runtime.Arena.At(3548662272), runtime.Arena.At(3548687488), runtime.Arena.At(3176133888))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(3176133888), runtime.Params.At(209977344), runtime.Params.At(346085376), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(3176133888), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(1162081536), runtime.Params.At(219414528), runtime.Params.At(346097664), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(3156768000), runtime.Arena.At(3195499776))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(3156768000), runtime.Arena.At(3195499776))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(3195499776), runtime.Params.At(346100736), runtime.Params.At(346103808), runtime.Arena.At(3548712704), runtime.Arena.At(3548737920), runtime.Arena.At(3214865664))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3195499776), paramAt("blocks.8.norm1.weight"), paramAt("blocks.8.norm1.bias"), runtime.Arena.At(3548712704), runtime.Arena.At(3548737920), runtime.Arena.At(3214865664))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(3214865664), runtime.Params.At(228851712), runtime.Params.At(346106880), runtime.Arena.At(2169107712))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(3214865664), paramAt("blocks.8.attn.qkv.weight"), paramAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(2169107712))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(2169107712), runtime.Arena.At(2169110784), runtime.Arena.At(2169113856), runtime.Arena.At(3234231552), runtime.Arena.At(3546408192))
-	r.Launch(k22GemmNt, runtime.Arena.At(3234231552), runtime.Params.At(235929600), runtime.Params.At(346116096), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(3195499776), runtime.Arena.At(3253597440))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(3234231552), paramAt("blocks.8.attn.proj.weight"), paramAt("blocks.8.attn.proj.bias"), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(3195499776), runtime.Arena.At(3253597440))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(3253597440), runtime.Params.At(346119168), runtime.Params.At(346122240), runtime.Arena.At(3548763136), runtime.Arena.At(3548788352), runtime.Arena.At(3272963328))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3253597440), paramAt("blocks.8.norm2.weight"), paramAt("blocks.8.norm2.bias"), runtime.Arena.At(3548763136), runtime.Arena.At(3548788352), runtime.Arena.At(3272963328))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(3272963328), runtime.Params.At(238288896), runtime.Params.At(346125312), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(3272963328), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(1317008640), runtime.Params.At(247726080), runtime.Params.At(346137600), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(3253597440), runtime.Arena.At(3292329216))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(3253597440), runtime.Arena.At(3292329216))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(3292329216), runtime.Params.At(346140672), runtime.Params.At(346143744), runtime.Arena.At(3548813568), runtime.Arena.At(3548838784), runtime.Arena.At(3311695104))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3292329216), paramAt("blocks.9.norm1.weight"), paramAt("blocks.9.norm1.bias"), runtime.Arena.At(3548813568), runtime.Arena.At(3548838784), runtime.Arena.At(3311695104))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(3311695104), runtime.Params.At(257163264), runtime.Params.At(346146816), runtime.Arena.At(2227205376))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(3311695104), paramAt("blocks.9.attn.qkv.weight"), paramAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(2227205376))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(2227205376), runtime.Arena.At(2227208448), runtime.Arena.At(2227211520), runtime.Arena.At(3331060992), runtime.Arena.At(3546710784))
-	r.Launch(k22GemmNt, runtime.Arena.At(3331060992), runtime.Params.At(264241152), runtime.Params.At(346156032), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(3292329216), runtime.Arena.At(3350426880))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(3331060992), paramAt("blocks.9.attn.proj.weight"), paramAt("blocks.9.attn.proj.bias"), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(3292329216), runtime.Arena.At(3350426880))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(3350426880), runtime.Params.At(346159104), runtime.Params.At(346162176), runtime.Arena.At(3548864000), runtime.Arena.At(3548889216), runtime.Arena.At(3369792768))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3350426880), paramAt("blocks.9.norm2.weight"), paramAt("blocks.9.norm2.bias"), runtime.Arena.At(3548864000), runtime.Arena.At(3548889216), runtime.Arena.At(3369792768))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(3369792768), runtime.Params.At(266600448), runtime.Params.At(346165248), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(3369792768), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(1471935744), runtime.Params.At(276037632), runtime.Params.At(346177536), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(3350426880), runtime.Arena.At(3389158656))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(3350426880), runtime.Arena.At(3389158656))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(3389158656), runtime.Params.At(346180608), runtime.Params.At(346183680), runtime.Arena.At(3548914432), runtime.Arena.At(3548939648), runtime.Arena.At(3408524544))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3389158656), paramAt("blocks.10.norm1.weight"), paramAt("blocks.10.norm1.bias"), runtime.Arena.At(3548914432), runtime.Arena.At(3548939648), runtime.Arena.At(3408524544))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(3408524544), runtime.Params.At(285474816), runtime.Params.At(346186752), runtime.Arena.At(2285303040))
+	// linear + add   [n·197×768]·[2304×768]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(3408524544), paramAt("blocks.10.attn.qkv.weight"), paramAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(2285303040))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(2285303040), runtime.Arena.At(2285306112), runtime.Arena.At(2285309184), runtime.Arena.At(3427890432), runtime.Arena.At(3547013376))
-	r.Launch(k22GemmNt, runtime.Arena.At(3427890432), runtime.Params.At(292552704), runtime.Params.At(346195968), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(3389158656), runtime.Arena.At(3447256320))
+	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
+	r.Launch(k22GemmNt, runtime.Arena.At(3427890432), paramAt("blocks.10.attn.proj.weight"), paramAt("blocks.10.attn.proj.bias"), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(3389158656), runtime.Arena.At(3447256320))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(3447256320), runtime.Params.At(346199040), runtime.Params.At(346202112), runtime.Arena.At(3548964864), runtime.Arena.At(3548990080), runtime.Arena.At(3466622208))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3447256320), paramAt("blocks.10.norm2.weight"), paramAt("blocks.10.norm2.bias"), runtime.Arena.At(3548964864), runtime.Arena.At(3548990080), runtime.Arena.At(3466622208))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(3466622208), runtime.Params.At(294912000), runtime.Params.At(346205184), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
+	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(3466622208), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
-	r.Launch(k23GemmNt, runtime.Arena.At(1626862848), runtime.Params.At(304349184), runtime.Params.At(346217472), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3447256320), runtime.Arena.At(3485988096))
+	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3447256320), runtime.Arena.At(3485988096))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(3485988096), runtime.Params.At(346220544), runtime.Params.At(346223616), runtime.Arena.At(3549015296), runtime.Arena.At(3549040512), runtime.Arena.At(3505353984))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(3549015296), runtime.Arena.At(3549040512), runtime.Arena.At(3505353984))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
+	// slice_tokens
 	r.Launch(k24SliceTokens, runtime.Arena.At(3505353984), runtime.Arena.At(3547315968))
-	r.Launch(k25GemmNt, runtime.Arena.At(3547315968), runtime.Params.At(313786368), runtime.Params.At(346226688), runtime.Arena.At(3547414272))
-	r.Launch(k10GemmNt, runtime.Arena.At(3505353984), runtime.Params.At(316145664), runtime.Params.At(346229760), runtime.Arena.At(2343400704))
+	// linear + add   [n×768]·[768×768]ᵀ
+	r.Launch(k25GemmNt, runtime.Arena.At(3547315968), paramAt("blocks.11.attn.qkv.weight"), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(3547414272))
+	// linear + add   [n·197×768]·[1536×768]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(3505353984), paramAt("blocks.11.attn.qkv.weight", 2359296), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(2343400704))
+	// attention
 	r.Launch(k26Attention, runtime.Arena.At(3547414272), runtime.Arena.At(2343400704), runtime.Arena.At(2343403776), runtime.Arena.At(3547512576), runtime.Arena.At(3549065728))
-	r.Launch(k27GemmNt, runtime.Arena.At(3547512576), runtime.Params.At(320864256), runtime.Params.At(346235904), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(2382132480))
+	// linear + add + drop_path   [n×768]·[768×768]ᵀ
+	r.Launch(k27GemmNt, runtime.Arena.At(3547512576), paramAt("blocks.11.attn.proj.weight"), paramAt("blocks.11.attn.proj.bias"), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(2382132480))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
+	// slice_tokens + add
 	r.Launch(k28SliceTokens, runtime.Arena.At(3485988096), runtime.Arena.At(2382132480), runtime.Arena.At(2383046912))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
-	r.Launch(k29Layernorm, runtime.Arena.At(2383046912), runtime.Params.At(346238976), runtime.Params.At(346242048), runtime.Arena.At(2383538432), runtime.Arena.At(2383538560), runtime.Arena.At(2383145216))
+	// layernorm
+	r.Launch(k29Layernorm, runtime.Arena.At(2383046912), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(2383538432), runtime.Arena.At(2383538560), runtime.Arena.At(2383145216))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
-	r.Launch(k30GemmNt, runtime.Arena.At(2383145216), runtime.Params.At(323223552), runtime.Params.At(346245120), runtime.Arena.At(2382132480), runtime.Arena.At(2382525696))
+	// linear + add + gelu   [n×768]·[3072×768]ᵀ
+	r.Launch(k30GemmNt, runtime.Arena.At(2383145216), paramAt("blocks.11.mlp.fc1.weight"), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(2382132480), runtime.Arena.At(2382525696))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
-	r.Launch(k31GemmNt, runtime.Arena.At(2382525696), runtime.Params.At(332660736), runtime.Params.At(346257408), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(2383046912), runtime.Arena.At(2383243520))
+	// linear + add + drop_path   [n×3072]·[768×3072]ᵀ
+	r.Launch(k31GemmNt, runtime.Arena.At(2382525696), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(2383046912), runtime.Arena.At(2383243520))
 	r.From("vit_b16.yaml:42:5", "norm")
-	r.Launch(k29Layernorm, runtime.Arena.At(2383243520), runtime.Params.At(346260480), runtime.Params.At(346263552), runtime.Arena.At(2383538688), runtime.Arena.At(2383538816), runtime.Arena.At(2383341824))
+	// layernorm
+	r.Launch(k29Layernorm, runtime.Arena.At(2383243520), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2383538688), runtime.Arena.At(2383538816), runtime.Arena.At(2383341824))
 	r.From("vit_b16.yaml:44:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(2383341824), runtime.Params.At(342097920), runtime.Params.At(346266624), runtime.Arena.At(0))
+	// linear + add   [n×768]·[1000×768]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(2383341824), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_b16.yaml:46:8", "loss")
+	// cross_entropy + broadcast_batch + cross_entropy_grad
 	r.Launch(k32CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(128000), runtime.Arena.At(128128), runtime.Arena.At(2382918912))
 	r.From("vit_b16.yaml:44:5", "head")
-	r.Launch(k33GemmTn, runtime.Arena.At(2382918912), runtime.Arena.At(2383341824), runtime.Grads.At(342097920), runtime.Grads.At(342097920), runtime.Arena.At(2383440128))
-	r.Launch(k34GemmNn, runtime.Arena.At(2382918912), runtime.Params.At(342097920), runtime.Arena.At(2383341824))
-	r.Launch(k35Add, runtime.Grads.At(346266624), runtime.Arena.At(2383440128), runtime.Grads.At(346266624))
+	// sum_leading + linear_dw + add   [n×1000]ᵀ·[n×768]
+	r.Launch(k33GemmTn, runtime.Arena.At(2382918912), runtime.Arena.At(2383341824), gradAt("head.weight"), gradAt("head.weight"), runtime.Arena.At(2383440128))
+	// linear_dx   [n×1000]·[1000×768]
+	r.Launch(k34GemmNn, runtime.Arena.At(2382918912), paramAt("head.weight"), runtime.Arena.At(2383341824))
+	// add
+	r.Launch(k35Add, gradAt("head.bias"), runtime.Arena.At(2383440128), gradAt("head.bias"))
 	r.From("vit_b16.yaml:42:5", "norm")
-	r.Launch(k36LayernormGrad, runtime.Arena.At(2383341824), runtime.Arena.At(2383243520), runtime.Params.At(346260480), runtime.Arena.At(2383538688), runtime.Arena.At(2383538816), runtime.Arena.At(2382918912), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(2383440128), runtime.Arena.At(2383017216), runtime.Arena.At(2383020288))
+	// layernorm_grad + drop_path
+	r.Launch(k36LayernormGrad, runtime.Arena.At(2383341824), runtime.Arena.At(2383243520), paramAt("norm.weight"), runtime.Arena.At(2383538688), runtime.Arena.At(2383538816), runtime.Arena.At(2382918912), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(2383440128), runtime.Arena.At(2383017216), runtime.Arena.At(2383020288))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
-	r.Launch(k37GemmTn, runtime.Arena.At(2383440128), runtime.Arena.At(2382525696), runtime.Grads.At(332660736), runtime.Grads.At(332660736), runtime.Arena.At(2383023360))
-	r.Launch(k38GemmNn, runtime.Arena.At(2383440128), runtime.Params.At(332660736), runtime.Arena.At(2382132480), runtime.Arena.At(2382525696))
+	// sum_leading + linear_dw + add   [n×768]ᵀ·[n×3072]
+	r.Launch(k37GemmTn, runtime.Arena.At(2383440128), runtime.Arena.At(2382525696), gradAt("blocks.11.mlp.fc2.weight"), gradAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(2383023360))
+	// linear_dx + gelu_grad   [n×768]·[768×3072]
+	r.Launch(k38GemmNn, runtime.Arena.At(2383440128), paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(2382132480), runtime.Arena.At(2382525696))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
-	r.Launch(k39GemmTn, runtime.Arena.At(2382525696), runtime.Arena.At(2383145216), runtime.Grads.At(323223552), runtime.Grads.At(323223552), runtime.Arena.At(2382329088))
-	r.Launch(k40GemmNn, runtime.Arena.At(2382525696), runtime.Params.At(323223552), runtime.Arena.At(2382132480))
+	// sum_leading + linear_dw + add   [n×3072]ᵀ·[n×768]
+	r.Launch(k39GemmTn, runtime.Arena.At(2382525696), runtime.Arena.At(2383145216), gradAt("blocks.11.mlp.fc1.weight"), gradAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(2382329088))
+	// linear_dx   [n×3072]·[3072×768]
+	r.Launch(k40GemmNn, runtime.Arena.At(2382525696), paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(2382132480))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
-	r.Launch(k41LayernormGrad, runtime.Arena.At(2382132480), runtime.Arena.At(2383046912), runtime.Params.At(346238976), runtime.Arena.At(2383538432), runtime.Arena.At(2383538560), runtime.Arena.At(2382918912), runtime.Arena.At(3547610880), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(2382230784), runtime.Arena.At(2382341376), runtime.Arena.At(2382344448))
+	// layernorm_grad + add + drop_path
+	r.Launch(k41LayernormGrad, runtime.Arena.At(2382132480), runtime.Arena.At(2383046912), paramAt("blocks.11.norm2.weight"), runtime.Arena.At(2383538432), runtime.Arena.At(2383538560), runtime.Arena.At(2382918912), runtime.Arena.At(3547610880), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(2382230784), runtime.Arena.At(2382341376), runtime.Arena.At(2382344448))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(346245120), runtime.Arena.At(2382329088), runtime.Grads.At(346245120))
+	// add
+	r.Launch(k42Add, gradAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(2382329088), gradAt("blocks.11.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
-	r.Launch(k43Add, runtime.Grads.At(346238976), runtime.Arena.At(2382341376), runtime.Grads.At(346238976))
-	r.Launch(k44Add, runtime.Grads.At(346242048), runtime.Arena.At(2382344448), runtime.Grads.At(346242048))
+	// add
+	r.Launch(k43Add, gradAt("blocks.11.norm2.weight"), runtime.Arena.At(2382341376), gradAt("blocks.11.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.11.norm2.bias"), runtime.Arena.At(2382344448), gradAt("blocks.11.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(346257408), runtime.Arena.At(2383023360), runtime.Grads.At(346257408))
+	// add
+	r.Launch(k45Add, gradAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(2383023360), gradAt("blocks.11.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:42:5", "norm")
-	r.Launch(k43Add, runtime.Grads.At(346260480), runtime.Arena.At(2383017216), runtime.Grads.At(346260480))
-	r.Launch(k44Add, runtime.Grads.At(346263552), runtime.Arena.At(2383020288), runtime.Grads.At(346263552))
+	// add
+	r.Launch(k43Add, gradAt("norm.weight"), runtime.Arena.At(2383017216), gradAt("norm.weight"))
+	// add
+	r.Launch(k44Add, gradAt("norm.bias"), runtime.Arena.At(2383020288), gradAt("norm.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
-	r.Launch(k46GemmTn, runtime.Arena.At(2382230784), runtime.Arena.At(3547512576), runtime.Grads.At(320864256), runtime.Grads.At(320864256), runtime.Arena.At(2382132480))
-	r.Launch(k45Add, runtime.Grads.At(346235904), runtime.Arena.At(2382132480), runtime.Grads.At(346235904))
-	r.Launch(k47GemmNn, runtime.Arena.At(2382230784), runtime.Params.At(320864256), runtime.Arena.At(3547709184))
+	// sum_leading + linear_dw + add   [n×768]ᵀ·[n×768]
+	r.Launch(k46GemmTn, runtime.Arena.At(2382230784), runtime.Arena.At(3547512576), gradAt("blocks.11.attn.proj.weight"), gradAt("blocks.11.attn.proj.weight"), runtime.Arena.At(2382132480))
+	// add
+	r.Launch(k45Add, gradAt("blocks.11.attn.proj.bias"), runtime.Arena.At(2382132480), gradAt("blocks.11.attn.proj.bias"))
+	// linear_dx   [n×768]·[768×768]
+	r.Launch(k47GemmNn, runtime.Arena.At(2382230784), paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3547709184))
+	// attention_grad
 	r.Launch(k48AttentionGrad, runtime.Arena.At(3547709184), runtime.Arena.At(3547414272), runtime.Arena.At(2343400704), runtime.Arena.At(2343403776), runtime.Arena.At(3547512576), runtime.Arena.At(3549065728), runtime.Arena.At(3547807488), runtime.Arena.At(2382132480), runtime.Arena.At(2382135552))
+	// sum_leading + linear_dw   [n·197×1536]ᵀ·[n·197×768]
 	r.Launch(k49GemmTn, runtime.Arena.At(2382132480), runtime.Arena.At(3505353984), runtime.Arena.At(2345760000), runtime.Arena.At(2350481664))
-	r.Launch(k50GemmNn, runtime.Arena.At(2382132480), runtime.Params.At(316145664), runtime.Arena.At(2362766592))
+	// linear_dx   [n·197×1536]·[1536×768]
+	r.Launch(k50GemmNn, runtime.Arena.At(2382132480), paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(2362766592))
+	// sum_leading + linear_dw   [n×768]ᵀ·[n×768]
 	r.Launch(k51GemmTn, runtime.Arena.At(3547807488), runtime.Arena.At(3547315968), runtime.Arena.At(2343400704), runtime.Arena.At(2350478592))
-	r.Launch(k52GemmNn, runtime.Arena.At(3547807488), runtime.Params.At(313786368), runtime.Arena.At(3505353984))
-	r.Launch(k53Add, runtime.Grads.At(346226688), runtime.Arena.At(2350478592), runtime.Grads.At(346226688))
-	r.Launch(k54Add, runtime.Grads.At(313786368), runtime.Arena.At(2343400704), runtime.Grads.At(313786368))
+	// linear_dx   [n×768]·[768×768]
+	r.Launch(k52GemmNn, runtime.Arena.At(3547807488), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3505353984))
+	// add
+	r.Launch(k53Add, gradAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(2350478592), gradAt("blocks.11.attn.qkv.bias"))
+	// add
+	r.Launch(k54Add, gradAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(2343400704), gradAt("blocks.11.attn.qkv.weight"))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
+	// pad_tokens
 	r.Launch(k55PadTokens, runtime.Arena.At(3547610880), runtime.Arena.At(2343400704))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
-	r.Launch(k56LayernormGrad, runtime.Arena.At(3505353984), runtime.Arena.At(2362766592), runtime.Arena.At(3485988096), runtime.Params.At(346220544), runtime.Arena.At(3549015296), runtime.Arena.At(3549040512), runtime.Arena.At(3505353984), runtime.Arena.At(2362766592), runtime.Arena.At(2343400704), runtime.Arena.At(2382132480), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(2401498368), runtime.Arena.At(3505452288), runtime.Arena.At(3505455360))
+	// pad_tokens + add + layernorm_grad + drop_path
+	r.Launch(k56LayernormGrad, runtime.Arena.At(3505353984), runtime.Arena.At(2362766592), runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), runtime.Arena.At(3549015296), runtime.Arena.At(3549040512), runtime.Arena.At(3505353984), runtime.Arena.At(2362766592), runtime.Arena.At(2343400704), runtime.Arena.At(2382132480), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(2401498368), runtime.Arena.At(3505452288), runtime.Arena.At(3505455360))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(2401498368), runtime.Arena.At(1626862848), runtime.Grads.At(304349184), runtime.Grads.At(304349184), runtime.Arena.At(2343400704))
-	r.Launch(k58GemmNn, runtime.Arena.At(2401498368), runtime.Params.At(304349184), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(2401498368), runtime.Arena.At(1626862848), gradAt("blocks.10.mlp.fc2.weight"), gradAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(2343400704))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(2401498368), paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(1626862848), runtime.Arena.At(3466622208), runtime.Grads.At(294912000), runtime.Grads.At(294912000), runtime.Arena.At(1588131072))
-	r.Launch(k60GemmNn, runtime.Arena.At(1626862848), runtime.Params.At(294912000), runtime.Arena.At(1549399296))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(1626862848), runtime.Arena.At(3466622208), gradAt("blocks.10.mlp.fc1.weight"), gradAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1588131072))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1549399296))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1549399296), runtime.Arena.At(3447256320), runtime.Params.At(346199040), runtime.Arena.At(3548964864), runtime.Arena.At(3548990080), runtime.Arena.At(2382132480), runtime.Arena.At(1607496960), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(1568765184), runtime.Arena.At(1588143360), runtime.Arena.At(1588146432))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1549399296), runtime.Arena.At(3447256320), paramAt("blocks.10.norm2.weight"), runtime.Arena.At(3548964864), runtime.Arena.At(3548990080), runtime.Arena.At(2382132480), runtime.Arena.At(1607496960), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(1568765184), runtime.Arena.At(1588143360), runtime.Arena.At(1588146432))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(346205184), runtime.Arena.At(1588131072), runtime.Grads.At(346205184))
+	// add
+	r.Launch(k42Add, gradAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1588131072), gradAt("blocks.10.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
-	r.Launch(k43Add, runtime.Grads.At(346199040), runtime.Arena.At(1588143360), runtime.Grads.At(346199040))
-	r.Launch(k44Add, runtime.Grads.At(346202112), runtime.Arena.At(1588146432), runtime.Grads.At(346202112))
+	// add
+	r.Launch(k43Add, gradAt("blocks.10.norm2.weight"), runtime.Arena.At(1588143360), gradAt("blocks.10.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.10.norm2.bias"), runtime.Arena.At(1588146432), gradAt("blocks.10.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(346217472), runtime.Arena.At(2343400704), runtime.Grads.At(346217472))
+	// add
+	r.Launch(k45Add, gradAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(2343400704), gradAt("blocks.10.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
-	r.Launch(k43Add, runtime.Grads.At(346220544), runtime.Arena.At(3505452288), runtime.Grads.At(346220544))
-	r.Launch(k44Add, runtime.Grads.At(346223616), runtime.Arena.At(3505455360), runtime.Grads.At(346223616))
+	// add
+	r.Launch(k43Add, gradAt("blocks.11.norm1.weight"), runtime.Arena.At(3505452288), gradAt("blocks.11.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.11.norm1.bias"), runtime.Arena.At(3505455360), gradAt("blocks.11.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(3427890432), runtime.Grads.At(292552704), runtime.Grads.At(292552704), runtime.Arena.At(1549399296))
-	r.Launch(k45Add, runtime.Grads.At(346195968), runtime.Arena.At(1549399296), runtime.Grads.At(346195968))
-	r.Launch(k63GemmNn, runtime.Arena.At(1568765184), runtime.Params.At(292552704), runtime.Arena.At(1626862848))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(3427890432), gradAt("blocks.10.attn.proj.weight"), gradAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1549399296))
+	// add
+	r.Launch(k45Add, gradAt("blocks.10.attn.proj.bias"), runtime.Arena.At(1549399296), gradAt("blocks.10.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(1568765184), paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1626862848))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(1626862848), runtime.Arena.At(2285303040), runtime.Arena.At(2285306112), runtime.Arena.At(2285309184), runtime.Arena.At(3427890432), runtime.Arena.At(3547013376), runtime.Arena.At(1549399296), runtime.Arena.At(1549402368), runtime.Arena.At(1549405440))
-	r.Launch(k65GemmTn, runtime.Arena.At(1549399296), runtime.Arena.At(3408524544), runtime.Grads.At(285474816), runtime.Grads.At(285474816), runtime.Arena.At(1646228736))
-	r.Launch(k66GemmNn, runtime.Arena.At(1549399296), runtime.Params.At(285474816), runtime.Arena.At(1626862848))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(1549399296), runtime.Arena.At(3408524544), gradAt("blocks.10.attn.qkv.weight"), gradAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1646228736))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(1549399296), paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1626862848))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1626862848), runtime.Arena.At(3389158656), runtime.Params.At(346180608), runtime.Arena.At(3548914432), runtime.Arena.At(3548939648), runtime.Arena.At(1607496960), runtime.Arena.At(1549399296), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(1568765184), runtime.Arena.At(1588131072), runtime.Arena.At(1588134144))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1626862848), runtime.Arena.At(3389158656), paramAt("blocks.10.norm1.weight"), runtime.Arena.At(3548914432), runtime.Arena.At(3548939648), runtime.Arena.At(1607496960), runtime.Arena.At(1549399296), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(1568765184), runtime.Arena.At(1588131072), runtime.Arena.At(1588134144))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(1471935744), runtime.Grads.At(276037632), runtime.Grads.At(276037632), runtime.Arena.At(1588137216))
-	r.Launch(k58GemmNn, runtime.Arena.At(1568765184), runtime.Params.At(276037632), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(1471935744), gradAt("blocks.9.mlp.fc2.weight"), gradAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1588137216))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(1568765184), paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(1471935744), runtime.Arena.At(3369792768), runtime.Grads.At(266600448), runtime.Grads.At(266600448), runtime.Arena.At(1433203968))
-	r.Launch(k60GemmNn, runtime.Arena.At(1471935744), runtime.Params.At(266600448), runtime.Arena.At(1394472192))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(1471935744), runtime.Arena.At(3369792768), gradAt("blocks.9.mlp.fc1.weight"), gradAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1433203968))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1394472192))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1394472192), runtime.Arena.At(3350426880), runtime.Params.At(346159104), runtime.Arena.At(3548864000), runtime.Arena.At(3548889216), runtime.Arena.At(1549399296), runtime.Arena.At(1452569856), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(1413838080), runtime.Arena.At(1433216256), runtime.Arena.At(1433219328))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1394472192), runtime.Arena.At(3350426880), paramAt("blocks.9.norm2.weight"), runtime.Arena.At(3548864000), runtime.Arena.At(3548889216), runtime.Arena.At(1549399296), runtime.Arena.At(1452569856), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(1413838080), runtime.Arena.At(1433216256), runtime.Arena.At(1433219328))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(346165248), runtime.Arena.At(1433203968), runtime.Grads.At(346165248))
+	// add
+	r.Launch(k42Add, gradAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1433203968), gradAt("blocks.9.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
-	r.Launch(k67Add, runtime.Grads.At(346186752), runtime.Arena.At(1646228736), runtime.Grads.At(346186752))
+	// add
+	r.Launch(k67Add, gradAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(1646228736), gradAt("blocks.10.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
-	r.Launch(k43Add, runtime.Grads.At(346159104), runtime.Arena.At(1433216256), runtime.Grads.At(346159104))
-	r.Launch(k44Add, runtime.Grads.At(346162176), runtime.Arena.At(1433219328), runtime.Grads.At(346162176))
+	// add
+	r.Launch(k43Add, gradAt("blocks.9.norm2.weight"), runtime.Arena.At(1433216256), gradAt("blocks.9.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.9.norm2.bias"), runtime.Arena.At(1433219328), gradAt("blocks.9.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(346177536), runtime.Arena.At(1588137216), runtime.Grads.At(346177536))
+	// add
+	r.Launch(k45Add, gradAt("blocks.9.mlp.fc2.bias"), runtime.Arena.At(1588137216), gradAt("blocks.9.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
-	r.Launch(k43Add, runtime.Grads.At(346180608), runtime.Arena.At(1588131072), runtime.Grads.At(346180608))
-	r.Launch(k44Add, runtime.Grads.At(346183680), runtime.Arena.At(1588134144), runtime.Grads.At(346183680))
+	// add
+	r.Launch(k43Add, gradAt("blocks.10.norm1.weight"), runtime.Arena.At(1588131072), gradAt("blocks.10.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.10.norm1.bias"), runtime.Arena.At(1588134144), gradAt("blocks.10.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(3331060992), runtime.Grads.At(264241152), runtime.Grads.At(264241152), runtime.Arena.At(1394472192))
-	r.Launch(k45Add, runtime.Grads.At(346156032), runtime.Arena.At(1394472192), runtime.Grads.At(346156032))
-	r.Launch(k63GemmNn, runtime.Arena.At(1413838080), runtime.Params.At(264241152), runtime.Arena.At(1471935744))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(3331060992), gradAt("blocks.9.attn.proj.weight"), gradAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1394472192))
+	// add
+	r.Launch(k45Add, gradAt("blocks.9.attn.proj.bias"), runtime.Arena.At(1394472192), gradAt("blocks.9.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(1413838080), paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1471935744))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(1471935744), runtime.Arena.At(2227205376), runtime.Arena.At(2227208448), runtime.Arena.At(2227211520), runtime.Arena.At(3331060992), runtime.Arena.At(3546710784), runtime.Arena.At(1394472192), runtime.Arena.At(1394475264), runtime.Arena.At(1394478336))
-	r.Launch(k65GemmTn, runtime.Arena.At(1394472192), runtime.Arena.At(3311695104), runtime.Grads.At(257163264), runtime.Grads.At(257163264), runtime.Arena.At(1491301632))
-	r.Launch(k66GemmNn, runtime.Arena.At(1394472192), runtime.Params.At(257163264), runtime.Arena.At(1471935744))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(1394472192), runtime.Arena.At(3311695104), gradAt("blocks.9.attn.qkv.weight"), gradAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1491301632))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(1394472192), paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1471935744))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1471935744), runtime.Arena.At(3292329216), runtime.Params.At(346140672), runtime.Arena.At(3548813568), runtime.Arena.At(3548838784), runtime.Arena.At(1452569856), runtime.Arena.At(1394472192), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(1413838080), runtime.Arena.At(1433203968), runtime.Arena.At(1433207040))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1471935744), runtime.Arena.At(3292329216), paramAt("blocks.9.norm1.weight"), runtime.Arena.At(3548813568), runtime.Arena.At(3548838784), runtime.Arena.At(1452569856), runtime.Arena.At(1394472192), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(1413838080), runtime.Arena.At(1433203968), runtime.Arena.At(1433207040))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(1317008640), runtime.Grads.At(247726080), runtime.Grads.At(247726080), runtime.Arena.At(1433210112))
-	r.Launch(k58GemmNn, runtime.Arena.At(1413838080), runtime.Params.At(247726080), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(1317008640), gradAt("blocks.8.mlp.fc2.weight"), gradAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1433210112))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(1413838080), paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(1317008640), runtime.Arena.At(3272963328), runtime.Grads.At(238288896), runtime.Grads.At(238288896), runtime.Arena.At(1278276864))
-	r.Launch(k60GemmNn, runtime.Arena.At(1317008640), runtime.Params.At(238288896), runtime.Arena.At(1239545088))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(1317008640), runtime.Arena.At(3272963328), gradAt("blocks.8.mlp.fc1.weight"), gradAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1278276864))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1239545088))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1239545088), runtime.Arena.At(3253597440), runtime.Params.At(346119168), runtime.Arena.At(3548763136), runtime.Arena.At(3548788352), runtime.Arena.At(1394472192), runtime.Arena.At(1297642752), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(1258910976), runtime.Arena.At(1278289152), runtime.Arena.At(1278292224))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1239545088), runtime.Arena.At(3253597440), paramAt("blocks.8.norm2.weight"), runtime.Arena.At(3548763136), runtime.Arena.At(3548788352), runtime.Arena.At(1394472192), runtime.Arena.At(1297642752), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(1258910976), runtime.Arena.At(1278289152), runtime.Arena.At(1278292224))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(346125312), runtime.Arena.At(1278276864), runtime.Grads.At(346125312))
+	// add
+	r.Launch(k42Add, gradAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1278276864), gradAt("blocks.8.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
-	r.Launch(k67Add, runtime.Grads.At(346146816), runtime.Arena.At(1491301632), runtime.Grads.At(346146816))
+	// add
+	r.Launch(k67Add, gradAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(1491301632), gradAt("blocks.9.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
-	r.Launch(k43Add, runtime.Grads.At(346119168), runtime.Arena.At(1278289152), runtime.Grads.At(346119168))
-	r.Launch(k44Add, runtime.Grads.At(346122240), runtime.Arena.At(1278292224), runtime.Grads.At(346122240))
+	// add
+	r.Launch(k43Add, gradAt("blocks.8.norm2.weight"), runtime.Arena.At(1278289152), gradAt("blocks.8.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.8.norm2.bias"), runtime.Arena.At(1278292224), gradAt("blocks.8.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(346137600), runtime.Arena.At(1433210112), runtime.Grads.At(346137600))
+	// add
+	r.Launch(k45Add, gradAt("blocks.8.mlp.fc2.bias"), runtime.Arena.At(1433210112), gradAt("blocks.8.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
-	r.Launch(k43Add, runtime.Grads.At(346140672), runtime.Arena.At(1433203968), runtime.Grads.At(346140672))
-	r.Launch(k44Add, runtime.Grads.At(346143744), runtime.Arena.At(1433207040), runtime.Grads.At(346143744))
+	// add
+	r.Launch(k43Add, gradAt("blocks.9.norm1.weight"), runtime.Arena.At(1433203968), gradAt("blocks.9.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.9.norm1.bias"), runtime.Arena.At(1433207040), gradAt("blocks.9.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(3234231552), runtime.Grads.At(235929600), runtime.Grads.At(235929600), runtime.Arena.At(1239545088))
-	r.Launch(k45Add, runtime.Grads.At(346116096), runtime.Arena.At(1239545088), runtime.Grads.At(346116096))
-	r.Launch(k63GemmNn, runtime.Arena.At(1258910976), runtime.Params.At(235929600), runtime.Arena.At(1317008640))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(3234231552), gradAt("blocks.8.attn.proj.weight"), gradAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1239545088))
+	// add
+	r.Launch(k45Add, gradAt("blocks.8.attn.proj.bias"), runtime.Arena.At(1239545088), gradAt("blocks.8.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(1258910976), paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1317008640))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(1317008640), runtime.Arena.At(2169107712), runtime.Arena.At(2169110784), runtime.Arena.At(2169113856), runtime.Arena.At(3234231552), runtime.Arena.At(3546408192), runtime.Arena.At(1239545088), runtime.Arena.At(1239548160), runtime.Arena.At(1239551232))
-	r.Launch(k65GemmTn, runtime.Arena.At(1239545088), runtime.Arena.At(3214865664), runtime.Grads.At(228851712), runtime.Grads.At(228851712), runtime.Arena.At(1336374528))
-	r.Launch(k66GemmNn, runtime.Arena.At(1239545088), runtime.Params.At(228851712), runtime.Arena.At(1317008640))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(1239545088), runtime.Arena.At(3214865664), gradAt("blocks.8.attn.qkv.weight"), gradAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1336374528))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(1239545088), paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1317008640))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1317008640), runtime.Arena.At(3195499776), runtime.Params.At(346100736), runtime.Arena.At(3548712704), runtime.Arena.At(3548737920), runtime.Arena.At(1297642752), runtime.Arena.At(1239545088), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(1258910976), runtime.Arena.At(1278276864), runtime.Arena.At(1278279936))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1317008640), runtime.Arena.At(3195499776), paramAt("blocks.8.norm1.weight"), runtime.Arena.At(3548712704), runtime.Arena.At(3548737920), runtime.Arena.At(1297642752), runtime.Arena.At(1239545088), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(1258910976), runtime.Arena.At(1278276864), runtime.Arena.At(1278279936))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(1162081536), runtime.Grads.At(219414528), runtime.Grads.At(219414528), runtime.Arena.At(1278283008))
-	r.Launch(k58GemmNn, runtime.Arena.At(1258910976), runtime.Params.At(219414528), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(1162081536), gradAt("blocks.7.mlp.fc2.weight"), gradAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1278283008))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(1258910976), paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(1162081536), runtime.Arena.At(3176133888), runtime.Grads.At(209977344), runtime.Grads.At(209977344), runtime.Arena.At(1123349760))
-	r.Launch(k60GemmNn, runtime.Arena.At(1162081536), runtime.Params.At(209977344), runtime.Arena.At(1084617984))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(1162081536), runtime.Arena.At(3176133888), gradAt("blocks.7.mlp.fc1.weight"), gradAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1123349760))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1084617984))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1084617984), runtime.Arena.At(3156768000), runtime.Params.At(346079232), runtime.Arena.At(3548662272), runtime.Arena.At(3548687488), runtime.Arena.At(1239545088), runtime.Arena.At(1142715648), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(1103983872), runtime.Arena.At(1123362048), runtime.Arena.At(1123365120))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1084617984), runtime.Arena.At(3156768000), paramAt("blocks.7.norm2.weight"), runtime.Arena.At(3548662272), runtime.Arena.At(3548687488), runtime.Arena.At(1239545088), runtime.Arena.At(1142715648), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(1103983872), runtime.Arena.At(1123362048), runtime.Arena.At(1123365120))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(346085376), runtime.Arena.At(1123349760), runtime.Grads.At(346085376))
+	// add
+	r.Launch(k42Add, gradAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1123349760), gradAt("blocks.7.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
-	r.Launch(k67Add, runtime.Grads.At(346106880), runtime.Arena.At(1336374528), runtime.Grads.At(346106880))
+	// add
+	r.Launch(k67Add, gradAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(1336374528), gradAt("blocks.8.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
-	r.Launch(k43Add, runtime.Grads.At(346079232), runtime.Arena.At(1123362048), runtime.Grads.At(346079232))
-	r.Launch(k44Add, runtime.Grads.At(346082304), runtime.Arena.At(1123365120), runtime.Grads.At(346082304))
+	// add
+	r.Launch(k43Add, gradAt("blocks.7.norm2.weight"), runtime.Arena.At(1123362048), gradAt("blocks.7.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.7.norm2.bias"), runtime.Arena.At(1123365120), gradAt("blocks.7.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(346097664), runtime.Arena.At(1278283008), runtime.Grads.At(346097664))
+	// add
+	r.Launch(k45Add, gradAt("blocks.7.mlp.fc2.bias"), runtime.Arena.At(1278283008), gradAt("blocks.7.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
-	r.Launch(k43Add, runtime.Grads.At(346100736), runtime.Arena.At(1278276864), runtime.Grads.At(346100736))
-	r.Launch(k44Add, runtime.Grads.At(346103808), runtime.Arena.At(1278279936), runtime.Grads.At(346103808))
+	// add
+	r.Launch(k43Add, gradAt("blocks.8.norm1.weight"), runtime.Arena.At(1278276864), gradAt("blocks.8.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.8.norm1.bias"), runtime.Arena.At(1278279936), gradAt("blocks.8.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(3137402112), runtime.Grads.At(207618048), runtime.Grads.At(207618048), runtime.Arena.At(1084617984))
-	r.Launch(k45Add, runtime.Grads.At(346076160), runtime.Arena.At(1084617984), runtime.Grads.At(346076160))
-	r.Launch(k63GemmNn, runtime.Arena.At(1103983872), runtime.Params.At(207618048), runtime.Arena.At(1162081536))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(3137402112), gradAt("blocks.7.attn.proj.weight"), gradAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1084617984))
+	// add
+	r.Launch(k45Add, gradAt("blocks.7.attn.proj.bias"), runtime.Arena.At(1084617984), gradAt("blocks.7.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(1103983872), paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1162081536))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(1162081536), runtime.Arena.At(2111010048), runtime.Arena.At(2111013120), runtime.Arena.At(2111016192), runtime.Arena.At(3137402112), runtime.Arena.At(3546105600), runtime.Arena.At(1084617984), runtime.Arena.At(1084621056), runtime.Arena.At(1084624128))
-	r.Launch(k65GemmTn, runtime.Arena.At(1084617984), runtime.Arena.At(3118036224), runtime.Grads.At(200540160), runtime.Grads.At(200540160), runtime.Arena.At(1181447424))
-	r.Launch(k66GemmNn, runtime.Arena.At(1084617984), runtime.Params.At(200540160), runtime.Arena.At(1162081536))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(1084617984), runtime.Arena.At(3118036224), gradAt("blocks.7.attn.qkv.weight"), gradAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1181447424))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(1084617984), paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1162081536))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1162081536), runtime.Arena.At(3098670336), runtime.Params.At(346060800), runtime.Arena.At(3548611840), runtime.Arena.At(3548637056), runtime.Arena.At(1142715648), runtime.Arena.At(1084617984), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(1103983872), runtime.Arena.At(1123349760), runtime.Arena.At(1123352832))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1162081536), runtime.Arena.At(3098670336), paramAt("blocks.7.norm1.weight"), runtime.Arena.At(3548611840), runtime.Arena.At(3548637056), runtime.Arena.At(1142715648), runtime.Arena.At(1084617984), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(1103983872), runtime.Arena.At(1123349760), runtime.Arena.At(1123352832))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(1007154432), runtime.Grads.At(191102976), runtime.Grads.At(191102976), runtime.Arena.At(1123355904))
-	r.Launch(k58GemmNn, runtime.Arena.At(1103983872), runtime.Params.At(191102976), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(1007154432), gradAt("blocks.6.mlp.fc2.weight"), gradAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(1123355904))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(1103983872), paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(1007154432), runtime.Arena.At(3079304448), runtime.Grads.At(181665792), runtime.Grads.At(181665792), runtime.Arena.At(968422656))
-	r.Launch(k60GemmNn, runtime.Arena.At(1007154432), runtime.Params.At(181665792), runtime.Arena.At(929690880))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(1007154432), runtime.Arena.At(3079304448), gradAt("blocks.6.mlp.fc1.weight"), gradAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(968422656))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(929690880))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(929690880), runtime.Arena.At(3059938560), runtime.Params.At(346039296), runtime.Arena.At(3548561408), runtime.Arena.At(3548586624), runtime.Arena.At(1084617984), runtime.Arena.At(987788544), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(949056768), runtime.Arena.At(968434944), runtime.Arena.At(968438016))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(929690880), runtime.Arena.At(3059938560), paramAt("blocks.6.norm2.weight"), runtime.Arena.At(3548561408), runtime.Arena.At(3548586624), runtime.Arena.At(1084617984), runtime.Arena.At(987788544), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(949056768), runtime.Arena.At(968434944), runtime.Arena.At(968438016))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(346045440), runtime.Arena.At(968422656), runtime.Grads.At(346045440))
+	// add
+	r.Launch(k42Add, gradAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(968422656), gradAt("blocks.6.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
-	r.Launch(k67Add, runtime.Grads.At(346066944), runtime.Arena.At(1181447424), runtime.Grads.At(346066944))
+	// add
+	r.Launch(k67Add, gradAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(1181447424), gradAt("blocks.7.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
-	r.Launch(k43Add, runtime.Grads.At(346039296), runtime.Arena.At(968434944), runtime.Grads.At(346039296))
-	r.Launch(k44Add, runtime.Grads.At(346042368), runtime.Arena.At(968438016), runtime.Grads.At(346042368))
+	// add
+	r.Launch(k43Add, gradAt("blocks.6.norm2.weight"), runtime.Arena.At(968434944), gradAt("blocks.6.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.6.norm2.bias"), runtime.Arena.At(968438016), gradAt("blocks.6.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(346057728), runtime.Arena.At(1123355904), runtime.Grads.At(346057728))
+	// add
+	r.Launch(k45Add, gradAt("blocks.6.mlp.fc2.bias"), runtime.Arena.At(1123355904), gradAt("blocks.6.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
-	r.Launch(k43Add, runtime.Grads.At(346060800), runtime.Arena.At(1123349760), runtime.Grads.At(346060800))
-	r.Launch(k44Add, runtime.Grads.At(346063872), runtime.Arena.At(1123352832), runtime.Grads.At(346063872))
+	// add
+	r.Launch(k43Add, gradAt("blocks.7.norm1.weight"), runtime.Arena.At(1123349760), gradAt("blocks.7.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.7.norm1.bias"), runtime.Arena.At(1123352832), gradAt("blocks.7.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(3040572672), runtime.Grads.At(179306496), runtime.Grads.At(179306496), runtime.Arena.At(929690880))
-	r.Launch(k45Add, runtime.Grads.At(346036224), runtime.Arena.At(929690880), runtime.Grads.At(346036224))
-	r.Launch(k63GemmNn, runtime.Arena.At(949056768), runtime.Params.At(179306496), runtime.Arena.At(1007154432))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(3040572672), gradAt("blocks.6.attn.proj.weight"), gradAt("blocks.6.attn.proj.weight"), runtime.Arena.At(929690880))
+	// add
+	r.Launch(k45Add, gradAt("blocks.6.attn.proj.bias"), runtime.Arena.At(929690880), gradAt("blocks.6.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(949056768), paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(1007154432))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(1007154432), runtime.Arena.At(2052912384), runtime.Arena.At(2052915456), runtime.Arena.At(2052918528), runtime.Arena.At(3040572672), runtime.Arena.At(3545803008), runtime.Arena.At(929690880), runtime.Arena.At(929693952), runtime.Arena.At(929697024))
-	r.Launch(k65GemmTn, runtime.Arena.At(929690880), runtime.Arena.At(3021206784), runtime.Grads.At(172228608), runtime.Grads.At(172228608), runtime.Arena.At(1026520320))
-	r.Launch(k66GemmNn, runtime.Arena.At(929690880), runtime.Params.At(172228608), runtime.Arena.At(1007154432))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(929690880), runtime.Arena.At(3021206784), gradAt("blocks.6.attn.qkv.weight"), gradAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1026520320))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(929690880), paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1007154432))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(1007154432), runtime.Arena.At(3001840896), runtime.Params.At(346020864), runtime.Arena.At(3548510976), runtime.Arena.At(3548536192), runtime.Arena.At(987788544), runtime.Arena.At(929690880), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(949056768), runtime.Arena.At(968422656), runtime.Arena.At(968425728))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(1007154432), runtime.Arena.At(3001840896), paramAt("blocks.6.norm1.weight"), runtime.Arena.At(3548510976), runtime.Arena.At(3548536192), runtime.Arena.At(987788544), runtime.Arena.At(929690880), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(949056768), runtime.Arena.At(968422656), runtime.Arena.At(968425728))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(852227328), runtime.Grads.At(162791424), runtime.Grads.At(162791424), runtime.Arena.At(968428800))
-	r.Launch(k58GemmNn, runtime.Arena.At(949056768), runtime.Params.At(162791424), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(852227328), gradAt("blocks.5.mlp.fc2.weight"), gradAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(968428800))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(949056768), paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(852227328), runtime.Arena.At(2982475008), runtime.Grads.At(153354240), runtime.Grads.At(153354240), runtime.Arena.At(813495552))
-	r.Launch(k60GemmNn, runtime.Arena.At(852227328), runtime.Params.At(153354240), runtime.Arena.At(774763776))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(852227328), runtime.Arena.At(2982475008), gradAt("blocks.5.mlp.fc1.weight"), gradAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(813495552))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(774763776))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(774763776), runtime.Arena.At(2963109120), runtime.Params.At(345999360), runtime.Arena.At(3548460544), runtime.Arena.At(3548485760), runtime.Arena.At(929690880), runtime.Arena.At(832861440), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(794129664), runtime.Arena.At(813507840), runtime.Arena.At(813510912))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(774763776), runtime.Arena.At(2963109120), paramAt("blocks.5.norm2.weight"), runtime.Arena.At(3548460544), runtime.Arena.At(3548485760), runtime.Arena.At(929690880), runtime.Arena.At(832861440), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(794129664), runtime.Arena.At(813507840), runtime.Arena.At(813510912))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(346005504), runtime.Arena.At(813495552), runtime.Grads.At(346005504))
+	// add
+	r.Launch(k42Add, gradAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(813495552), gradAt("blocks.5.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
-	r.Launch(k67Add, runtime.Grads.At(346027008), runtime.Arena.At(1026520320), runtime.Grads.At(346027008))
+	// add
+	r.Launch(k67Add, gradAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(1026520320), gradAt("blocks.6.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
-	r.Launch(k43Add, runtime.Grads.At(345999360), runtime.Arena.At(813507840), runtime.Grads.At(345999360))
-	r.Launch(k44Add, runtime.Grads.At(346002432), runtime.Arena.At(813510912), runtime.Grads.At(346002432))
+	// add
+	r.Launch(k43Add, gradAt("blocks.5.norm2.weight"), runtime.Arena.At(813507840), gradAt("blocks.5.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.5.norm2.bias"), runtime.Arena.At(813510912), gradAt("blocks.5.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(346017792), runtime.Arena.At(968428800), runtime.Grads.At(346017792))
+	// add
+	r.Launch(k45Add, gradAt("blocks.5.mlp.fc2.bias"), runtime.Arena.At(968428800), gradAt("blocks.5.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
-	r.Launch(k43Add, runtime.Grads.At(346020864), runtime.Arena.At(968422656), runtime.Grads.At(346020864))
-	r.Launch(k44Add, runtime.Grads.At(346023936), runtime.Arena.At(968425728), runtime.Grads.At(346023936))
+	// add
+	r.Launch(k43Add, gradAt("blocks.6.norm1.weight"), runtime.Arena.At(968422656), gradAt("blocks.6.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.6.norm1.bias"), runtime.Arena.At(968425728), gradAt("blocks.6.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(2943743232), runtime.Grads.At(150994944), runtime.Grads.At(150994944), runtime.Arena.At(774763776))
-	r.Launch(k45Add, runtime.Grads.At(345996288), runtime.Arena.At(774763776), runtime.Grads.At(345996288))
-	r.Launch(k63GemmNn, runtime.Arena.At(794129664), runtime.Params.At(150994944), runtime.Arena.At(852227328))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(2943743232), gradAt("blocks.5.attn.proj.weight"), gradAt("blocks.5.attn.proj.weight"), runtime.Arena.At(774763776))
+	// add
+	r.Launch(k45Add, gradAt("blocks.5.attn.proj.bias"), runtime.Arena.At(774763776), gradAt("blocks.5.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(794129664), paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(852227328))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(852227328), runtime.Arena.At(1994814720), runtime.Arena.At(1994817792), runtime.Arena.At(1994820864), runtime.Arena.At(2943743232), runtime.Arena.At(3545500416), runtime.Arena.At(774763776), runtime.Arena.At(774766848), runtime.Arena.At(774769920))
-	r.Launch(k65GemmTn, runtime.Arena.At(774763776), runtime.Arena.At(2924377344), runtime.Grads.At(143917056), runtime.Grads.At(143917056), runtime.Arena.At(871593216))
-	r.Launch(k66GemmNn, runtime.Arena.At(774763776), runtime.Params.At(143917056), runtime.Arena.At(852227328))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(774763776), runtime.Arena.At(2924377344), gradAt("blocks.5.attn.qkv.weight"), gradAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(871593216))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(774763776), paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(2905011456), runtime.Params.At(345980928), runtime.Arena.At(3548410112), runtime.Arena.At(3548435328), runtime.Arena.At(832861440), runtime.Arena.At(774763776), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(794129664), runtime.Arena.At(813495552), runtime.Arena.At(813498624))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(2905011456), paramAt("blocks.5.norm1.weight"), runtime.Arena.At(3548410112), runtime.Arena.At(3548435328), runtime.Arena.At(832861440), runtime.Arena.At(774763776), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(794129664), runtime.Arena.At(813495552), runtime.Arena.At(813498624))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(697300224), runtime.Grads.At(134479872), runtime.Grads.At(134479872), runtime.Arena.At(813501696))
-	r.Launch(k58GemmNn, runtime.Arena.At(794129664), runtime.Params.At(134479872), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(697300224), gradAt("blocks.4.mlp.fc2.weight"), gradAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(813501696))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(794129664), paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(697300224), runtime.Arena.At(2885645568), runtime.Grads.At(125042688), runtime.Grads.At(125042688), runtime.Arena.At(658568448))
-	r.Launch(k60GemmNn, runtime.Arena.At(697300224), runtime.Params.At(125042688), runtime.Arena.At(619836672))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(697300224), runtime.Arena.At(2885645568), gradAt("blocks.4.mlp.fc1.weight"), gradAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(658568448))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(619836672))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(619836672), runtime.Arena.At(2866279680), runtime.Params.At(345959424), runtime.Arena.At(3548359680), runtime.Arena.At(3548384896), runtime.Arena.At(774763776), runtime.Arena.At(677934336), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(639202560), runtime.Arena.At(658580736), runtime.Arena.At(658583808))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(619836672), runtime.Arena.At(2866279680), paramAt("blocks.4.norm2.weight"), runtime.Arena.At(3548359680), runtime.Arena.At(3548384896), runtime.Arena.At(774763776), runtime.Arena.At(677934336), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(639202560), runtime.Arena.At(658580736), runtime.Arena.At(658583808))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(345965568), runtime.Arena.At(658568448), runtime.Grads.At(345965568))
+	// add
+	r.Launch(k42Add, gradAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(658568448), gradAt("blocks.4.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
-	r.Launch(k67Add, runtime.Grads.At(345987072), runtime.Arena.At(871593216), runtime.Grads.At(345987072))
+	// add
+	r.Launch(k67Add, gradAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(871593216), gradAt("blocks.5.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
-	r.Launch(k43Add, runtime.Grads.At(345959424), runtime.Arena.At(658580736), runtime.Grads.At(345959424))
-	r.Launch(k44Add, runtime.Grads.At(345962496), runtime.Arena.At(658583808), runtime.Grads.At(345962496))
+	// add
+	r.Launch(k43Add, gradAt("blocks.4.norm2.weight"), runtime.Arena.At(658580736), gradAt("blocks.4.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.4.norm2.bias"), runtime.Arena.At(658583808), gradAt("blocks.4.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(345977856), runtime.Arena.At(813501696), runtime.Grads.At(345977856))
+	// add
+	r.Launch(k45Add, gradAt("blocks.4.mlp.fc2.bias"), runtime.Arena.At(813501696), gradAt("blocks.4.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
-	r.Launch(k43Add, runtime.Grads.At(345980928), runtime.Arena.At(813495552), runtime.Grads.At(345980928))
-	r.Launch(k44Add, runtime.Grads.At(345984000), runtime.Arena.At(813498624), runtime.Grads.At(345984000))
+	// add
+	r.Launch(k43Add, gradAt("blocks.5.norm1.weight"), runtime.Arena.At(813495552), gradAt("blocks.5.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.5.norm1.bias"), runtime.Arena.At(813498624), gradAt("blocks.5.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(2846913792), runtime.Grads.At(122683392), runtime.Grads.At(122683392), runtime.Arena.At(619836672))
-	r.Launch(k45Add, runtime.Grads.At(345956352), runtime.Arena.At(619836672), runtime.Grads.At(345956352))
-	r.Launch(k63GemmNn, runtime.Arena.At(639202560), runtime.Params.At(122683392), runtime.Arena.At(697300224))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(2846913792), gradAt("blocks.4.attn.proj.weight"), gradAt("blocks.4.attn.proj.weight"), runtime.Arena.At(619836672))
+	// add
+	r.Launch(k45Add, gradAt("blocks.4.attn.proj.bias"), runtime.Arena.At(619836672), gradAt("blocks.4.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(639202560), paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(697300224))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(697300224), runtime.Arena.At(1936717056), runtime.Arena.At(1936720128), runtime.Arena.At(1936723200), runtime.Arena.At(2846913792), runtime.Arena.At(3545197824), runtime.Arena.At(619836672), runtime.Arena.At(619839744), runtime.Arena.At(619842816))
-	r.Launch(k65GemmTn, runtime.Arena.At(619836672), runtime.Arena.At(2827547904), runtime.Grads.At(115605504), runtime.Grads.At(115605504), runtime.Arena.At(716666112))
-	r.Launch(k66GemmNn, runtime.Arena.At(619836672), runtime.Params.At(115605504), runtime.Arena.At(697300224))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(619836672), runtime.Arena.At(2827547904), gradAt("blocks.4.attn.qkv.weight"), gradAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(716666112))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(619836672), paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(697300224), runtime.Arena.At(2808182016), runtime.Params.At(345940992), runtime.Arena.At(3548309248), runtime.Arena.At(3548334464), runtime.Arena.At(677934336), runtime.Arena.At(619836672), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(639202560), runtime.Arena.At(658568448), runtime.Arena.At(658571520))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(697300224), runtime.Arena.At(2808182016), paramAt("blocks.4.norm1.weight"), runtime.Arena.At(3548309248), runtime.Arena.At(3548334464), runtime.Arena.At(677934336), runtime.Arena.At(619836672), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(639202560), runtime.Arena.At(658568448), runtime.Arena.At(658571520))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(542373120), runtime.Grads.At(106168320), runtime.Grads.At(106168320), runtime.Arena.At(658574592))
-	r.Launch(k58GemmNn, runtime.Arena.At(639202560), runtime.Params.At(106168320), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(542373120), gradAt("blocks.3.mlp.fc2.weight"), gradAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(658574592))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(639202560), paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(542373120), runtime.Arena.At(2788816128), runtime.Grads.At(96731136), runtime.Grads.At(96731136), runtime.Arena.At(503641344))
-	r.Launch(k60GemmNn, runtime.Arena.At(542373120), runtime.Params.At(96731136), runtime.Arena.At(464909568))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(542373120), runtime.Arena.At(2788816128), gradAt("blocks.3.mlp.fc1.weight"), gradAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(503641344))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(464909568))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(464909568), runtime.Arena.At(2769450240), runtime.Params.At(345919488), runtime.Arena.At(3548258816), runtime.Arena.At(3548284032), runtime.Arena.At(619836672), runtime.Arena.At(523007232), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(484275456), runtime.Arena.At(503653632), runtime.Arena.At(503656704))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(464909568), runtime.Arena.At(2769450240), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(3548258816), runtime.Arena.At(3548284032), runtime.Arena.At(619836672), runtime.Arena.At(523007232), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(484275456), runtime.Arena.At(503653632), runtime.Arena.At(503656704))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(345925632), runtime.Arena.At(503641344), runtime.Grads.At(345925632))
+	// add
+	r.Launch(k42Add, gradAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(503641344), gradAt("blocks.3.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
-	r.Launch(k67Add, runtime.Grads.At(345947136), runtime.Arena.At(716666112), runtime.Grads.At(345947136))
+	// add
+	r.Launch(k67Add, gradAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(716666112), gradAt("blocks.4.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
-	r.Launch(k43Add, runtime.Grads.At(345919488), runtime.Arena.At(503653632), runtime.Grads.At(345919488))
-	r.Launch(k44Add, runtime.Grads.At(345922560), runtime.Arena.At(503656704), runtime.Grads.At(345922560))
+	// add
+	r.Launch(k43Add, gradAt("blocks.3.norm2.weight"), runtime.Arena.At(503653632), gradAt("blocks.3.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.3.norm2.bias"), runtime.Arena.At(503656704), gradAt("blocks.3.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(345937920), runtime.Arena.At(658574592), runtime.Grads.At(345937920))
+	// add
+	r.Launch(k45Add, gradAt("blocks.3.mlp.fc2.bias"), runtime.Arena.At(658574592), gradAt("blocks.3.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
-	r.Launch(k43Add, runtime.Grads.At(345940992), runtime.Arena.At(658568448), runtime.Grads.At(345940992))
-	r.Launch(k44Add, runtime.Grads.At(345944064), runtime.Arena.At(658571520), runtime.Grads.At(345944064))
+	// add
+	r.Launch(k43Add, gradAt("blocks.4.norm1.weight"), runtime.Arena.At(658568448), gradAt("blocks.4.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.4.norm1.bias"), runtime.Arena.At(658571520), gradAt("blocks.4.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(2750084352), runtime.Grads.At(94371840), runtime.Grads.At(94371840), runtime.Arena.At(464909568))
-	r.Launch(k45Add, runtime.Grads.At(345916416), runtime.Arena.At(464909568), runtime.Grads.At(345916416))
-	r.Launch(k63GemmNn, runtime.Arena.At(484275456), runtime.Params.At(94371840), runtime.Arena.At(542373120))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(2750084352), gradAt("blocks.3.attn.proj.weight"), gradAt("blocks.3.attn.proj.weight"), runtime.Arena.At(464909568))
+	// add
+	r.Launch(k45Add, gradAt("blocks.3.attn.proj.bias"), runtime.Arena.At(464909568), gradAt("blocks.3.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(484275456), paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(542373120))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(542373120), runtime.Arena.At(1878619392), runtime.Arena.At(1878622464), runtime.Arena.At(1878625536), runtime.Arena.At(2750084352), runtime.Arena.At(3544895232), runtime.Arena.At(464909568), runtime.Arena.At(464912640), runtime.Arena.At(464915712))
-	r.Launch(k65GemmTn, runtime.Arena.At(464909568), runtime.Arena.At(2730718464), runtime.Grads.At(87293952), runtime.Grads.At(87293952), runtime.Arena.At(561739008))
-	r.Launch(k66GemmNn, runtime.Arena.At(464909568), runtime.Params.At(87293952), runtime.Arena.At(542373120))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(464909568), runtime.Arena.At(2730718464), gradAt("blocks.3.attn.qkv.weight"), gradAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(561739008))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(464909568), paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(542373120), runtime.Arena.At(2711352576), runtime.Params.At(345901056), runtime.Arena.At(3548208384), runtime.Arena.At(3548233600), runtime.Arena.At(523007232), runtime.Arena.At(464909568), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(484275456), runtime.Arena.At(503641344), runtime.Arena.At(503644416))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(542373120), runtime.Arena.At(2711352576), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(3548208384), runtime.Arena.At(3548233600), runtime.Arena.At(523007232), runtime.Arena.At(464909568), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(484275456), runtime.Arena.At(503641344), runtime.Arena.At(503644416))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(387446016), runtime.Grads.At(77856768), runtime.Grads.At(77856768), runtime.Arena.At(503647488))
-	r.Launch(k58GemmNn, runtime.Arena.At(484275456), runtime.Params.At(77856768), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(387446016), gradAt("blocks.2.mlp.fc2.weight"), gradAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(503647488))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(484275456), paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(387446016), runtime.Arena.At(2691986688), runtime.Grads.At(68419584), runtime.Grads.At(68419584), runtime.Arena.At(348714240))
-	r.Launch(k60GemmNn, runtime.Arena.At(387446016), runtime.Params.At(68419584), runtime.Arena.At(309982464))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(387446016), runtime.Arena.At(2691986688), gradAt("blocks.2.mlp.fc1.weight"), gradAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(348714240))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(309982464))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(309982464), runtime.Arena.At(2672620800), runtime.Params.At(345879552), runtime.Arena.At(3548157952), runtime.Arena.At(3548183168), runtime.Arena.At(464909568), runtime.Arena.At(368080128), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(329348352), runtime.Arena.At(348726528), runtime.Arena.At(348729600))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(309982464), runtime.Arena.At(2672620800), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(3548157952), runtime.Arena.At(3548183168), runtime.Arena.At(464909568), runtime.Arena.At(368080128), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(329348352), runtime.Arena.At(348726528), runtime.Arena.At(348729600))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(345885696), runtime.Arena.At(348714240), runtime.Grads.At(345885696))
+	// add
+	r.Launch(k42Add, gradAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(348714240), gradAt("blocks.2.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
-	r.Launch(k67Add, runtime.Grads.At(345907200), runtime.Arena.At(561739008), runtime.Grads.At(345907200))
+	// add
+	r.Launch(k67Add, gradAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(561739008), gradAt("blocks.3.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
-	r.Launch(k43Add, runtime.Grads.At(345879552), runtime.Arena.At(348726528), runtime.Grads.At(345879552))
-	r.Launch(k44Add, runtime.Grads.At(345882624), runtime.Arena.At(348729600), runtime.Grads.At(345882624))
+	// add
+	r.Launch(k43Add, gradAt("blocks.2.norm2.weight"), runtime.Arena.At(348726528), gradAt("blocks.2.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.2.norm2.bias"), runtime.Arena.At(348729600), gradAt("blocks.2.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(345897984), runtime.Arena.At(503647488), runtime.Grads.At(345897984))
+	// add
+	r.Launch(k45Add, gradAt("blocks.2.mlp.fc2.bias"), runtime.Arena.At(503647488), gradAt("blocks.2.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
-	r.Launch(k43Add, runtime.Grads.At(345901056), runtime.Arena.At(503641344), runtime.Grads.At(345901056))
-	r.Launch(k44Add, runtime.Grads.At(345904128), runtime.Arena.At(503644416), runtime.Grads.At(345904128))
+	// add
+	r.Launch(k43Add, gradAt("blocks.3.norm1.weight"), runtime.Arena.At(503641344), gradAt("blocks.3.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.3.norm1.bias"), runtime.Arena.At(503644416), gradAt("blocks.3.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(2653254912), runtime.Grads.At(66060288), runtime.Grads.At(66060288), runtime.Arena.At(309982464))
-	r.Launch(k45Add, runtime.Grads.At(345876480), runtime.Arena.At(309982464), runtime.Grads.At(345876480))
-	r.Launch(k63GemmNn, runtime.Arena.At(329348352), runtime.Params.At(66060288), runtime.Arena.At(387446016))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(2653254912), gradAt("blocks.2.attn.proj.weight"), gradAt("blocks.2.attn.proj.weight"), runtime.Arena.At(309982464))
+	// add
+	r.Launch(k45Add, gradAt("blocks.2.attn.proj.bias"), runtime.Arena.At(309982464), gradAt("blocks.2.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(329348352), paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(387446016))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(387446016), runtime.Arena.At(1820521728), runtime.Arena.At(1820524800), runtime.Arena.At(1820527872), runtime.Arena.At(2653254912), runtime.Arena.At(3544592640), runtime.Arena.At(309982464), runtime.Arena.At(309985536), runtime.Arena.At(309988608))
-	r.Launch(k65GemmTn, runtime.Arena.At(309982464), runtime.Arena.At(2633889024), runtime.Grads.At(58982400), runtime.Grads.At(58982400), runtime.Arena.At(406811904))
-	r.Launch(k66GemmNn, runtime.Arena.At(309982464), runtime.Params.At(58982400), runtime.Arena.At(387446016))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(309982464), runtime.Arena.At(2633889024), gradAt("blocks.2.attn.qkv.weight"), gradAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(406811904))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(309982464), paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(387446016), runtime.Arena.At(2614523136), runtime.Params.At(345861120), runtime.Arena.At(3548107520), runtime.Arena.At(3548132736), runtime.Arena.At(368080128), runtime.Arena.At(309982464), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(329348352), runtime.Arena.At(348714240), runtime.Arena.At(348717312))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(387446016), runtime.Arena.At(2614523136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(3548107520), runtime.Arena.At(3548132736), runtime.Arena.At(368080128), runtime.Arena.At(309982464), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(329348352), runtime.Arena.At(348714240), runtime.Arena.At(348717312))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
-	r.Launch(k57GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(232518912), runtime.Grads.At(49545216), runtime.Grads.At(49545216), runtime.Arena.At(348720384))
-	r.Launch(k58GemmNn, runtime.Arena.At(329348352), runtime.Params.At(49545216), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k57GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(232518912), gradAt("blocks.1.mlp.fc2.weight"), gradAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(348720384))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k58GemmNn, runtime.Arena.At(329348352), paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(232518912), runtime.Arena.At(2595157248), runtime.Grads.At(40108032), runtime.Grads.At(40108032), runtime.Arena.At(193787136))
-	r.Launch(k60GemmNn, runtime.Arena.At(232518912), runtime.Params.At(40108032), runtime.Arena.At(155055360))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(232518912), runtime.Arena.At(2595157248), gradAt("blocks.1.mlp.fc1.weight"), gradAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(193787136))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(155055360))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
-	r.Launch(k61LayernormGrad, runtime.Arena.At(155055360), runtime.Arena.At(2575791360), runtime.Params.At(345839616), runtime.Arena.At(3548057088), runtime.Arena.At(3548082304), runtime.Arena.At(309982464), runtime.Arena.At(213153024), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(174421248), runtime.Arena.At(193799424), runtime.Arena.At(193802496))
+	// layernorm_grad + add + drop_path
+	r.Launch(k61LayernormGrad, runtime.Arena.At(155055360), runtime.Arena.At(2575791360), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(3548057088), runtime.Arena.At(3548082304), runtime.Arena.At(309982464), runtime.Arena.At(213153024), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(174421248), runtime.Arena.At(193799424), runtime.Arena.At(193802496))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(345845760), runtime.Arena.At(193787136), runtime.Grads.At(345845760))
+	// add
+	r.Launch(k42Add, gradAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(193787136), gradAt("blocks.1.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
-	r.Launch(k67Add, runtime.Grads.At(345867264), runtime.Arena.At(406811904), runtime.Grads.At(345867264))
+	// add
+	r.Launch(k67Add, gradAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(406811904), gradAt("blocks.2.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
-	r.Launch(k43Add, runtime.Grads.At(345839616), runtime.Arena.At(193799424), runtime.Grads.At(345839616))
-	r.Launch(k44Add, runtime.Grads.At(345842688), runtime.Arena.At(193802496), runtime.Grads.At(345842688))
+	// add
+	r.Launch(k43Add, gradAt("blocks.1.norm2.weight"), runtime.Arena.At(193799424), gradAt("blocks.1.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.1.norm2.bias"), runtime.Arena.At(193802496), gradAt("blocks.1.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(345858048), runtime.Arena.At(348720384), runtime.Grads.At(345858048))
+	// add
+	r.Launch(k45Add, gradAt("blocks.1.mlp.fc2.bias"), runtime.Arena.At(348720384), gradAt("blocks.1.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
-	r.Launch(k43Add, runtime.Grads.At(345861120), runtime.Arena.At(348714240), runtime.Grads.At(345861120))
-	r.Launch(k44Add, runtime.Grads.At(345864192), runtime.Arena.At(348717312), runtime.Grads.At(345864192))
+	// add
+	r.Launch(k43Add, gradAt("blocks.2.norm1.weight"), runtime.Arena.At(348714240), gradAt("blocks.2.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.2.norm1.bias"), runtime.Arena.At(348717312), gradAt("blocks.2.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
-	r.Launch(k62GemmTn, runtime.Arena.At(174421248), runtime.Arena.At(2556425472), runtime.Grads.At(37748736), runtime.Grads.At(37748736), runtime.Arena.At(155055360))
-	r.Launch(k45Add, runtime.Grads.At(345836544), runtime.Arena.At(155055360), runtime.Grads.At(345836544))
-	r.Launch(k63GemmNn, runtime.Arena.At(174421248), runtime.Params.At(37748736), runtime.Arena.At(232518912))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k62GemmTn, runtime.Arena.At(174421248), runtime.Arena.At(2556425472), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.weight"), runtime.Arena.At(155055360))
+	// add
+	r.Launch(k45Add, gradAt("blocks.1.attn.proj.bias"), runtime.Arena.At(155055360), gradAt("blocks.1.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k63GemmNn, runtime.Arena.At(174421248), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(232518912))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(232518912), runtime.Arena.At(1762424064), runtime.Arena.At(1762427136), runtime.Arena.At(1762430208), runtime.Arena.At(2556425472), runtime.Arena.At(3544290048), runtime.Arena.At(155055360), runtime.Arena.At(155058432), runtime.Arena.At(155061504))
-	r.Launch(k65GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(2537059584), runtime.Grads.At(30670848), runtime.Grads.At(30670848), runtime.Arena.At(251884800))
-	r.Launch(k66GemmNn, runtime.Arena.At(155055360), runtime.Params.At(30670848), runtime.Arena.At(232518912))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(2537059584), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(251884800))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(155055360), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
-	r.Launch(k68LayernormGrad, runtime.Arena.At(232518912), runtime.Arena.At(2517693696), runtime.Params.At(345821184), runtime.Arena.At(3548006656), runtime.Arena.At(3548031872), runtime.Arena.At(213153024), runtime.Arena.At(155055360), runtime.Arena.At(174421248), runtime.Arena.At(174424320))
+	// layernorm_grad + add
+	r.Launch(k68LayernormGrad, runtime.Arena.At(232518912), runtime.Arena.At(2517693696), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(3548006656), runtime.Arena.At(3548031872), runtime.Arena.At(213153024), runtime.Arena.At(155055360), runtime.Arena.At(174421248), runtime.Arena.At(174424320))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
-	r.Launch(k69GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(77591808), runtime.Grads.At(21233664), runtime.Grads.At(21233664), runtime.Arena.At(174427392))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
+	r.Launch(k69GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(77591808), gradAt("blocks.0.mlp.fc2.weight"), gradAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(174427392))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
-	r.Launch(k67Add, runtime.Grads.At(345827328), runtime.Arena.At(251884800), runtime.Grads.At(345827328))
+	// add
+	r.Launch(k67Add, gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(251884800), gradAt("blocks.1.attn.qkv.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
-	r.Launch(k45Add, runtime.Grads.At(345818112), runtime.Arena.At(174427392), runtime.Grads.At(345818112))
+	// add
+	r.Launch(k45Add, gradAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(174427392), gradAt("blocks.0.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
-	r.Launch(k43Add, runtime.Grads.At(345821184), runtime.Arena.At(174421248), runtime.Grads.At(345821184))
-	r.Launch(k44Add, runtime.Grads.At(345824256), runtime.Arena.At(174424320), runtime.Grads.At(345824256))
+	// add
+	r.Launch(k43Add, gradAt("blocks.1.norm1.weight"), runtime.Arena.At(174421248), gradAt("blocks.1.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.1.norm1.bias"), runtime.Arena.At(174424320), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
-	r.Launch(k70GemmNn, runtime.Arena.At(155055360), runtime.Params.At(21233664), runtime.Arena.At(128256), runtime.Arena.At(77591808))
+	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+	r.Launch(k70GemmNn, runtime.Arena.At(155055360), paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
-	r.Launch(k59GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(2498327808), runtime.Grads.At(11796480), runtime.Grads.At(11796480), runtime.Arena.At(19494144))
-	r.Launch(k60GemmNn, runtime.Arena.At(77591808), runtime.Params.At(11796480), runtime.Arena.At(128256))
+	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
+	r.Launch(k59GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(2498327808), gradAt("blocks.0.mlp.fc1.weight"), gradAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(19494144))
+	// linear_dx   [n·197×3072]·[3072×768]
+	r.Launch(k60GemmNn, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
-	r.Launch(k68LayernormGrad, runtime.Arena.At(128256), runtime.Arena.At(2478961920), runtime.Params.At(345799680), runtime.Arena.At(3547956224), runtime.Arena.At(3547981440), runtime.Arena.At(155055360), runtime.Arena.At(58225920), runtime.Arena.At(19506432), runtime.Arena.At(19509504))
+	// layernorm_grad + add
+	r.Launch(k68LayernormGrad, runtime.Arena.At(128256), runtime.Arena.At(2478961920), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(3547956224), runtime.Arena.At(3547981440), runtime.Arena.At(155055360), runtime.Arena.At(58225920), runtime.Arena.At(19506432), runtime.Arena.At(19509504))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
-	r.Launch(k42Add, runtime.Grads.At(345805824), runtime.Arena.At(19494144), runtime.Grads.At(345805824))
+	// add
+	r.Launch(k42Add, gradAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(19494144), gradAt("blocks.0.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
-	r.Launch(k43Add, runtime.Grads.At(345799680), runtime.Arena.At(19506432), runtime.Grads.At(345799680))
-	r.Launch(k44Add, runtime.Grads.At(345802752), runtime.Arena.At(19509504), runtime.Grads.At(345802752))
+	// add
+	r.Launch(k43Add, gradAt("blocks.0.norm2.weight"), runtime.Arena.At(19506432), gradAt("blocks.0.norm2.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.0.norm2.bias"), runtime.Arena.At(19509504), gradAt("blocks.0.norm2.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
-	r.Launch(k71GemmTn, runtime.Arena.At(58225920), runtime.Arena.At(2459596032), runtime.Grads.At(9437184), runtime.Grads.At(9437184), runtime.Arena.At(128256))
-	r.Launch(k45Add, runtime.Grads.At(345796608), runtime.Arena.At(128256), runtime.Grads.At(345796608))
-	r.Launch(k72GemmNn, runtime.Arena.At(58225920), runtime.Params.At(9437184), runtime.Arena.At(77591808))
+	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
+	r.Launch(k71GemmTn, runtime.Arena.At(58225920), runtime.Arena.At(2459596032), gradAt("blocks.0.attn.proj.weight"), gradAt("blocks.0.attn.proj.weight"), runtime.Arena.At(128256))
+	// add
+	r.Launch(k45Add, gradAt("blocks.0.attn.proj.bias"), runtime.Arena.At(128256), gradAt("blocks.0.attn.proj.bias"))
+	// linear_dx   [n·197×768]·[768×768]
+	r.Launch(k72GemmNn, runtime.Arena.At(58225920), paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(77591808))
+	// attention_grad
 	r.Launch(k64AttentionGrad, runtime.Arena.At(77591808), runtime.Arena.At(1704326400), runtime.Arena.At(1704329472), runtime.Arena.At(1704332544), runtime.Arena.At(2459596032), runtime.Arena.At(3543987456), runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400))
-	r.Launch(k65GemmTn, runtime.Arena.At(128256), runtime.Arena.At(2440230144), runtime.Grads.At(2359296), runtime.Grads.At(2359296), runtime.Arena.At(96957696))
-	r.Launch(k66GemmNn, runtime.Arena.At(128256), runtime.Params.At(2359296), runtime.Arena.At(77591808))
+	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
+	r.Launch(k65GemmTn, runtime.Arena.At(128256), runtime.Arena.At(2440230144), gradAt("blocks.0.attn.qkv.weight"), gradAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(96957696))
+	// linear_dx   [n·197×2304]·[2304×768]
+	r.Launch(k66GemmNn, runtime.Arena.At(128256), paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.0.norm1")
-	r.Launch(k68LayernormGrad, runtime.Arena.At(77591808), runtime.Arena.At(2420864256), runtime.Params.At(345781248), runtime.Arena.At(3547905792), runtime.Arena.At(3547931008), runtime.Arena.At(58225920), runtime.Arena.At(128256), runtime.Arena.At(21853440), runtime.Arena.At(21856512))
+	// layernorm_grad + add
+	r.Launch(k68LayernormGrad, runtime.Arena.At(77591808), runtime.Arena.At(2420864256), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(3547905792), runtime.Arena.At(3547931008), runtime.Arena.At(58225920), runtime.Arena.At(128256), runtime.Arena.At(21853440), runtime.Arena.At(21856512))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
+	// slice_tokens + sum_leading + linear_dw   [n·196×768]ᵀ·[n·196×768]
 	r.Launch(k73GemmTn, runtime.Arena.At(128256), runtime.Arena.At(3524719872), runtime.Arena.At(19494144), runtime.Arena.At(21859584))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
-	r.Launch(k67Add, runtime.Grads.At(345787392), runtime.Arena.At(96957696), runtime.Grads.At(345787392))
+	// add
+	r.Launch(k67Add, gradAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(96957696), gradAt("blocks.0.attn.qkv.bias"))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
-	r.Launch(k45Add, runtime.Grads.At(345169920), runtime.Arena.At(21859584), runtime.Grads.At(345169920))
+	// add
+	r.Launch(k45Add, gradAt("patch_embed.proj.bias"), runtime.Arena.At(21859584), gradAt("patch_embed.proj.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.0.norm1")
-	r.Launch(k43Add, runtime.Grads.At(345781248), runtime.Arena.At(21853440), runtime.Grads.At(345781248))
-	r.Launch(k44Add, runtime.Grads.At(345784320), runtime.Arena.At(21856512), runtime.Grads.At(345784320))
+	// add
+	r.Launch(k43Add, gradAt("blocks.0.norm1.weight"), runtime.Arena.At(21853440), gradAt("blocks.0.norm1.weight"))
+	// add
+	r.Launch(k44Add, gradAt("blocks.0.norm1.bias"), runtime.Arena.At(21856512), gradAt("blocks.0.norm1.bias"))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
-	r.Launch(k74Add, runtime.Grads.At(0), runtime.Arena.At(19494144), runtime.Grads.At(0))
+	// add
+	r.Launch(k74Add, gradAt("patch_embed.proj.weight"), runtime.Arena.At(19494144), gradAt("patch_embed.proj.weight"))
 	r.From("vit_b16.yaml:25:5", "cls_token")
+	// slice_tokens + sum_leading
 	r.Launch(k75SumLeading, runtime.Arena.At(128256), runtime.Arena.At(20099328))
 	r.From("vit_b16.yaml:26:5", "pos_embed")
+	// sum_leading
 	r.Launch(k76SumLeading, runtime.Arena.At(128256), runtime.Arena.At(19494144))
-	r.Launch(k77Add, runtime.Grads.At(345176064), runtime.Arena.At(19494144), runtime.Grads.At(345176064))
+	// add
+	r.Launch(k77Add, gradAt("pos_embed"), runtime.Arena.At(19494144), gradAt("pos_embed"))
 	r.From("vit_b16.yaml:25:5", "cls_token")
-	r.Launch(k78Add, runtime.Grads.At(345172992), runtime.Arena.At(20099328), runtime.Grads.At(345172992))
+	// add
+	r.Launch(k78Add, gradAt("cls_token"), runtime.Arena.At(20099328), gradAt("cls_token"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit_b16.yaml:49:3", "train")
-	r.Launch(k79SumSquares, runtime.Grads.At(0), runtime.Arena.At(128256))
+	// sum_squares
+	r.Launch(k79SumSquares, gradAt("patch_embed.proj.weight"), runtime.Arena.At(128256))
+	// clip_scale
 	r.Launch(k80ClipScale, runtime.Arena.At(128256), runtime.Arena.At(128320))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj.weight")
-	r.Launch(k81Adamw, runtime.Params.At(0), runtime.Grads.At(0), runtime.State0.At(0), runtime.State1.At(0), runtime.Arena.At(128320))
+	// mul + adamw
+	r.Launch(k81Adamw, paramAt("patch_embed.proj.weight"), gradAt("patch_embed.proj.weight"), state0At("patch_embed.proj.weight"), state1At("patch_embed.proj.weight"), runtime.Arena.At(128320))
 }

@@ -52,157 +52,251 @@ func record(list func(*runtime.Recorder)) runtime.Program {
 	return r.Launches
 }
 
+// paramAt is where the parameter lies in region Params, or bytes behind its start.
+func paramAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Params, name, bytes...)
+}
+
+// gradAt is where the parameter lies in region Grads, or bytes behind its start.
+func gradAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Grads, name, bytes...)
+}
+
 // forward: image → logits, without dropout.
 func forward(r *runtime.Recorder) {
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(5120))
-	r.Launch(k01GemmNt, runtime.Arena.At(5120), runtime.Params.At(0), runtime.Params.At(524288), runtime.Params.At(526336), runtime.Arena.At(28316672))
+	// linear + add   [n·36×256]·[512×256]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(5120), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(28316672))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
-	r.Launch(k02GemmNt, runtime.Arena.At(28316672), runtime.Params.At(2574336), runtime.Params.At(5720064), runtime.Arena.At(5120))
+	// linear + add   [n·36×512]·[1536×512]ᵀ
+	r.Launch(k02GemmNt, runtime.Arena.At(28316672), paramAt("blks.0.attention.W_q.weight"), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(5120))
+	// attention
 	r.Launch(k03Attention, runtime.Arena.At(5120), runtime.Arena.At(7168), runtime.Arena.At(9216), runtime.Arena.At(37753856))
-	r.Launch(k04GemmNt, runtime.Arena.At(37753856), runtime.Params.At(5726208), runtime.Params.At(6774784), runtime.Arena.At(28316672), runtime.Arena.At(5120))
+	// linear + add   [n·36×512]·[512×512]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(37753856), paramAt("blks.0.attention.W_o.weight"), paramAt("blks.0.attention.W_o.bias"), runtime.Arena.At(28316672), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
-	r.Launch(k05Layernorm, runtime.Arena.At(5120), runtime.Params.At(6776832), runtime.Params.At(6778880), runtime.Arena.At(37753856))
+	// layernorm
+	r.Launch(k05Layernorm, runtime.Arena.At(5120), paramAt("blks.0.addnorm1.ln.weight"), paramAt("blks.0.addnorm1.ln.bias"), runtime.Arena.At(37753856))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
-	r.Launch(k06GemmNt, runtime.Arena.At(37753856), runtime.Params.At(6780928), runtime.Params.At(10975232), runtime.Arena.At(5120))
+	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(37753856), paramAt("blks.0.ffn.dense1.weight"), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
-	r.Launch(k07GemmNt, runtime.Arena.At(5120), runtime.Params.At(10983424), runtime.Params.At(15177728), runtime.Arena.At(37753856), runtime.Arena.At(47191040))
+	// linear + add   [n·36×2048]·[512×2048]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(5120), paramAt("blks.0.ffn.dense2.weight"), paramAt("blks.0.ffn.dense2.bias"), runtime.Arena.At(37753856), runtime.Arena.At(47191040))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
-	r.Launch(k05Layernorm, runtime.Arena.At(47191040), runtime.Params.At(15179776), runtime.Params.At(15181824), runtime.Arena.At(28316672))
+	// layernorm
+	r.Launch(k05Layernorm, runtime.Arena.At(47191040), paramAt("blks.0.addnorm2.ln.weight"), paramAt("blks.0.addnorm2.ln.bias"), runtime.Arena.At(28316672))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
-	r.Launch(k08GemmNt, runtime.Arena.At(28316672), runtime.Params.At(15183872), runtime.Params.At(18329600), runtime.Arena.At(5120))
+	// linear + add   [n·36×512]·[1536×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(28316672), paramAt("blks.1.attention.W_q.weight"), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(5120))
+	// attention
 	r.Launch(k03Attention, runtime.Arena.At(5120), runtime.Arena.At(7168), runtime.Arena.At(9216), runtime.Arena.At(37753856))
-	r.Launch(k09GemmNt, runtime.Arena.At(37753856), runtime.Params.At(18335744), runtime.Params.At(19384320), runtime.Arena.At(28316672), runtime.Arena.At(5120))
+	// linear + add   [n·36×512]·[512×512]ᵀ
+	r.Launch(k09GemmNt, runtime.Arena.At(37753856), paramAt("blks.1.attention.W_o.weight"), paramAt("blks.1.attention.W_o.bias"), runtime.Arena.At(28316672), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
-	r.Launch(k05Layernorm, runtime.Arena.At(5120), runtime.Params.At(19386368), runtime.Params.At(19388416), runtime.Arena.At(37753856))
+	// layernorm
+	r.Launch(k05Layernorm, runtime.Arena.At(5120), paramAt("blks.1.addnorm1.ln.weight"), paramAt("blks.1.addnorm1.ln.bias"), runtime.Arena.At(37753856))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
-	r.Launch(k06GemmNt, runtime.Arena.At(37753856), runtime.Params.At(19390464), runtime.Params.At(23584768), runtime.Arena.At(5120))
+	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(37753856), paramAt("blks.1.ffn.dense1.weight"), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
-	r.Launch(k07GemmNt, runtime.Arena.At(5120), runtime.Params.At(23592960), runtime.Params.At(27787264), runtime.Arena.At(37753856), runtime.Arena.At(47191040))
+	// linear + add   [n·36×2048]·[512×2048]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(5120), paramAt("blks.1.ffn.dense2.weight"), paramAt("blks.1.ffn.dense2.bias"), runtime.Arena.At(37753856), runtime.Arena.At(47191040))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
-	r.Launch(k05Layernorm, runtime.Arena.At(47191040), runtime.Params.At(27789312), runtime.Params.At(27791360), runtime.Arena.At(5120))
+	// layernorm
+	r.Launch(k05Layernorm, runtime.Arena.At(47191040), paramAt("blks.1.addnorm2.ln.weight"), paramAt("blks.1.addnorm2.ln.bias"), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:37:5", "3")
+	// sum_tokens + scale
 	r.Launch(k10SumTokens, runtime.Arena.At(5120), runtime.Arena.At(9442304))
 	r.From("vit_draft.yaml:38:5", "head")
-	r.Launch(k11GemmNt, runtime.Arena.At(9442304), runtime.Params.At(27793408), runtime.Params.At(27813888), runtime.Arena.At(0))
+	// linear + add   [n×512]·[10×512]ᵀ
+	r.Launch(k11GemmNt, runtime.Arena.At(9442304), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
 func eval(r *runtime.Recorder) {
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(6144))
-	r.Launch(k01GemmNt, runtime.Arena.At(6144), runtime.Params.At(0), runtime.Params.At(524288), runtime.Params.At(526336), runtime.Arena.At(28317696))
+	// linear + add   [n·36×256]·[512×256]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(6144), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(28317696))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
-	r.Launch(k02GemmNt, runtime.Arena.At(28317696), runtime.Params.At(2574336), runtime.Params.At(5720064), runtime.Arena.At(6144))
+	// linear + add   [n·36×512]·[1536×512]ᵀ
+	r.Launch(k02GemmNt, runtime.Arena.At(28317696), paramAt("blks.0.attention.W_q.weight"), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(6144))
+	// attention
 	r.Launch(k03Attention, runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Arena.At(37754880))
-	r.Launch(k04GemmNt, runtime.Arena.At(37754880), runtime.Params.At(5726208), runtime.Params.At(6774784), runtime.Arena.At(28317696), runtime.Arena.At(6144))
+	// linear + add   [n·36×512]·[512×512]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(37754880), paramAt("blks.0.attention.W_o.weight"), paramAt("blks.0.attention.W_o.bias"), runtime.Arena.At(28317696), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
-	r.Launch(k05Layernorm, runtime.Arena.At(6144), runtime.Params.At(6776832), runtime.Params.At(6778880), runtime.Arena.At(37754880))
+	// layernorm
+	r.Launch(k05Layernorm, runtime.Arena.At(6144), paramAt("blks.0.addnorm1.ln.weight"), paramAt("blks.0.addnorm1.ln.bias"), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
-	r.Launch(k06GemmNt, runtime.Arena.At(37754880), runtime.Params.At(6780928), runtime.Params.At(10975232), runtime.Arena.At(6144))
+	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(37754880), paramAt("blks.0.ffn.dense1.weight"), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
-	r.Launch(k07GemmNt, runtime.Arena.At(6144), runtime.Params.At(10983424), runtime.Params.At(15177728), runtime.Arena.At(37754880), runtime.Arena.At(47192064))
+	// linear + add   [n·36×2048]·[512×2048]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(6144), paramAt("blks.0.ffn.dense2.weight"), paramAt("blks.0.ffn.dense2.bias"), runtime.Arena.At(37754880), runtime.Arena.At(47192064))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
-	r.Launch(k05Layernorm, runtime.Arena.At(47192064), runtime.Params.At(15179776), runtime.Params.At(15181824), runtime.Arena.At(28317696))
+	// layernorm
+	r.Launch(k05Layernorm, runtime.Arena.At(47192064), paramAt("blks.0.addnorm2.ln.weight"), paramAt("blks.0.addnorm2.ln.bias"), runtime.Arena.At(28317696))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
-	r.Launch(k08GemmNt, runtime.Arena.At(28317696), runtime.Params.At(15183872), runtime.Params.At(18329600), runtime.Arena.At(6144))
+	// linear + add   [n·36×512]·[1536×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(28317696), paramAt("blks.1.attention.W_q.weight"), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(6144))
+	// attention
 	r.Launch(k03Attention, runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Arena.At(37754880))
-	r.Launch(k09GemmNt, runtime.Arena.At(37754880), runtime.Params.At(18335744), runtime.Params.At(19384320), runtime.Arena.At(28317696), runtime.Arena.At(6144))
+	// linear + add   [n·36×512]·[512×512]ᵀ
+	r.Launch(k09GemmNt, runtime.Arena.At(37754880), paramAt("blks.1.attention.W_o.weight"), paramAt("blks.1.attention.W_o.bias"), runtime.Arena.At(28317696), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
-	r.Launch(k05Layernorm, runtime.Arena.At(6144), runtime.Params.At(19386368), runtime.Params.At(19388416), runtime.Arena.At(37754880))
+	// layernorm
+	r.Launch(k05Layernorm, runtime.Arena.At(6144), paramAt("blks.1.addnorm1.ln.weight"), paramAt("blks.1.addnorm1.ln.bias"), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
-	r.Launch(k06GemmNt, runtime.Arena.At(37754880), runtime.Params.At(19390464), runtime.Params.At(23584768), runtime.Arena.At(6144))
+	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(37754880), paramAt("blks.1.ffn.dense1.weight"), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
-	r.Launch(k07GemmNt, runtime.Arena.At(6144), runtime.Params.At(23592960), runtime.Params.At(27787264), runtime.Arena.At(37754880), runtime.Arena.At(47192064))
+	// linear + add   [n·36×2048]·[512×2048]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(6144), paramAt("blks.1.ffn.dense2.weight"), paramAt("blks.1.ffn.dense2.bias"), runtime.Arena.At(37754880), runtime.Arena.At(47192064))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
-	r.Launch(k05Layernorm, runtime.Arena.At(47192064), runtime.Params.At(27789312), runtime.Params.At(27791360), runtime.Arena.At(6144))
+	// layernorm
+	r.Launch(k05Layernorm, runtime.Arena.At(47192064), paramAt("blks.1.addnorm2.ln.weight"), paramAt("blks.1.addnorm2.ln.bias"), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:37:5", "3")
+	// sum_tokens + scale
 	r.Launch(k10SumTokens, runtime.Arena.At(6144), runtime.Arena.At(9443328))
 	r.From("vit_draft.yaml:38:5", "head")
-	r.Launch(k11GemmNt, runtime.Arena.At(9443328), runtime.Params.At(27793408), runtime.Params.At(27813888), runtime.Arena.At(0))
+	// linear + add   [n×512]·[10×512]ᵀ
+	r.Launch(k11GemmNt, runtime.Arena.At(9443328), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_draft.yaml:40:7", "loss")
+	// cross_entropy
 	r.Launch(k12CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632))
 }
 
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(273684480))
-	r.Launch(k01GemmNt, runtime.Arena.At(273684480), runtime.Params.At(0), runtime.Params.At(524288), runtime.Params.At(526336), runtime.Arena.At(169875456))
+	// linear + add   [n·36×256]·[512×256]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(273684480), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(169875456))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
-	r.Launch(k02GemmNt, runtime.Arena.At(169875456), runtime.Params.At(2574336), runtime.Params.At(5720064), runtime.Arena.At(113252352))
+	// linear + add   [n·36×512]·[1536×512]ᵀ
+	r.Launch(k02GemmNt, runtime.Arena.At(169875456), paramAt("blks.0.attention.W_q.weight"), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(113252352))
+	// attention
 	r.Launch(k13Attention, runtime.Arena.At(113252352), runtime.Arena.At(113254400), runtime.Arena.At(113256448), runtime.Arena.At(179312640), runtime.Arena.At(278403072), runtime.Imm.At(0), runtime.Imm.At(6554))
-	r.Launch(k14GemmNt, runtime.Arena.At(179312640), runtime.Params.At(5726208), runtime.Params.At(6774784), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(169875456), runtime.Arena.At(188749824))
+	// linear + add + dropout   [n·36×512]·[512×512]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(179312640), paramAt("blks.0.attention.W_o.weight"), paramAt("blks.0.attention.W_o.bias"), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(169875456), runtime.Arena.At(188749824))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
-	r.Launch(k15Layernorm, runtime.Arena.At(188749824), runtime.Params.At(6776832), runtime.Params.At(6778880), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(198187008))
+	// layernorm
+	r.Launch(k15Layernorm, runtime.Arena.At(188749824), paramAt("blks.0.addnorm1.ln.weight"), paramAt("blks.0.addnorm1.ln.bias"), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(198187008))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
-	r.Launch(k06GemmNt, runtime.Arena.At(198187008), runtime.Params.At(6780928), runtime.Params.At(10975232), runtime.Arena.At(6144))
+	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(198187008), paramAt("blks.0.ffn.dense1.weight"), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
-	r.Launch(k16GemmNt, runtime.Arena.At(6144), runtime.Params.At(10983424), runtime.Params.At(15177728), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(198187008), runtime.Arena.At(207624192))
+	// linear + add + dropout   [n·36×2048]·[512×2048]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(6144), paramAt("blks.0.ffn.dense2.weight"), paramAt("blks.0.ffn.dense2.bias"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(198187008), runtime.Arena.At(207624192))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
-	r.Launch(k15Layernorm, runtime.Arena.At(207624192), runtime.Params.At(15179776), runtime.Params.At(15181824), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(217061376))
+	// layernorm
+	r.Launch(k15Layernorm, runtime.Arena.At(207624192), paramAt("blks.0.addnorm2.ln.weight"), paramAt("blks.0.addnorm2.ln.bias"), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(217061376))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
-	r.Launch(k08GemmNt, runtime.Arena.At(217061376), runtime.Params.At(15183872), runtime.Params.At(18329600), runtime.Arena.At(141563904))
+	// linear + add   [n·36×512]·[1536×512]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(217061376), paramAt("blks.1.attention.W_q.weight"), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(141563904))
+	// attention
 	r.Launch(k13Attention, runtime.Arena.At(141563904), runtime.Arena.At(141565952), runtime.Arena.At(141568000), runtime.Arena.At(226498560), runtime.Arena.At(278550528), runtime.Imm.At(3), runtime.Imm.At(6554))
-	r.Launch(k17GemmNt, runtime.Arena.At(226498560), runtime.Params.At(18335744), runtime.Params.At(19384320), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(217061376), runtime.Arena.At(235935744))
+	// linear + add + dropout   [n·36×512]·[512×512]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(226498560), paramAt("blks.1.attention.W_o.weight"), paramAt("blks.1.attention.W_o.bias"), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(217061376), runtime.Arena.At(235935744))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
-	r.Launch(k15Layernorm, runtime.Arena.At(235935744), runtime.Params.At(19386368), runtime.Params.At(19388416), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(245372928))
+	// layernorm
+	r.Launch(k15Layernorm, runtime.Arena.At(235935744), paramAt("blks.1.addnorm1.ln.weight"), paramAt("blks.1.addnorm1.ln.bias"), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(245372928))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
-	r.Launch(k06GemmNt, runtime.Arena.At(245372928), runtime.Params.At(19390464), runtime.Params.At(23584768), runtime.Arena.At(37754880))
+	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(245372928), paramAt("blks.1.ffn.dense1.weight"), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
-	r.Launch(k16GemmNt, runtime.Arena.At(37754880), runtime.Params.At(23592960), runtime.Params.At(27787264), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(245372928), runtime.Arena.At(75503616))
+	// linear + add + dropout   [n·36×2048]·[512×2048]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(37754880), paramAt("blks.1.ffn.dense2.weight"), paramAt("blks.1.ffn.dense2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(245372928), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
-	r.Launch(k15Layernorm, runtime.Arena.At(75503616), runtime.Params.At(27789312), runtime.Params.At(27791360), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(84940800))
+	// layernorm
+	r.Launch(k15Layernorm, runtime.Arena.At(75503616), paramAt("blks.1.addnorm2.ln.weight"), paramAt("blks.1.addnorm2.ln.bias"), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(84940800))
 	r.From("vit_draft.yaml:37:5", "3")
+	// sum_tokens + scale
 	r.Launch(k10SumTokens, runtime.Arena.At(84940800), runtime.Arena.At(94377984))
 	r.From("vit_draft.yaml:38:5", "head")
-	r.Launch(k11GemmNt, runtime.Arena.At(94377984), runtime.Params.At(27793408), runtime.Params.At(27813888), runtime.Arena.At(0))
+	// linear + add   [n×512]·[10×512]ᵀ
+	r.Launch(k11GemmNt, runtime.Arena.At(94377984), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_draft.yaml:40:7", "loss")
+	// cross_entropy + broadcast_batch + cross_entropy_grad
 	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(85202944))
 	r.From("vit_draft.yaml:38:5", "head")
-	r.Launch(k19GemmTn, runtime.Arena.At(85202944), runtime.Arena.At(94377984), runtime.Grads.At(27793408), runtime.Grads.At(27813888))
-	r.Launch(k20GemmNn, runtime.Arena.At(85202944), runtime.Params.At(27793408), runtime.Arena.At(84940800))
+	// sum_leading + linear_dw   [n×10]ᵀ·[n×512]
+	r.Launch(k19GemmTn, runtime.Arena.At(85202944), runtime.Arena.At(94377984), gradAt("head.weight"), gradAt("head.bias"))
+	// linear_dx + scale   [n×10]·[10×512]
+	r.Launch(k20GemmNn, runtime.Arena.At(85202944), paramAt("head.weight"), runtime.Arena.At(84940800))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
-	r.Launch(k21LayernormGrad, runtime.Arena.At(84940800), runtime.Arena.At(75503616), runtime.Params.At(27789312), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(254810112), runtime.Arena.At(84940800), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(264247296), runtime.Grads.At(27789312), runtime.Grads.At(27791360))
+	// repeat_tokens + layernorm_grad + dropout
+	r.Launch(k21LayernormGrad, runtime.Arena.At(84940800), runtime.Arena.At(75503616), paramAt("blks.1.addnorm2.ln.weight"), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(254810112), runtime.Arena.At(84940800), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(264247296), gradAt("blks.1.addnorm2.ln.weight"), gradAt("blks.1.addnorm2.ln.bias"))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
-	r.Launch(k22GemmTn, runtime.Arena.At(264247296), runtime.Arena.At(37754880), runtime.Grads.At(23592960), runtime.Grads.At(27787264))
-	r.Launch(k23GemmNn, runtime.Arena.At(264247296), runtime.Params.At(23592960), runtime.Arena.At(37754880), runtime.Arena.At(75503616))
+	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×2048]
+	r.Launch(k22GemmTn, runtime.Arena.At(264247296), runtime.Arena.At(37754880), gradAt("blks.1.ffn.dense2.weight"), gradAt("blks.1.ffn.dense2.bias"))
+	// linear_dx + relu_grad   [n·36×512]·[512×2048]
+	r.Launch(k23GemmNn, runtime.Arena.At(264247296), paramAt("blks.1.ffn.dense2.weight"), runtime.Arena.At(37754880), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
-	r.Launch(k24GemmTn, runtime.Arena.At(75503616), runtime.Arena.At(245372928), runtime.Grads.At(19390464), runtime.Grads.At(23584768))
-	r.Launch(k25GemmNn, runtime.Arena.At(75503616), runtime.Params.At(19390464), runtime.Arena.At(254810112), runtime.Arena.At(37754880))
+	// sum_leading + linear_dw   [n·36×2048]ᵀ·[n·36×512]
+	r.Launch(k24GemmTn, runtime.Arena.At(75503616), runtime.Arena.At(245372928), gradAt("blks.1.ffn.dense1.weight"), gradAt("blks.1.ffn.dense1.bias"))
+	// linear_dx + add   [n·36×2048]·[2048×512]
+	r.Launch(k25GemmNn, runtime.Arena.At(75503616), paramAt("blks.1.ffn.dense1.weight"), runtime.Arena.At(254810112), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
-	r.Launch(k26LayernormGrad, runtime.Arena.At(37754880), runtime.Arena.At(235935744), runtime.Params.At(19386368), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(66066432), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(47192064), runtime.Grads.At(19386368), runtime.Grads.At(19388416))
+	// layernorm_grad + dropout
+	r.Launch(k26LayernormGrad, runtime.Arena.At(37754880), runtime.Arena.At(235935744), paramAt("blks.1.addnorm1.ln.weight"), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(66066432), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(47192064), gradAt("blks.1.addnorm1.ln.weight"), gradAt("blks.1.addnorm1.ln.bias"))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
-	r.Launch(k27GemmNn, runtime.Arena.At(47192064), runtime.Params.At(18335744), runtime.Arena.At(75503616))
-	r.Launch(k28GemmTn, runtime.Arena.At(47192064), runtime.Arena.At(226498560), runtime.Grads.At(18335744), runtime.Grads.At(19384320))
+	// linear_dx   [n·36×512]·[512×512]
+	r.Launch(k27GemmNn, runtime.Arena.At(47192064), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(75503616))
+	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×512]
+	r.Launch(k28GemmTn, runtime.Arena.At(47192064), runtime.Arena.At(226498560), gradAt("blks.1.attention.W_o.weight"), gradAt("blks.1.attention.W_o.bias"))
+	// attention_grad
 	r.Launch(k29AttentionGrad, runtime.Arena.At(75503616), runtime.Arena.At(141563904), runtime.Arena.At(141565952), runtime.Arena.At(141568000), runtime.Arena.At(226498560), runtime.Arena.At(278550528), runtime.Arena.At(37754880), runtime.Arena.At(37756928), runtime.Arena.At(37758976), runtime.Imm.At(3), runtime.Imm.At(6554))
-	r.Launch(k30GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(217061376), runtime.Grads.At(15183872), runtime.Grads.At(18329600))
-	r.Launch(k31GemmNn, runtime.Arena.At(37754880), runtime.Params.At(15183872), runtime.Arena.At(66066432), runtime.Arena.At(75503616))
+	// sum_leading + linear_dw   [n·36×1536]ᵀ·[n·36×512]
+	r.Launch(k30GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(217061376), gradAt("blks.1.attention.W_q.weight"), gradAt("blks.1.attention.W_q.bias"))
+	// linear_dx + add   [n·36×1536]·[1536×512]
+	r.Launch(k31GemmNn, runtime.Arena.At(37754880), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(66066432), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
-	r.Launch(k26LayernormGrad, runtime.Arena.At(75503616), runtime.Arena.At(207624192), runtime.Params.At(15179776), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(84940800), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(94377984), runtime.Grads.At(15179776), runtime.Grads.At(15181824))
+	// layernorm_grad + dropout
+	r.Launch(k26LayernormGrad, runtime.Arena.At(75503616), runtime.Arena.At(207624192), paramAt("blks.0.addnorm2.ln.weight"), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(84940800), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(94377984), gradAt("blks.0.addnorm2.ln.weight"), gradAt("blks.0.addnorm2.ln.bias"))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
-	r.Launch(k22GemmTn, runtime.Arena.At(94377984), runtime.Arena.At(6144), runtime.Grads.At(10983424), runtime.Grads.At(15177728))
-	r.Launch(k23GemmNn, runtime.Arena.At(94377984), runtime.Params.At(10983424), runtime.Arena.At(6144), runtime.Arena.At(37754880))
+	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×2048]
+	r.Launch(k22GemmTn, runtime.Arena.At(94377984), runtime.Arena.At(6144), gradAt("blks.0.ffn.dense2.weight"), gradAt("blks.0.ffn.dense2.bias"))
+	// linear_dx + relu_grad   [n·36×512]·[512×2048]
+	r.Launch(k23GemmNn, runtime.Arena.At(94377984), paramAt("blks.0.ffn.dense2.weight"), runtime.Arena.At(6144), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
-	r.Launch(k24GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(198187008), runtime.Grads.At(6780928), runtime.Grads.At(10975232))
-	r.Launch(k25GemmNn, runtime.Arena.At(37754880), runtime.Params.At(6780928), runtime.Arena.At(84940800), runtime.Arena.At(6144))
+	// sum_leading + linear_dw   [n·36×2048]ᵀ·[n·36×512]
+	r.Launch(k24GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(198187008), gradAt("blks.0.ffn.dense1.weight"), gradAt("blks.0.ffn.dense1.bias"))
+	// linear_dx + add   [n·36×2048]·[2048×512]
+	r.Launch(k25GemmNn, runtime.Arena.At(37754880), paramAt("blks.0.ffn.dense1.weight"), runtime.Arena.At(84940800), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
-	r.Launch(k26LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(188749824), runtime.Params.At(6776832), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(28317696), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(9443328), runtime.Grads.At(6776832), runtime.Grads.At(6778880))
+	// layernorm_grad + dropout
+	r.Launch(k26LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(188749824), paramAt("blks.0.addnorm1.ln.weight"), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(28317696), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(9443328), gradAt("blks.0.addnorm1.ln.weight"), gradAt("blks.0.addnorm1.ln.bias"))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
-	r.Launch(k27GemmNn, runtime.Arena.At(9443328), runtime.Params.At(5726208), runtime.Arena.At(37754880))
-	r.Launch(k28GemmTn, runtime.Arena.At(9443328), runtime.Arena.At(179312640), runtime.Grads.At(5726208), runtime.Grads.At(6774784))
+	// linear_dx   [n·36×512]·[512×512]
+	r.Launch(k27GemmNn, runtime.Arena.At(9443328), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(37754880))
+	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×512]
+	r.Launch(k28GemmTn, runtime.Arena.At(9443328), runtime.Arena.At(179312640), gradAt("blks.0.attention.W_o.weight"), gradAt("blks.0.attention.W_o.bias"))
+	// attention_grad
 	r.Launch(k29AttentionGrad, runtime.Arena.At(37754880), runtime.Arena.At(113252352), runtime.Arena.At(113254400), runtime.Arena.At(113256448), runtime.Arena.At(179312640), runtime.Arena.At(278403072), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Imm.At(0), runtime.Imm.At(6554))
-	r.Launch(k32GemmTn, runtime.Arena.At(6144), runtime.Arena.At(169875456), runtime.Grads.At(2574336), runtime.Grads.At(5720064))
-	r.Launch(k31GemmNn, runtime.Arena.At(6144), runtime.Params.At(2574336), runtime.Arena.At(28317696), runtime.Arena.At(37754880))
+	// sum_leading + linear_dw   [n·36×1536]ᵀ·[n·36×512]
+	r.Launch(k32GemmTn, runtime.Arena.At(6144), runtime.Arena.At(169875456), gradAt("blks.0.attention.W_q.weight"), gradAt("blks.0.attention.W_q.bias"))
+	// linear_dx + add   [n·36×1536]·[1536×512]
+	r.Launch(k31GemmNn, runtime.Arena.At(6144), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(28317696), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:21:5", "pos_embedding")
-	r.Launch(k33SumLeading, runtime.Arena.At(37754880), runtime.Grads.At(526336))
-	r.Launch(k34Scale, runtime.Grads.At(600064))
+	// sum_leading
+	r.Launch(k33SumLeading, runtime.Arena.At(37754880), gradAt("pos_embedding"))
+	// scale
+	r.Launch(k34Scale, gradAt("pos_embedding", 73728))
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv")
-	r.Launch(k35GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(273684480), runtime.Grads.At(0), runtime.Grads.At(524288))
+	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×256]
+	r.Launch(k35GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(273684480), gradAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.bias"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv.weight")
-	r.Launch(k36Sgd, runtime.Params.At(0), runtime.Grads.At(0))
+	// sgd
+	r.Launch(k36Sgd, paramAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.weight"))
 }

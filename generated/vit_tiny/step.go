@@ -80,185 +80,306 @@ func record(list func(*runtime.Recorder)) runtime.Program {
 	return r.Launches
 }
 
+// paramAt is where the parameter lies in region Params, or bytes behind its start.
+func paramAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Params, name, bytes...)
+}
+
+// gradAt is where the parameter lies in region Grads, or bytes behind its start.
+func gradAt(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.Grads, name, bytes...)
+}
+
+// state0At is where the parameter lies in region State0, or bytes behind its start.
+func state0At(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.State0, name, bytes...)
+}
+
+// state1At is where the parameter lies in region State1, or bytes behind its start.
+func state1At(name string, bytes ...int64) runtime.Ref {
+	return runtime.ParamRef(params, runtime.State1, name, bytes...)
+}
+
 // forward: image → logits, without dropout.
 func forward(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:17:5", "patch")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(264704))
-	r.Launch(k01GemmNt, runtime.Arena.At(264704), runtime.Params.At(0), runtime.Params.At(265728), runtime.Arena.At(2560))
+	// linear + add   [n·16×4]·[64×4]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(264704), paramAt("patch.weight"), paramAt("patch.bias"), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(265984), runtime.Arena.At(2560), runtime.Params.At(266240), runtime.Arena.At(838144))
+	// prepend_token + add
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(2560), paramAt("pos_embed"), runtime.Arena.At(838144))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838144), runtime.Params.At(270592), runtime.Params.At(270848), runtime.Arena.At(1116672))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(838144), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(1116672))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(1116672), runtime.Params.At(1024), runtime.Params.At(271104), runtime.Arena.At(2560))
+	// linear + add   [n·17×64]·[192×64]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(1116672), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(2560))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(3072), runtime.Arena.At(1116672))
-	r.Launch(k06GemmNt, runtime.Arena.At(1116672), runtime.Params.At(50176), runtime.Params.At(271872), runtime.Arena.At(838144), runtime.Arena.At(559616))
+	// linear + add   [n·17×64]·[64×64]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(1116672), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(838144), runtime.Arena.At(559616))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(559616), runtime.Params.At(272128), runtime.Params.At(272384), runtime.Arena.At(838144))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(559616), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(838144))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(838144), runtime.Params.At(66560), runtime.Params.At(272640), runtime.Arena.At(2560))
+	// linear + add + gelu   [n·17×64]·[128×64]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(838144), paramAt("blocks.0.fc1.weight"), paramAt("blocks.0.fc1.bias"), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(2560), runtime.Params.At(99328), runtime.Params.At(273152), runtime.Arena.At(559616), runtime.Arena.At(838144))
+	// linear + add   [n·17×128]·[64×128]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(2560), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(559616), runtime.Arena.At(838144))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838144), runtime.Params.At(273408), runtime.Params.At(273664), runtime.Arena.At(559616))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(838144), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(559616))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
-	r.Launch(k09GemmNt, runtime.Arena.At(559616), runtime.Params.At(132096), runtime.Arena.At(559616), runtime.Params.At(273920), runtime.Arena.At(1116672))
-	r.Launch(k10GemmNt, runtime.Arena.At(559616), runtime.Params.At(148480), runtime.Params.At(274176), runtime.Arena.At(2560))
+	// slice_tokens + linear + add   [n×64]·[64×64]ᵀ
+	r.Launch(k09GemmNt, runtime.Arena.At(559616), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(559616), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1116672))
+	// linear + add   [n·17×64]·[128×64]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(559616), paramAt("blocks.1.attn.qkv.weight", 16384), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(2560))
+	// attention
 	r.Launch(k11Attention, runtime.Arena.At(1116672), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(559616))
-	r.Launch(k12GemmNt, runtime.Arena.At(559616), runtime.Params.At(181248), runtime.Params.At(274688), runtime.Arena.At(2560))
+	// linear + add   [n×64]·[64×64]ᵀ
+	r.Launch(k12GemmNt, runtime.Arena.At(559616), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
+	// slice_tokens + add
 	r.Launch(k13SliceTokens, runtime.Arena.At(838144), runtime.Arena.At(2560), runtime.Arena.At(35328))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
-	r.Launch(k14Layernorm, runtime.Arena.At(35328), runtime.Params.At(274944), runtime.Params.At(275200), runtime.Arena.At(51712))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(35328), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(51712))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	r.Launch(k15GemmNt, runtime.Arena.At(51712), runtime.Params.At(197632), runtime.Params.At(275456), runtime.Arena.At(2560))
+	// linear + add + gelu   [n×64]·[128×64]ᵀ
+	r.Launch(k15GemmNt, runtime.Arena.At(51712), paramAt("blocks.1.fc1.weight"), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
-	r.Launch(k16GemmNt, runtime.Arena.At(2560), runtime.Params.At(230400), runtime.Params.At(275968), runtime.Arena.At(35328), runtime.Arena.At(51712))
+	// linear + add   [n×128]·[64×128]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(2560), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Arena.At(35328), runtime.Arena.At(51712))
 	r.From("vit_tiny.yaml:36:5", "norm")
-	r.Launch(k14Layernorm, runtime.Arena.At(51712), runtime.Params.At(276224), runtime.Params.At(276480), runtime.Arena.At(2560))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(51712), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:37:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(2560), runtime.Params.At(263168), runtime.Params.At(276736), runtime.Arena.At(0))
+	// linear + add   [n×64]·[10×64]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(2560), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
 func eval(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:17:5", "patch")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(265216))
-	r.Launch(k01GemmNt, runtime.Arena.At(265216), runtime.Params.At(0), runtime.Params.At(265728), runtime.Arena.At(3072))
+	// linear + add   [n·16×4]·[64×4]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(265216), paramAt("patch.weight"), paramAt("patch.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(265984), runtime.Arena.At(3072), runtime.Params.At(266240), runtime.Arena.At(838656))
+	// prepend_token + add
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(3072), paramAt("pos_embed"), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838656), runtime.Params.At(270592), runtime.Params.At(270848), runtime.Arena.At(1117184))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(838656), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(1117184))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(1117184), runtime.Params.At(1024), runtime.Params.At(271104), runtime.Arena.At(3072))
+	// linear + add   [n·17×64]·[192×64]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(1117184), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(3072))
+	// attention
 	r.Launch(k05Attention, runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(1117184))
-	r.Launch(k06GemmNt, runtime.Arena.At(1117184), runtime.Params.At(50176), runtime.Params.At(271872), runtime.Arena.At(838656), runtime.Arena.At(560128))
+	// linear + add   [n·17×64]·[64×64]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(1117184), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(838656), runtime.Arena.At(560128))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
-	r.Launch(k03Layernorm, runtime.Arena.At(560128), runtime.Params.At(272128), runtime.Params.At(272384), runtime.Arena.At(838656))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(560128), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	r.Launch(k07GemmNt, runtime.Arena.At(838656), runtime.Params.At(66560), runtime.Params.At(272640), runtime.Arena.At(3072))
+	// linear + add + gelu   [n·17×64]·[128×64]ᵀ
+	r.Launch(k07GemmNt, runtime.Arena.At(838656), paramAt("blocks.0.fc1.weight"), paramAt("blocks.0.fc1.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(3072), runtime.Params.At(99328), runtime.Params.At(273152), runtime.Arena.At(560128), runtime.Arena.At(838656))
+	// linear + add   [n·17×128]·[64×128]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(3072), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(560128), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
-	r.Launch(k03Layernorm, runtime.Arena.At(838656), runtime.Params.At(273408), runtime.Params.At(273664), runtime.Arena.At(560128))
+	// layernorm
+	r.Launch(k03Layernorm, runtime.Arena.At(838656), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(560128))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
-	r.Launch(k09GemmNt, runtime.Arena.At(560128), runtime.Params.At(132096), runtime.Arena.At(560128), runtime.Params.At(273920), runtime.Arena.At(1117184))
-	r.Launch(k10GemmNt, runtime.Arena.At(560128), runtime.Params.At(148480), runtime.Params.At(274176), runtime.Arena.At(3072))
+	// slice_tokens + linear + add   [n×64]·[64×64]ᵀ
+	r.Launch(k09GemmNt, runtime.Arena.At(560128), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(560128), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1117184))
+	// linear + add   [n·17×64]·[128×64]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(560128), paramAt("blocks.1.attn.qkv.weight", 16384), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(3072))
+	// attention
 	r.Launch(k11Attention, runtime.Arena.At(1117184), runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(560128))
-	r.Launch(k12GemmNt, runtime.Arena.At(560128), runtime.Params.At(181248), runtime.Params.At(274688), runtime.Arena.At(3072))
+	// linear + add   [n×64]·[64×64]ᵀ
+	r.Launch(k12GemmNt, runtime.Arena.At(560128), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
+	// slice_tokens + add
 	r.Launch(k13SliceTokens, runtime.Arena.At(838656), runtime.Arena.At(3072), runtime.Arena.At(35840))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
-	r.Launch(k14Layernorm, runtime.Arena.At(35840), runtime.Params.At(274944), runtime.Params.At(275200), runtime.Arena.At(52224))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(35840), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(52224))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	r.Launch(k15GemmNt, runtime.Arena.At(52224), runtime.Params.At(197632), runtime.Params.At(275456), runtime.Arena.At(3072))
+	// linear + add + gelu   [n×64]·[128×64]ᵀ
+	r.Launch(k15GemmNt, runtime.Arena.At(52224), paramAt("blocks.1.fc1.weight"), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
-	r.Launch(k16GemmNt, runtime.Arena.At(3072), runtime.Params.At(230400), runtime.Params.At(275968), runtime.Arena.At(35840), runtime.Arena.At(52224))
+	// linear + add   [n×128]·[64×128]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(3072), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Arena.At(35840), runtime.Arena.At(52224))
 	r.From("vit_tiny.yaml:36:5", "norm")
-	r.Launch(k14Layernorm, runtime.Arena.At(52224), runtime.Params.At(276224), runtime.Params.At(276480), runtime.Arena.At(3072))
+	// layernorm
+	r.Launch(k14Layernorm, runtime.Arena.At(52224), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:37:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(3072), runtime.Params.At(263168), runtime.Params.At(276736), runtime.Arena.At(0))
+	// linear + add   [n×64]·[10×64]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(3072), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_tiny.yaml:39:8", "loss")
+	// cross_entropy
 	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816))
 }
 
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:17:5", "patch")
+	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(5033984))
-	r.Launch(k01GemmNt, runtime.Arena.At(5033984), runtime.Params.At(0), runtime.Params.At(265728), runtime.Arena.At(3072))
+	// linear + add   [n·16×4]·[64×4]ᵀ
+	r.Launch(k01GemmNt, runtime.Arena.At(5033984), paramAt("patch.weight"), paramAt("patch.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
-	r.Launch(k02PrependToken, runtime.Params.At(265984), runtime.Arena.At(3072), runtime.Params.At(266240), runtime.Arena.At(3066880))
+	// prepend_token + add
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(3072), paramAt("pos_embed"), runtime.Arena.At(3066880))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(3066880), runtime.Params.At(270592), runtime.Params.At(270848), runtime.Arena.At(5148672), runtime.Arena.At(5153024), runtime.Arena.At(3345408))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3066880), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(5148672), runtime.Arena.At(5153024), runtime.Arena.At(3345408))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
-	r.Launch(k04GemmNt, runtime.Arena.At(3345408), runtime.Params.At(1024), runtime.Params.At(271104), runtime.Arena.At(3072))
+	// linear + add   [n·17×64]·[192×64]ᵀ
+	r.Launch(k04GemmNt, runtime.Arena.At(3345408), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(3072))
+	// attention
 	r.Launch(k20Attention, runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(3623936), runtime.Arena.At(5016576), runtime.Imm.At(0), runtime.Imm.At(3277))
-	r.Launch(k06GemmNt, runtime.Arena.At(3623936), runtime.Params.At(50176), runtime.Params.At(271872), runtime.Arena.At(3066880), runtime.Arena.At(3902464))
+	// linear + add   [n·17×64]·[64×64]ᵀ
+	r.Launch(k06GemmNt, runtime.Arena.At(3623936), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(3066880), runtime.Arena.At(3902464))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
-	r.Launch(k19Layernorm, runtime.Arena.At(3902464), runtime.Params.At(272128), runtime.Params.At(272384), runtime.Arena.At(5157376), runtime.Arena.At(5161728), runtime.Arena.At(4180992))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(3902464), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(5157376), runtime.Arena.At(5161728), runtime.Arena.At(4180992))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	r.Launch(k21GemmNt, runtime.Arena.At(4180992), runtime.Params.At(66560), runtime.Params.At(272640), runtime.Arena.At(838656), runtime.Arena.At(1395712))
+	// linear + add + gelu   [n·17×64]·[128×64]ᵀ
+	r.Launch(k21GemmNt, runtime.Arena.At(4180992), paramAt("blocks.0.fc1.weight"), paramAt("blocks.0.fc1.bias"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
-	r.Launch(k08GemmNt, runtime.Arena.At(1395712), runtime.Params.At(99328), runtime.Params.At(273152), runtime.Arena.At(3902464), runtime.Arena.At(4459520))
+	// linear + add   [n·17×128]·[64×128]ᵀ
+	r.Launch(k08GemmNt, runtime.Arena.At(1395712), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(3902464), runtime.Arena.At(4459520))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
-	r.Launch(k19Layernorm, runtime.Arena.At(4459520), runtime.Params.At(273408), runtime.Params.At(273664), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(4738048))
+	// layernorm
+	r.Launch(k19Layernorm, runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(4738048))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
+	// slice_tokens
 	r.Launch(k22SliceTokens, runtime.Arena.At(4738048), runtime.Arena.At(5050368))
-	r.Launch(k23GemmNt, runtime.Arena.At(5050368), runtime.Params.At(132096), runtime.Params.At(273920), runtime.Arena.At(5066752))
-	r.Launch(k10GemmNt, runtime.Arena.At(4738048), runtime.Params.At(148480), runtime.Params.At(274176), runtime.Arena.At(1952768))
+	// linear + add   [n×64]·[64×64]ᵀ
+	r.Launch(k23GemmNt, runtime.Arena.At(5050368), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(5066752))
+	// linear + add   [n·17×64]·[128×64]ᵀ
+	r.Launch(k10GemmNt, runtime.Arena.At(4738048), paramAt("blocks.1.attn.qkv.weight", 16384), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(1952768))
+	// attention
 	r.Launch(k24Attention, runtime.Arena.At(5066752), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Arena.At(5083136), runtime.Arena.At(5174784), runtime.Imm.At(3), runtime.Imm.At(3277))
-	r.Launch(k25GemmNt, runtime.Arena.At(5083136), runtime.Params.At(181248), runtime.Params.At(274688), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2509824))
+	// linear + add + drop_path   [n×64]·[64×64]ᵀ
+	r.Launch(k25GemmNt, runtime.Arena.At(5083136), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2509824))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
+	// slice_tokens + add
 	r.Launch(k26SliceTokens, runtime.Arena.At(4459520), runtime.Arena.At(2509824), runtime.Arena.At(2575360))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
-	r.Launch(k27Layernorm, runtime.Arena.At(2575360), runtime.Params.At(274944), runtime.Params.At(275200), runtime.Arena.At(2657280), runtime.Arena.At(2657536), runtime.Arena.At(2591744))
+	// layernorm
+	r.Launch(k27Layernorm, runtime.Arena.At(2575360), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(2657280), runtime.Arena.At(2657536), runtime.Arena.At(2591744))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	r.Launch(k28GemmNt, runtime.Arena.At(2591744), runtime.Params.At(197632), runtime.Params.At(275456), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
+	// linear + add + gelu   [n×64]·[128×64]ᵀ
+	r.Launch(k28GemmNt, runtime.Arena.At(2591744), paramAt("blocks.1.fc1.weight"), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
-	r.Launch(k29GemmNt, runtime.Arena.At(2542592), runtime.Params.At(230400), runtime.Params.At(275968), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2575360), runtime.Arena.At(2608128))
+	// linear + add + drop_path   [n×128]·[64×128]ᵀ
+	r.Launch(k29GemmNt, runtime.Arena.At(2542592), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2575360), runtime.Arena.At(2608128))
 	r.From("vit_tiny.yaml:36:5", "norm")
-	r.Launch(k27Layernorm, runtime.Arena.At(2608128), runtime.Params.At(276224), runtime.Params.At(276480), runtime.Arena.At(2657792), runtime.Arena.At(2658048), runtime.Arena.At(2624512))
+	// layernorm
+	r.Launch(k27Layernorm, runtime.Arena.At(2608128), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2657792), runtime.Arena.At(2658048), runtime.Arena.At(2624512))
 	r.From("vit_tiny.yaml:37:5", "head")
-	r.Launch(k17GemmNt, runtime.Arena.At(2624512), runtime.Params.At(263168), runtime.Params.At(276736), runtime.Arena.At(0))
+	// linear + add   [n×64]·[10×64]ᵀ
+	r.Launch(k17GemmNt, runtime.Arena.At(2624512), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_tiny.yaml:39:8", "loss")
+	// cross_entropy + broadcast_batch + cross_entropy_grad
 	r.Launch(k30CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(2640896))
 	r.From("vit_tiny.yaml:37:5", "head")
-	r.Launch(k31GemmTn, runtime.Arena.At(2640896), runtime.Arena.At(2624512), runtime.Grads.At(263168), runtime.Grads.At(276736))
-	r.Launch(k32GemmNn, runtime.Arena.At(2640896), runtime.Params.At(263168), runtime.Arena.At(2624512))
+	// sum_leading + linear_dw   [n×10]ᵀ·[n×64]
+	r.Launch(k31GemmTn, runtime.Arena.At(2640896), runtime.Arena.At(2624512), gradAt("head.weight"), gradAt("head.bias"))
+	// linear_dx   [n×10]·[10×64]
+	r.Launch(k32GemmNn, runtime.Arena.At(2640896), paramAt("head.weight"), runtime.Arena.At(2624512))
 	r.From("vit_tiny.yaml:36:5", "norm")
-	r.Launch(k33LayernormGrad, runtime.Arena.At(2624512), runtime.Arena.At(2608128), runtime.Params.At(276224), runtime.Arena.At(2657792), runtime.Arena.At(2658048), runtime.Arena.At(2640896), runtime.Grads.At(276224), runtime.Grads.At(276480))
+	// layernorm_grad
+	r.Launch(k33LayernormGrad, runtime.Arena.At(2624512), runtime.Arena.At(2608128), paramAt("norm.weight"), runtime.Arena.At(2657792), runtime.Arena.At(2658048), runtime.Arena.At(2640896), gradAt("norm.weight"), gradAt("norm.bias"))
 	r.From("vit_tiny.yaml:34:15", "blocks.1.1.4")
+	// drop_path
 	r.Launch(k34DropPath, runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2640896), runtime.Arena.At(2608128))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
-	r.Launch(k35GemmTn, runtime.Arena.At(2608128), runtime.Arena.At(2542592), runtime.Grads.At(230400), runtime.Grads.At(275968))
-	r.Launch(k36GemmNn, runtime.Arena.At(2608128), runtime.Params.At(230400), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
+	// sum_leading + linear_dw   [n×64]ᵀ·[n×128]
+	r.Launch(k35GemmTn, runtime.Arena.At(2608128), runtime.Arena.At(2542592), gradAt("blocks.1.fc2.weight"), gradAt("blocks.1.fc2.bias"))
+	// linear_dx + gelu_grad   [n×64]·[64×128]
+	r.Launch(k36GemmNn, runtime.Arena.At(2608128), paramAt("blocks.1.fc2.weight"), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	r.Launch(k37GemmTn, runtime.Arena.At(2542592), runtime.Arena.At(2591744), runtime.Grads.At(197632), runtime.Grads.At(275456))
-	r.Launch(k38GemmNn, runtime.Arena.At(2542592), runtime.Params.At(197632), runtime.Arena.At(2509824))
+	// sum_leading + linear_dw   [n×128]ᵀ·[n×64]
+	r.Launch(k37GemmTn, runtime.Arena.At(2542592), runtime.Arena.At(2591744), gradAt("blocks.1.fc1.weight"), gradAt("blocks.1.fc1.bias"))
+	// linear_dx   [n×128]·[128×64]
+	r.Launch(k38GemmNn, runtime.Arena.At(2542592), paramAt("blocks.1.fc1.weight"), runtime.Arena.At(2509824))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
-	r.Launch(k39LayernormGrad, runtime.Arena.At(2509824), runtime.Arena.At(2575360), runtime.Params.At(274944), runtime.Arena.At(2657280), runtime.Arena.At(2657536), runtime.Arena.At(2640896), runtime.Arena.At(5099520), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2526208), runtime.Grads.At(274944), runtime.Grads.At(275200))
+	// layernorm_grad + add + drop_path
+	r.Launch(k39LayernormGrad, runtime.Arena.At(2509824), runtime.Arena.At(2575360), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(2657280), runtime.Arena.At(2657536), runtime.Arena.At(2640896), runtime.Arena.At(5099520), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2526208), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
-	r.Launch(k40GemmTn, runtime.Arena.At(2526208), runtime.Arena.At(5083136), runtime.Grads.At(181248), runtime.Grads.At(274688))
-	r.Launch(k41GemmNn, runtime.Arena.At(2526208), runtime.Params.At(181248), runtime.Arena.At(5115904))
+	// sum_leading + linear_dw   [n×64]ᵀ·[n×64]
+	r.Launch(k40GemmTn, runtime.Arena.At(2526208), runtime.Arena.At(5083136), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.bias"))
+	// linear_dx   [n×64]·[64×64]
+	r.Launch(k41GemmNn, runtime.Arena.At(2526208), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(5115904))
+	// attention_grad
 	r.Launch(k42AttentionGrad, runtime.Arena.At(5115904), runtime.Arena.At(5066752), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Arena.At(5083136), runtime.Arena.At(5174784), runtime.Arena.At(5132288), runtime.Arena.At(2509824), runtime.Arena.At(2510080), runtime.Imm.At(3), runtime.Imm.At(3277))
-	r.Launch(k43GemmTn, runtime.Arena.At(5132288), runtime.Arena.At(5050368), runtime.Grads.At(132096), runtime.Grads.At(273920))
-	r.Launch(k44GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(4738048), runtime.Grads.At(148480), runtime.Grads.At(274176))
-	r.Launch(k45GemmNn, runtime.Arena.At(2509824), runtime.Params.At(148480), runtime.Arena.At(2231296))
-	r.Launch(k46GemmNn, runtime.Arena.At(5132288), runtime.Params.At(132096), runtime.Arena.At(2788352))
+	// sum_leading + linear_dw   [n×64]ᵀ·[n×64]
+	r.Launch(k43GemmTn, runtime.Arena.At(5132288), runtime.Arena.At(5050368), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.bias"))
+	// sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]
+	r.Launch(k44GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(4738048), gradAt("blocks.1.attn.qkv.weight", 16384), gradAt("blocks.1.attn.qkv.bias", 256))
+	// linear_dx   [n·17×128]·[128×64]
+	r.Launch(k45GemmNn, runtime.Arena.At(2509824), paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(2231296))
+	// linear_dx   [n×64]·[64×64]
+	r.Launch(k46GemmNn, runtime.Arena.At(5132288), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(2788352))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
+	// pad_tokens
 	r.Launch(k47PadTokens, runtime.Arena.At(5099520), runtime.Arena.At(1952768))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
-	r.Launch(k48LayernormGrad, runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(4459520), runtime.Params.At(273408), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(1952768), runtime.Arena.At(2509824), runtime.Grads.At(273408), runtime.Grads.At(273664))
+	// pad_tokens + add + layernorm_grad
+	r.Launch(k48LayernormGrad, runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(1952768), runtime.Arena.At(2509824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
-	r.Launch(k49GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(1395712), runtime.Grads.At(99328), runtime.Grads.At(273152))
-	r.Launch(k50GemmNn, runtime.Arena.At(2509824), runtime.Params.At(99328), runtime.Arena.At(838656), runtime.Arena.At(1395712))
+	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×128]
+	r.Launch(k49GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(1395712), gradAt("blocks.0.fc2.weight"), gradAt("blocks.0.fc2.bias"))
+	// linear_dx + gelu_grad   [n·17×64]·[64×128]
+	r.Launch(k50GemmNn, runtime.Arena.At(2509824), paramAt("blocks.0.fc2.weight"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	r.Launch(k51GemmTn, runtime.Arena.At(1395712), runtime.Arena.At(4180992), runtime.Grads.At(66560), runtime.Grads.At(272640))
-	r.Launch(k52GemmNn, runtime.Arena.At(1395712), runtime.Params.At(66560), runtime.Arena.At(838656))
+	// sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]
+	r.Launch(k51GemmTn, runtime.Arena.At(1395712), runtime.Arena.At(4180992), gradAt("blocks.0.fc1.weight"), gradAt("blocks.0.fc1.bias"))
+	// linear_dx   [n·17×128]·[128×64]
+	r.Launch(k52GemmNn, runtime.Arena.At(1395712), paramAt("blocks.0.fc1.weight"), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
-	r.Launch(k53LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(3902464), runtime.Params.At(272128), runtime.Arena.At(5157376), runtime.Arena.At(5161728), runtime.Arena.At(2509824), runtime.Arena.At(1674240), runtime.Grads.At(272128), runtime.Grads.At(272384))
+	// layernorm_grad + add
+	r.Launch(k53LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(3902464), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(5157376), runtime.Arena.At(5161728), runtime.Arena.At(2509824), runtime.Arena.At(1674240), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
-	r.Launch(k54GemmTn, runtime.Arena.At(1674240), runtime.Arena.At(3623936), runtime.Grads.At(50176), runtime.Grads.At(271872))
-	r.Launch(k55GemmNn, runtime.Arena.At(1674240), runtime.Params.At(50176), runtime.Arena.At(1952768))
+	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×64]
+	r.Launch(k54GemmTn, runtime.Arena.At(1674240), runtime.Arena.At(3623936), gradAt("blocks.0.attn.proj.weight"), gradAt("blocks.0.attn.proj.bias"))
+	// linear_dx   [n·17×64]·[64×64]
+	r.Launch(k55GemmNn, runtime.Arena.At(1674240), paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(1952768))
+	// attention_grad
 	r.Launch(k56AttentionGrad, runtime.Arena.At(1952768), runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(3623936), runtime.Arena.At(5016576), runtime.Arena.At(838656), runtime.Arena.At(838912), runtime.Arena.At(839168), runtime.Imm.At(0), runtime.Imm.At(3277))
-	r.Launch(k57GemmTn, runtime.Arena.At(838656), runtime.Arena.At(3345408), runtime.Grads.At(1024), runtime.Grads.At(271104))
-	r.Launch(k58GemmNn, runtime.Arena.At(838656), runtime.Params.At(1024), runtime.Arena.At(3072))
+	// sum_leading + linear_dw   [n·17×192]ᵀ·[n·17×64]
+	r.Launch(k57GemmTn, runtime.Arena.At(838656), runtime.Arena.At(3345408), gradAt("blocks.0.attn.qkv.weight"), gradAt("blocks.0.attn.qkv.bias"))
+	// linear_dx   [n·17×192]·[192×64]
+	r.Launch(k58GemmNn, runtime.Arena.At(838656), paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
-	r.Launch(k53LayernormGrad, runtime.Arena.At(3072), runtime.Arena.At(3066880), runtime.Params.At(270592), runtime.Arena.At(5148672), runtime.Arena.At(5153024), runtime.Arena.At(1674240), runtime.Arena.At(281600), runtime.Grads.At(270592), runtime.Grads.At(270848))
+	// layernorm_grad + add
+	r.Launch(k53LayernormGrad, runtime.Arena.At(3072), runtime.Arena.At(3066880), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(5148672), runtime.Arena.At(5153024), runtime.Arena.At(1674240), runtime.Arena.At(281600), gradAt("blocks.0.norm1.weight"), gradAt("blocks.0.norm1.bias"))
 	r.From("vit_tiny.yaml:17:5", "patch")
-	r.Launch(k59GemmTn, runtime.Arena.At(281600), runtime.Arena.At(5033984), runtime.Grads.At(0), runtime.Grads.At(265728))
+	// slice_tokens + sum_leading + linear_dw   [n·16×64]ᵀ·[n·16×4]
+	r.Launch(k59GemmTn, runtime.Arena.At(281600), runtime.Arena.At(5033984), gradAt("patch.weight"), gradAt("patch.bias"))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
-	r.Launch(k60SumLeading, runtime.Arena.At(281600), runtime.Grads.At(266240))
+	// sum_leading
+	r.Launch(k60SumLeading, runtime.Arena.At(281600), gradAt("pos_embed"))
 	r.From("vit_tiny.yaml:18:5", "cls_token")
-	r.Launch(k61SumLeading, runtime.Arena.At(281600), runtime.Grads.At(265984))
+	// slice_tokens + sum_leading
+	r.Launch(k61SumLeading, runtime.Arena.At(281600), gradAt("cls_token"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:42:3", "train")
-	r.Launch(k62SumSquares, runtime.Grads.At(0), runtime.Arena.At(3072))
+	// sum_squares
+	r.Launch(k62SumSquares, gradAt("patch.weight"), runtime.Arena.At(3072))
+	// clip_scale
 	r.Launch(k63ClipScale, runtime.Arena.At(3072), runtime.Arena.At(3136))
 	r.From("vit_tiny.yaml:17:5", "patch.weight")
-	r.Launch(k64Adamw, runtime.Params.At(0), runtime.Grads.At(0), runtime.State0.At(0), runtime.State1.At(0), runtime.Arena.At(3136))
+	// mul + adamw
+	r.Launch(k64Adamw, paramAt("patch.weight"), gradAt("patch.weight"), state0At("patch.weight"), state1At("patch.weight"), runtime.Arena.At(3136))
 }

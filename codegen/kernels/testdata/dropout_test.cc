@@ -53,6 +53,21 @@ void matches_scalar() {
     }
 }
 
+// Jumps about block boundaries, so that every state of the cache is left in
+// every direction.
+void any_order() {
+  vg_step s = {};
+  s.seed_lo = 3, s.dropout_on = 1;
+  const vg_dropout drop(s, 9, 20000);
+  check::Random r(1);
+  for (int i = 0; i < 20000; i++) {
+    const int64_t index = 128 * (int64_t)(1 + r.next() % 4) + (int64_t)(r.next() % 41) - 20;
+    const int n = 1 + (int)(r.next() % kLanes);
+    const vf got = drop.scale<vf>(index, n);
+    for (int l = 0; l < n; l++) that(got.v[l] == want(s, 9, 20000, index + l), text("jump %d to %ld lane %d", i, index, l));
+  }
+}
+
 void statistics() {
   vg_step s = {};
   s.seed_lo = 1, s.dropout_on = 1;
@@ -91,6 +106,7 @@ void off() {
 int main() {
   vg::known_answers();
   vg::matches_scalar();
+  vg::any_order();
   vg::statistics();
   vg::off();
   return check::finish();
