@@ -4,6 +4,7 @@
 SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# (bin/vitgen is Go's business to keep fresh: FORCE asks it every time.)
 .PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu clean
 
 # Version stamping asks git, which refuses in a checkout that another user owns.
@@ -17,7 +18,11 @@ VENV        := .venv
 GOFILES = $(shell find . \( -name '.?*' -o -name _build -o -name runs \) -prune -o -name '*.go' -print)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+
+bin/vitgen: FORCE ## build the compiler
+	go build -o $@ ./cmd/vitgen
+FORCE:
 
 demo: ## compile, verify and train, from nothing; about two minutes on two cores
 	@./scripts/demo.sh

@@ -55,7 +55,8 @@ func readSpec(t testing.TB, path string) *spec.Spec {
 // Every golden, computed by PyTorch in float64, agrees with the interpreter's
 // values of the compiled graphs: logits, loss, gradients and training steps.
 // The small ones do so too without each of the optional passes, and when the
-// nodes' order is shuffled before every pass.
+// nodes' order is shuffled before every pass. What is too big for an
+// interpreter runs only when VITGEN_BIG_GOLDENS is set.
 func TestGoldens(t *testing.T) {
 	files, err := filepath.Glob("../golden/*.safetensors")
 	if err != nil || len(files) == 0 {
@@ -68,6 +69,9 @@ func TestGoldens(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			if fullSize && testing.Short() {
 				t.Skip("a full-size model takes the interpreter some seconds")
+			}
+			if n := elems(s); n > maxInterpreted && os.Getenv("VITGEN_BIG_GOLDENS") == "" {
+				t.Skipf("%d million parameters take the interpreter minutes; the trainer's verify does check this golden. VITGEN_BIG_GOLDENS=1 runs it here", n/1e6)
 			}
 			replay(t, s, file, passes.Options{})
 		})
@@ -83,6 +87,18 @@ func TestGoldens(t *testing.T) {
 		}
 		t.Run(name+"/shuffled", func(t *testing.T) { replay(t, s, file, passes.Options{Seed: 1}) })
 	}
+}
+
+// maxInterpreted is how many parameters the interpreter, which is plain loops
+// in float64, is asked to train without being told to.
+const maxInterpreted = 20_000_000
+
+func elems(s *spec.Spec) int {
+	n := 0
+	for _, p := range s.Params() {
+		n += golden.ParamInfo{Name: p.Name, Shape: p.Shape}.Elems()
+	}
+	return n
 }
 
 // replay does what the golden's makers did.

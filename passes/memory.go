@@ -228,12 +228,13 @@ func CheckPlaces(g *ir.Graph) error {
 		if slots[v].Home != ir.HomeArena {
 			return nil
 		}
-		ls, err := lines(slots[v].Root)
+		root := slots[v].Root
+		ls, err := lines(root)
 		if err != nil {
 			return err
 		}
 		for _, o := range ls {
-			if o != slots[v].Root {
+			if o != root {
 				return fmt.Errorf("%s reads %v after %v was written over it", who, v, o)
 			}
 		}
@@ -253,12 +254,13 @@ func CheckPlaces(g *ir.Graph) error {
 		for _, n := range gr.Nodes {
 			for _, o := range n.Outs {
 				if stored[o] && slots[o].Home == ir.HomeArena {
-					ls, err := lines(slots[o].Root)
+					root := slots[o].Root
+					ls, err := lines(root)
 					if err != nil {
 						return err
 					}
 					for i := range ls {
-						ls[i] = slots[o].Root
+						ls[i] = root
 					}
 				}
 			}

@@ -49,7 +49,7 @@ func compileCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compile SPEC",
 		Short: "compile a spec into a Go package and its trainer",
-		Args:  cobra.ExactArgs(1),
+		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			_, err := compile(cmd, &f, args[0])
 			return err
@@ -65,7 +65,7 @@ func buildCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "build SPEC|DIR",
 		Short: "compile a spec, or take a generated package, and build the trainer binary",
-		Args:  cobra.ExactArgs(1),
+		Args:  usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			dir := args[0]
 			if st, err := os.Stat(dir); err != nil || !st.IsDir() {
@@ -217,7 +217,7 @@ func importPathOf(dir string) (string, error) {
 			}
 			for line := range strings.Lines(string(mod)) {
 				if f := strings.Fields(line); len(f) >= 2 && f[0] == "module" {
-					return path.Join(strings.Trim(f[1], `"`), filepath.ToSlash(rel)), nil
+					return importable(path.Join(strings.Trim(f[1], `"`), filepath.ToSlash(rel)), dir)
 				}
 			}
 			return "", fmt.Errorf("%s names no module", filepath.Join(at, "go.mod"))
@@ -226,6 +226,19 @@ func importPathOf(dir string) (string, error) {
 			return "", fmt.Errorf("no go.mod above %s: the generated package needs a module; run `go mod init NAME` and `go get github.com/vitgen/vitgen`", abs)
 		}
 	}
+}
+
+// importable refuses an import path with a character that Go does not allow in
+// one; dir is the folder it came from.
+func importable(path, dir string) (string, error) {
+	const allowed = "-._~+/"
+	for _, r := range path {
+		letter := 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
+		if !letter && !strings.ContainsRune(allowed, r) {
+			return "", fmt.Errorf("a package in %s could not be imported: Go allows no %q in import paths; choose another folder with -o", dir, r)
+		}
+	}
+	return path, nil
 }
 
 // writePackage puts the files into dir: each atomically, none over a file that

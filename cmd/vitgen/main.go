@@ -35,15 +35,28 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w; %s --help lists the flags", err, c.CommandPath())
+	})
 	cmd.AddCommand(compileCommand(), buildCommand(), checkCommand(), schemaCommand(), passesCommand())
 	return cmd
+}
+
+// usage adds what a command takes to the error about its arguments.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return fmt.Errorf("%w; usage: %s", err, cmd.UseLine())
+		}
+		return nil
+	}
 }
 
 func checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check SPEC…",
 		Short: "look for mistakes in specs",
-		Args:  cobra.MinimumNArgs(1),
+		Args:  usage(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, file := range args {
 				s, err := readSpec(file)
@@ -65,7 +78,7 @@ func schemaCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema",
 		Short: "print the JSON Schema of specs, for editors",
-		Args:  cobra.NoArgs,
+		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := cmd.OutOrStdout().Write(spec.Schema())
 			return err
@@ -77,7 +90,7 @@ func passesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "passes",
 		Short: "list the compiler's passes in order",
-		Args:  cobra.NoArgs,
+		Args:  usage(cobra.NoArgs),
 		Run: func(cmd *cobra.Command, _ []string) {
 			for _, p := range passes.Passes() {
 				optional := ""

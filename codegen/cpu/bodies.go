@@ -103,8 +103,6 @@ func (e *emitter) body(w io.Writer) {
 		fmt.Fprintf(w, "  vg_token_sum<%d>(c, c.batch(), %d, %s, %s);\n", b.Space.T, b.Space.Cols, e.source(b.X), e.sink(b.Y))
 	case *plan.ColumnSum:
 		fmt.Fprintf(w, "  vg_column_sum<%d>(c, %s, %d, %s, %s);\n", b.Space.T, rows(b.Space), b.Space.Cols, e.source(b.X), e.row(b.Y))
-	case *plan.SumBatch:
-		fmt.Fprintf(w, "  vg_sum(c, c.batch(), %s, %s, 1.0f);\n", e.source(b.X), e.ptr(b.Y))
 	case *plan.SumSquares:
 		fmt.Fprintf(w, "  vg_sumsq(c, %d, %s, %s);\n", b.N, e.ptr(b.X), e.ptr(b.Y))
 	case *plan.ClipScale:

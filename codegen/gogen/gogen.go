@@ -9,9 +9,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/dave/jennifer/jen"
 
+	"github.com/vitgen/vitgen/codegen/kernels"
 	"github.com/vitgen/vitgen/codegen/plan"
 	"github.com/vitgen/vitgen/spec"
 )
@@ -102,7 +104,7 @@ func trainer(in Input) *jen.File {
 func cpu(in Input) *jen.File {
 	f := newFile(in)
 	name := in.Spec.Name
-	f.CgoPreamble(fmt.Sprintf(`#cgo CXXFLAGS: -O3 -std=gnu++17 -fno-exceptions -fno-rtti
+	f.CgoPreamble(fmt.Sprintf(`#cgo CXXFLAGS: %[2]s
 #cgo LDFLAGS: -lm
 #include "vg_abi.h"
 
@@ -111,7 +113,7 @@ void vg_%[1]s_run(const vg_program* p, vg_worker* w);
 
 static void run(uintptr_t program, uintptr_t worker) {
   vg_%[1]s_run((const vg_program*)program, (vg_worker*)worker);
-}`, name))
+}`, name, strings.Join(kernels.CompileFlags, " ")))
 	f.Comment("cpuCode is the way into kernels_cpu.cc.")
 	f.Func().Id("cpuCode").Params().Add(rt("CPUCode")).Block(
 		jen.Return(rt("CPUCode").Values(jen.Dict{

@@ -39,10 +39,9 @@ func (isa ISA) Wrapper(include string) []byte {
 
 // CompileFlags are the g++ flags the kernels are written for. Value-changing
 // optimizations are not among them, save fused multiply-add: NaN and infinity
-// must propagate.
+// must propagate. All of them are flags that cgo lets a package ask for.
 var CompileFlags = []string{
-	"-O3", "-std=c++17", "-fno-exceptions", "-fno-rtti",
-	"-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
+	"-O3", "-std=gnu++17", "-fno-exceptions", "-fno-rtti",
 	"-Wall", "-Wextra", "-Wno-psabi",
 }
 

@@ -17,6 +17,8 @@ const (
 	gemmSharedRows = 512     // kSharedRows
 	gemmMaxColumns = 60000   // kPrivateColumns
 	gemmMaxTileRow = 14      // the largest kMR
+	gemmSlab       = 1024    // kSlab
+	gemmSlabRows   = 256     // kSlabRows
 	reduceChunks   = 64      // kMaxChunks
 	sumChunk       = 1 << 14 // kSumChunk
 )
@@ -33,6 +35,19 @@ func GemmWorkspaceBytes(m, n, k int) int64 {
 	}
 	blocks := ceilDiv(int64(k), gemmDepth)
 	return roundUp(bytes, 64) + floatBytes*blocks*gemmStride*(shared+gemmMaxTileRow-1)
+}
+
+// WeightGradWorkspaceBytes bounds the workspace of vg_gemm_tn alone, C[m,n] over
+// depth k or less. It is GemmWorkspaceBytes, or for a long k what a slab of B and
+// all of C take, if that is less.
+func WeightGradWorkspaceBytes(m, n, k int) int64 {
+	whole := GemmWorkspaceBytes(m, n, k)
+	if m < gemmSlabRows {
+		return whole
+	}
+	width, rows := roundUp(int64(n), 64), int64(m)+gemmMaxTileRow-1
+	sums := 2*int64(m) + 16 // a vector for each row panel
+	return min(whole, floatBytes*(gemmSlab*width+rows*(width+16)+sums))
 }
 
 // ColumnSumWorkspaceBytes is the workspace of vg_column_sum over at most rows

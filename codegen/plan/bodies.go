@@ -45,7 +45,7 @@ func (b *launchBuilder) body() (Body, error) {
 	case ir.OpSumLeading:
 		return b.columnSum(n), nil
 	case ir.OpSumBatch:
-		return &SumBatch{X: b.operand(n.Args[0], "source"), Y: b.out(n.Out())}, nil
+		return &ColumnSum{Space: SpaceOf(n.Args[0].Type), X: b.operand(n.Args[0], "source"), Y: b.out(n.Out())}, nil
 	case ir.OpSumSquares:
 		return b.sumSquares(n)
 	case ir.OpClipScale:

@@ -320,29 +320,11 @@ func (b *launchBuilder) before(v *ir.Value) []*ir.Node {
 func (b *launchBuilder) epilogue(name string, result *ir.Value, space Space) *Functor {
 	fb := b.newFunctor(name, Sink, space)
 	fb.define(result, Term{Kind: Acc})
-	from := map[*ir.Node]bool{result.Def: true}
+	follows := map[*ir.Node]bool{result.Def: true}
 	for _, n := range b.gr.Nodes {
-		if n == result.Def || !slices.ContainsFunc(n.Args, func(a *ir.Value) bool { return from[a.Def] }) {
-			continue
-		}
-		if !isAnchorOp(n) {
-			from[n] = true
-		}
-	}
-	// A node that follows may also need one that does not follow but sits in
-	// the group as another operand's computation.
-	for _, n := range b.gr.Nodes {
-		if n != result.Def && from[n] {
-			for _, a := range n.Args {
-				for _, m := range b.before(a) {
-					if _, done := fb.temps[m.Out()]; !done && m != result.Def && !isAnchorOp(m) {
-						fb.add(m)
-					}
-				}
-			}
-			if _, done := fb.temps[n.Out()]; !done {
-				fb.add(n)
-			}
+		if !isAnchorOp(n) && slices.ContainsFunc(n.Args, func(a *ir.Value) bool { return follows[a.Def] }) {
+			follows[n] = true
+			fb.add(n)
 		}
 	}
 	return fb.f

@@ -114,6 +114,9 @@ func (b *launchBuilder) traffic() int64 {
 func (k *Kernel) workspace() int64 {
 	switch b := k.Body.(type) {
 	case *Gemm:
+		if b.Kind == "tn" {
+			return kernels.WeightGradWorkspaceBytes(b.M, b.N, b.K)
+		}
 		return kernels.GemmWorkspaceBytes(b.M, b.N, b.K)
 	case *LayerNormGrad:
 		return kernels.LayerNormGradWorkspaceBytes(b.Space.Rows, b.Space.Cols)
@@ -121,8 +124,6 @@ func (k *Kernel) workspace() int64 {
 		return kernels.ColumnSumWorkspaceBytes(b.Space.Rows, b.Space.Cols)
 	case *SumSquares:
 		return kernels.SumWorkspaceBytes(int64(b.N))
-	case *SumBatch:
-		return kernels.SumWorkspaceBytes(1 << 20)
 	}
 	return 0
 }

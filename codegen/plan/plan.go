@@ -100,7 +100,7 @@ type Use struct {
 
 // Body is a kernel's loop structure: *Gemm, *Attention, *AttentionGrad,
 // *LayerNorm, *LayerNormGrad, *CrossEntropy, *Pointwise, *Patchify,
-// *Transpose, *SumTokens, *ColumnSum, *SumBatch, *SumSquares, *ClipScale,
+// *Transpose, *SumTokens, *ColumnSum, *SumSquares, *ClipScale,
 // *Optimizer.
 type Body interface{ body() }
 
@@ -222,17 +222,11 @@ type SumTokens struct {
 	Y     *Functor
 }
 
-// ColumnSum sums all rows.
+// ColumnSum sums all rows: a bias gradient, or one number per sample.
 type ColumnSum struct {
 	Space Space
 	X     Operand
 	Y     int
-}
-
-// SumBatch sums one number per sample.
-type SumBatch struct {
-	X Operand
-	Y int
 }
 
 // SumSquares sums the squares of the whole gradient arena.
@@ -269,7 +263,6 @@ func (*Patchify) body()      {}
 func (*Transpose) body()     {}
 func (*SumTokens) body()     {}
 func (*ColumnSum) body()     {}
-func (*SumBatch) body()      {}
 func (*SumSquares) body()    {}
 func (*ClipScale) body()     {}
 func (*Optimizer) body()     {}

@@ -5,7 +5,7 @@ package vit
 import "github.com/vitgen/vitgen/runtime"
 
 /*
-#cgo CXXFLAGS: -O3 -std=gnu++17 -fno-exceptions -fno-rtti
+#cgo CXXFLAGS: -O3 -std=gnu++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-psabi
 #cgo LDFLAGS: -lm
 #include "vg_abi.h"
 

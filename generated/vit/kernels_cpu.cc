@@ -818,23 +818,19 @@ struct k50_dy {
   }
 };
 struct k50_epilogue {
-  const float* linear_dx_in3;
-  const float* linear_dx_in4;
   const float* pad_tokens_in;
   float* add_out;
-  vg_dropout draw3;
+  vg_dropout draw1;
   float* dropout_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(linear_dx_in3 + (int64_t(at.sample) * 1 + at.token + 0) * 512 + at.col, at.n) : V(0.0f));
-    const V v1 = vg_load<V>(linear_dx_in4 + at.row * 512 + at.col, at.n) + v0;
-    const V v2 = vg_load<V>(pad_tokens_in + at.row * 512 + at.col, at.n) + acc;
-    vg_store(add_out + at.row * 512 + at.col, v2, at.n);
-    const V v3 = v2 * draw3.scale<V>(at.row * 512 + at.col, at.n);
-    vg_store(dropout_out + at.row * 512 + at.col, v3, at.n);
+    const V v0 = vg_load<V>(pad_tokens_in + at.row * 512 + at.col, at.n) + acc;
+    vg_store(add_out + at.row * 512 + at.col, v0, at.n);
+    const V v1 = v0 * draw1.scale<V>(at.row * 512 + at.col, at.n);
+    vg_store(dropout_out + at.row * 512 + at.col, v1, at.n);
   }
 };
 void k50_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<37>(c, int64_t(c.batch()) * 37, 512, k50_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 512}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k50_epilogue{c.arg<float>(6), c.arg<float>(7), c.arg<float>(8), c.arg<float>(9), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(10))), uint32_t(uintptr_t(c.arg<char>(11)))), c.arg<float>(12)}, vg_store_matrix{c.arg<float>(13), 0}, vg_store_matrix{c.arg<float>(14), 0});
+  vg_layernorm_grad<37>(c, int64_t(c.batch()) * 37, 512, k50_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 512}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k50_epilogue{c.arg<float>(6), c.arg<float>(7), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(8))), uint32_t(uintptr_t(c.arg<char>(9)))), c.arg<float>(10)}, vg_store_matrix{c.arg<float>(11), 0}, vg_store_matrix{c.arg<float>(12), 0});
 }
 
 // vit.yaml:36:15 blks.0.mlp.dense2

@@ -324,7 +324,7 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k49PadTokens, runtime.Arena.At(218896384), runtime.Arena.At(106698752))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
 	// pad_tokens + add + layernorm_grad + dropout
-	r.Launch(k50LayernormGrad, runtime.Arena.At(203692032), runtime.Arena.At(116398080), runtime.Arena.At(193992704), paramAt("blks.1.ln1.weight"), runtime.Arena.At(219910144), runtime.Arena.At(219929088), runtime.Arena.At(203692032), runtime.Arena.At(116398080), runtime.Arena.At(106698752), runtime.Arena.At(126097408), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(135796736), gradAt("blks.1.ln1.weight"), gradAt("blks.1.ln1.bias"))
+	r.Launch(k50LayernormGrad, runtime.Arena.At(203692032), runtime.Arena.At(116398080), runtime.Arena.At(193992704), paramAt("blks.1.ln1.weight"), runtime.Arena.At(219910144), runtime.Arena.At(219929088), runtime.Arena.At(106698752), runtime.Arena.At(126097408), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(135796736), gradAt("blks.1.ln1.weight"), gradAt("blks.1.ln1.bias"))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
 	// sum_leading + linear_dw   [n·37×512]ᵀ·[n·37×2048]
 	r.Launch(k51GemmTn, runtime.Arena.At(135796736), runtime.Arena.At(38803456), gradAt("blks.0.mlp.dense2.weight"), gradAt("blks.0.mlp.dense2.bias"))

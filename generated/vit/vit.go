@@ -72,7 +72,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     219952128,
-		WorkspaceBytes: 49650112,
+		WorkspaceBytes: 12727168,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(5120),

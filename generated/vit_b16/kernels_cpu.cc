@@ -164,20 +164,18 @@ struct k09_a {
   }
 };
 struct k09_epilogue {
-  const float* y_in2;
   const float* bias;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_load<V>(y_in2 + (int64_t(at.sample) * 197 + at.token + 0) * 768 + at.col, at.n);
-    const V v1 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 768 + at.col, v1, at.n);
+    const V v0 = acc + vg_load<V>(bias + at.col, at.n);
+    vg_store(add_out + at.row * 768 + at.col, v0, at.n);
   }
 };
 void k09_gemm_nt(const vg_call& c) {
   vg_gemm_nt<1>(c, c.batch(), 768, 768,
       k09_a{c.arg<float>(0)},
       c.arg<float>(1), 768,
-      k09_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      k09_epilogue{c.arg<float>(2), c.arg<float>(3)});
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -976,8 +974,6 @@ struct k56_dy {
   }
 };
 struct k56_epilogue {
-  const float* linear_dx_in3;
-  const float* linear_dx_in4;
   const float* pad_tokens_in;
   float* add_out;
   const vg_step* step;
@@ -985,16 +981,14 @@ struct k56_epilogue {
   uint32_t drop_path_thr;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(linear_dx_in3 + (int64_t(at.sample) * 1 + at.token + 0) * 768 + at.col, at.n) : V(0.0f));
-    const V v1 = vg_load<V>(linear_dx_in4 + at.row * 768 + at.col, at.n) + v0;
-    const V v2 = vg_load<V>(pad_tokens_in + at.row * 768 + at.col, at.n) + acc;
-    vg_store(add_out + at.row * 768 + at.col, v2, at.n);
-    const V v3 = v2 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
-    vg_store(drop_path_out + at.row * 768 + at.col, v3, at.n);
+    const V v0 = vg_load<V>(pad_tokens_in + at.row * 768 + at.col, at.n) + acc;
+    vg_store(add_out + at.row * 768 + at.col, v0, at.n);
+    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
 void k56_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, k56_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 768}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k56_epilogue{c.arg<float>(6), c.arg<float>(7), c.arg<float>(8), c.arg<float>(9), &c.step(), uint32_t(uintptr_t(c.arg<char>(10))), uint32_t(uintptr_t(c.arg<char>(11))), c.arg<float>(12)}, vg_store_matrix{c.arg<float>(13), 0}, vg_store_matrix{c.arg<float>(14), 0});
+  vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, k56_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 768}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k56_epilogue{c.arg<float>(6), c.arg<float>(7), &c.step(), uint32_t(uintptr_t(c.arg<char>(8))), uint32_t(uintptr_t(c.arg<char>(9))), c.arg<float>(10)}, vg_store_matrix{c.arg<float>(11), 0}, vg_store_matrix{c.arg<float>(12), 0});
 }
 
 // vit_b16.yaml:40:15 blocks.10.mlp.fc2, blocks.9.mlp.fc2, blocks.8.mlp.fc2, blocks.7.mlp.fc2, blocks.6.mlp.fc2, blocks.5.mlp.fc2, blocks.4.mlp.fc2, blocks.3.mlp.fc2, blocks.2.mlp.fc2, blocks.1.mlp.fc2

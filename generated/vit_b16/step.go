@@ -341,7 +341,7 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(38859776))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// slice_tokens + linear + add   [n×768]·[768×768]ᵀ
-	r.Launch(k09GemmNt, runtime.Arena.At(38859776), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(38859776), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(58225664))
+	r.Launch(k09GemmNt, runtime.Arena.At(38859776), paramAt("blocks.11.attn.qkv.weight"), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(58225664))
 	// linear + add   [n·197×768]·[1536×768]ᵀ
 	r.Launch(k10GemmNt, runtime.Arena.At(38859776), paramAt("blocks.11.attn.qkv.weight", 2359296), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(128000))
 	// attention
@@ -592,7 +592,7 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(38860032))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// slice_tokens + linear + add   [n×768]·[768×768]ᵀ
-	r.Launch(k09GemmNt, runtime.Arena.At(38860032), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(38860032), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(58225920))
+	r.Launch(k09GemmNt, runtime.Arena.At(38860032), paramAt("blocks.11.attn.qkv.weight"), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(58225920))
 	// linear + add   [n·197×768]·[1536×768]ᵀ
 	r.Launch(k10GemmNt, runtime.Arena.At(38860032), paramAt("blocks.11.attn.qkv.weight", 2359296), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(128256))
 	// attention
@@ -941,7 +941,7 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k55PadTokens, runtime.Arena.At(3547610880), runtime.Arena.At(2343400704))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// pad_tokens + add + layernorm_grad + drop_path
-	r.Launch(k56LayernormGrad, runtime.Arena.At(3505353984), runtime.Arena.At(2362766592), runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), runtime.Arena.At(3549015296), runtime.Arena.At(3549040512), runtime.Arena.At(3505353984), runtime.Arena.At(2362766592), runtime.Arena.At(2343400704), runtime.Arena.At(2382132480), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(2401498368), runtime.Arena.At(3505452288), runtime.Arena.At(3505455360))
+	r.Launch(k56LayernormGrad, runtime.Arena.At(3505353984), runtime.Arena.At(2362766592), runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), runtime.Arena.At(3549015296), runtime.Arena.At(3549040512), runtime.Arena.At(2343400704), runtime.Arena.At(2382132480), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(2401498368), runtime.Arena.At(3505452288), runtime.Arena.At(3505455360))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
 	r.Launch(k57GemmTn, runtime.Arena.At(2401498368), runtime.Arena.At(1626862848), gradAt("blocks.10.mlp.fc2.weight"), gradAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(2343400704))

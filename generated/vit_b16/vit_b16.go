@@ -73,7 +73,7 @@ func Describe() *runtime.Model {
 			Val:    128,
 		},
 		ArenaBytes:     3549067264,
-		WorkspaceBytes: 91743552,
+		WorkspaceBytes: 22236032,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(128000),

@@ -360,18 +360,16 @@ struct k21_dy {
 };
 struct k21_epilogue {
   float* dx_out;
-  const float* scale_in2;
-  vg_dropout draw1;
+  vg_dropout draw0;
   float* dropout_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     vg_store(dx_out + at.row * 512 + at.col, acc, at.n);
-    const V v0 = vg_load<V>(scale_in2 + int64_t(at.sample) * 512 + at.col, at.n);
-    const V v1 = acc * draw1.scale<V>(at.row * 512 + at.col, at.n);
-    vg_store(dropout_out + at.row * 512 + at.col, v1, at.n);
+    const V v0 = acc * draw0.scale<V>(at.row * 512 + at.col, at.n);
+    vg_store(dropout_out + at.row * 512 + at.col, v0, at.n);
   }
 };
 void k21_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<36>(c, int64_t(c.batch()) * 36, 512, k21_dy{c.arg<float>(0)}, vg_matrix{c.arg<float>(1), 512}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k21_epilogue{c.arg<float>(5), c.arg<float>(6), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(7))), uint32_t(uintptr_t(c.arg<char>(8)))), c.arg<float>(9)}, vg_store_matrix{c.arg<float>(10), 0}, vg_store_matrix{c.arg<float>(11), 0});
+  vg_layernorm_grad<36>(c, int64_t(c.batch()) * 36, 512, k21_dy{c.arg<float>(0)}, vg_matrix{c.arg<float>(1), 512}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k21_epilogue{c.arg<float>(5), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(6))), uint32_t(uintptr_t(c.arg<char>(7)))), c.arg<float>(8)}, vg_store_matrix{c.arg<float>(9), 0}, vg_store_matrix{c.arg<float>(10), 0});
 }
 
 // vit_draft.yaml:34:15 blks.1.ffn.dense2, blks.0.ffn.dense2

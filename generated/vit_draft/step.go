@@ -232,7 +232,7 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k20GemmNn, runtime.Arena.At(85202944), paramAt("head.weight"), runtime.Arena.At(84940800))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
 	// repeat_tokens + layernorm_grad + dropout
-	r.Launch(k21LayernormGrad, runtime.Arena.At(84940800), runtime.Arena.At(75503616), paramAt("blks.1.addnorm2.ln.weight"), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(254810112), runtime.Arena.At(84940800), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(264247296), gradAt("blks.1.addnorm2.ln.weight"), gradAt("blks.1.addnorm2.ln.bias"))
+	r.Launch(k21LayernormGrad, runtime.Arena.At(84940800), runtime.Arena.At(75503616), paramAt("blks.1.addnorm2.ln.weight"), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(254810112), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(264247296), gradAt("blks.1.addnorm2.ln.weight"), gradAt("blks.1.addnorm2.ln.bias"))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
 	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×2048]
 	r.Launch(k22GemmTn, runtime.Arena.At(264247296), runtime.Arena.At(37754880), gradAt("blks.1.ffn.dense2.weight"), gradAt("blks.1.ffn.dense2.bias"))

@@ -72,7 +72,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     278808576,
-		WorkspaceBytes: 48030336,
+		WorkspaceBytes: 12727168,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(5120),

@@ -164,20 +164,18 @@ struct k09_a {
   }
 };
 struct k09_epilogue {
-  const float* y_in2;
   const float* bias;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_load<V>(y_in2 + (int64_t(at.sample) * 17 + at.token + 0) * 64 + at.col, at.n);
-    const V v1 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 64 + at.col, v1, at.n);
+    const V v0 = acc + vg_load<V>(bias + at.col, at.n);
+    vg_store(add_out + at.row * 64 + at.col, v0, at.n);
   }
 };
 void k09_gemm_nt(const vg_call& c) {
   vg_gemm_nt<1>(c, c.batch(), 64, 64,
       k09_a{c.arg<float>(0)},
       c.arg<float>(1), 64,
-      k09_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      k09_epilogue{c.arg<float>(2), c.arg<float>(3)});
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -822,19 +820,15 @@ struct k48_dy {
   }
 };
 struct k48_epilogue {
-  const float* linear_dx_in3;
-  const float* linear_dx_in4;
   const float* pad_tokens_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(linear_dx_in3 + (int64_t(at.sample) * 1 + at.token + 0) * 64 + at.col, at.n) : V(0.0f));
-    const V v1 = vg_load<V>(linear_dx_in4 + at.row * 64 + at.col, at.n) + v0;
-    const V v2 = vg_load<V>(pad_tokens_in + at.row * 64 + at.col, at.n) + acc;
-    vg_store(add_out + at.row * 64 + at.col, v2, at.n);
+    const V v0 = vg_load<V>(pad_tokens_in + at.row * 64 + at.col, at.n) + acc;
+    vg_store(add_out + at.row * 64 + at.col, v0, at.n);
   }
 };
 void k48_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<17>(c, int64_t(c.batch()) * 17, 64, k48_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 64}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k48_epilogue{c.arg<float>(6), c.arg<float>(7), c.arg<float>(8), c.arg<float>(9)}, vg_store_matrix{c.arg<float>(10), 0}, vg_store_matrix{c.arg<float>(11), 0});
+  vg_layernorm_grad<17>(c, int64_t(c.batch()) * 17, 64, k48_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 64}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k48_epilogue{c.arg<float>(6), c.arg<float>(7)}, vg_store_matrix{c.arg<float>(8), 0}, vg_store_matrix{c.arg<float>(9), 0});
 }
 
 // vit_tiny.yaml:33:15 blocks.0.fc2

@@ -134,7 +134,7 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k03Layernorm, runtime.Arena.At(838144), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(559616))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// slice_tokens + linear + add   [n×64]·[64×64]ᵀ
-	r.Launch(k09GemmNt, runtime.Arena.At(559616), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(559616), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1116672))
+	r.Launch(k09GemmNt, runtime.Arena.At(559616), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1116672))
 	// linear + add   [n·17×64]·[128×64]ᵀ
 	r.Launch(k10GemmNt, runtime.Arena.At(559616), paramAt("blocks.1.attn.qkv.weight", 16384), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(2560))
 	// attention
@@ -195,7 +195,7 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k03Layernorm, runtime.Arena.At(838656), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(560128))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// slice_tokens + linear + add   [n×64]·[64×64]ᵀ
-	r.Launch(k09GemmNt, runtime.Arena.At(560128), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(560128), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1117184))
+	r.Launch(k09GemmNt, runtime.Arena.At(560128), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1117184))
 	// linear + add   [n·17×64]·[128×64]ᵀ
 	r.Launch(k10GemmNt, runtime.Arena.At(560128), paramAt("blocks.1.attn.qkv.weight", 16384), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(3072))
 	// attention
@@ -333,7 +333,7 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k47PadTokens, runtime.Arena.At(5099520), runtime.Arena.At(1952768))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
 	// pad_tokens + add + layernorm_grad
-	r.Launch(k48LayernormGrad, runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(1952768), runtime.Arena.At(2509824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
+	r.Launch(k48LayernormGrad, runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(1952768), runtime.Arena.At(2509824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
 	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×128]
 	r.Launch(k49GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(1395712), gradAt("blocks.0.fc2.weight"), gradAt("blocks.0.fc2.bias"))

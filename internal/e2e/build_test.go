@@ -191,7 +191,7 @@ func (b *build) run(key string, files []codegen.File, how mode) error {
 			return err
 		}
 	}
-	cmd := exec.Command("go", "build", "-ldflags=-s -w", "-o", b.bin, "./"+packages+"/"+key+"/trainer")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", b.bin, "./"+packages+"/"+key+"/trainer")
 	cmd.Dir = root
 	cmd.Env = os.Environ()
 	if how != allSets {

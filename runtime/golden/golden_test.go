@@ -2,9 +2,9 @@ package golden
 
 import (
 	"bytes"
-	"fmt"
 	"maps"
 	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/vitgen/vitgen/runtime/formula"
 	"github.com/vitgen/vitgen/runtime/safetensors"
+	"github.com/vitgen/vitgen/spec"
 )
 
 var toy = Model{
@@ -128,7 +129,7 @@ func TestTolerance(t *testing.T) {
 func committed(t *testing.T) map[string]Model {
 	t.Helper()
 	paths, err := filepath.Glob("../../golden/*.safetensors")
-	if err != nil || len(paths) < 6 {
+	if err != nil || len(paths) < 10 {
 		t.Fatalf("goldens: %v, %v", paths, err)
 	}
 	models := map[string]Model{}
@@ -138,7 +139,7 @@ func committed(t *testing.T) map[string]Model {
 			t.Fatal(err)
 		}
 		if file.Metadata["formula"] != "" {
-			models[path] = d2lViT()
+			models[path] = example(t, strings.TrimSuffix(filepath.Base(path), ".safetensors"))
 			continue
 		}
 		m := Model{Image: [3]int(file.Tensor("image").Shape[1:]), Classes: file.Tensor("logits").Shape[1]}
@@ -152,30 +153,36 @@ func committed(t *testing.T) map[string]Model {
 	return models
 }
 
-// d2lViT is the published book's full-size ViT.
-func d2lViT() Model {
-	const d, mlp = 512, 2048
-	m := Model{Image: [3]int{1, 96, 96}, Classes: 10}
-	add := func(name string, shape ...int) { m.Params = append(m.Params, ParamInfo{name, shape}) }
-	norm := func(name string) { add(name+".weight", d); add(name+".bias", d) }
-	dense := func(name string, out, in int) { add(name+".weight", out, in); add(name+".bias", out) }
-	add("cls_token", 1, 1, d)
-	add("pos_embedding", 1, 37, d)
-	add("patch_embedding.conv.weight", d, 1, 16, 16)
-	add("patch_embedding.conv.bias", d)
-	for i := range 2 {
-		b := fmt.Sprintf("blks.%d.", i)
-		norm(b + "ln1")
-		for _, w := range []string{"q", "k", "v", "o"} {
-			add(b+"attention.W_"+w+".weight", d, d)
-		}
-		norm(b + "ln2")
-		dense(b+"mlp.dense1", mlp, d)
-		dense(b+"mlp.dense2", d, mlp)
+// example is the model that examples/<name>.yaml describes.
+func example(t *testing.T, name string) Model {
+	t.Helper()
+	src, err := os.ReadFile(filepath.Join("..", "..", "examples", name+".yaml"))
+	if err != nil {
+		t.Fatal(err)
 	}
-	norm("head.0")
-	dense("head.1", 10, d)
+	s, err := spec.Parse(name+".yaml", src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := Model{Image: [3]int{s.Input.Channels, s.Input.Height, s.Input.Width}, Classes: s.Input.Classes}
+	for _, p := range s.Params() {
+		m.Params = append(m.Params, ParamInfo{p.Name, p.Shape})
+	}
 	return m
+}
+
+// TestExamples: every example has a golden of its own.
+func TestExamples(t *testing.T) {
+	specs, err := filepath.Glob("../../examples/*.yaml")
+	if err != nil || len(specs) == 0 {
+		t.Fatalf("examples: %v, %v", specs, err)
+	}
+	for _, path := range specs {
+		name := strings.TrimSuffix(filepath.Base(path), ".yaml")
+		if _, err := os.Stat(filepath.Join("..", "..", "golden", name+".safetensors")); err != nil {
+			t.Errorf("%s: %v: describe it in golden/make.py and run make golden", path, err)
+		}
+	}
 }
 
 // TestCommitted: every golden of the repository loads, gives each entry a

@@ -17,6 +17,9 @@
 //     outgrow L2.
 //   - M small (kSharedRows): A is packed once into the workspace too, and the
 //     workers split both the rows and the columns.
+//   - tn over a long K (a large batch): K passes in slabs, so that only a slab of
+//     B is packed at a time and stays in cache, and C is kept in the workspace
+//     between slabs. Chosen when it needs less memory than all of B.
 // Panels and k-blocks lie at fixed places, so neither the split nor the number
 // of workers shows in the result.
 #pragma once
@@ -25,10 +28,12 @@
 VG_BEGIN
 
 constexpr int64_t kSharedRows = 512;
+constexpr int64_t kSlabRows = 256;               // fewer make too few panels for the workers
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
 constexpr int64_t kColumnPanels = 512 / kNR;     // column panels between two runs of the epilogue
 constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
+constexpr int64_t kSlab = 4 * kKC;               // depth packed at a time where K is long
 constexpr int64_t kColPanel = kKC * kMR + kLanes;  // a packed panel of A^T, with room for the last vector's overhang
 static_assert(kColPanel <= kMR * kLDA, "both layouts of A use the workspace formula of the larger");
 
@@ -38,18 +43,32 @@ struct vg_gemm_shape {
   VG_FN int64_t col_panels() const { return vg_ceil_div(n, kNR); }
   VG_FN int64_t k_blocks() const { return vg_ceil_div(k, kKC); }
   VG_FN int64_t depth(int64_t kb) const { return vg_min64(kKC, k - kb * kKC); }
+  // Row panels in a block whose C is kept in scratch between k-blocks.
+  VG_FN int64_t block_panels() const {
+    if (k_blocks() == 1) return kRowPanels;
+    return vg_max64(1, vg_min64(kRowPanels, kBlockBytes / (n * kMR * (int64_t)sizeof(float))));
+  }
   VG_FN bool shares_a() const { return m <= kSharedRows || n > kPrivateColumns; }
   // Packed B: k-block kb, column panel p.
-  VG_FN int64_t b_at(int64_t kb, int64_t p) const { return kb * kKC * col_panels() * kNR + p * kNR * depth(kb); }
-  VG_FN int64_t b_size() const { return k * col_panels() * kNR; }
+  VG_FN int64_t b_at(int64_t kb, int64_t p) const { return kb * kKC * width() + p * kNR * depth(kb); }
+  VG_FN int64_t width() const { return col_panels() * kNR; }
+  VG_FN int64_t b_size() const { return k * width(); }
   // Packed A in the workspace, behind B: k-block kb, row panel p of `panel` elements.
   VG_FN int64_t a_at(int64_t kb, int64_t p, int64_t panel) const {
     return vg_round_up(b_size(), 16) + (kb * row_panels() + p) * panel;
   }
-  // What the product needs of the workspace. kernels.GemmWorkspaceBytes bounds
-  // it over all instruction sets.
-  VG_FN int64_t workspace_bytes() const {
-    return (int64_t)sizeof(float) * (shares_a() ? a_at(k_blocks(), 0, kMR * kLDA) : b_size());
+  // What a product with all of B packed needs of the workspace, in floats.
+  VG_FN int64_t packed_size() const { return shares_a() ? a_at(k_blocks(), 0, kMR * kLDA) : b_size(); }
+  // In slabs: one slab of B, then C, then the sums of A's columns.
+  VG_FN int64_t slab_c_at() const { return kSlab * width(); }
+  VG_FN int64_t slab_c_ld() const { return width() + 16; }
+  VG_FN int64_t slab_sum_at() const { return slab_c_at() + row_panels() * kMR * slab_c_ld(); }
+  VG_FN int64_t slab_size() const { return slab_sum_at() + row_panels() * kLanes; }
+  VG_FN bool in_slabs() const { return m >= kSlabRows && slab_size() < packed_size(); }
+  // Bytes of workspace; tn alone goes by slabs. kernels.GemmWorkspaceBytes
+  // bounds both over all instruction sets.
+  VG_FN int64_t workspace_bytes(bool tn) const {
+    return (int64_t)sizeof(float) * (tn && in_slabs() ? slab_size() : packed_size());
   }
 };
 
@@ -108,6 +127,14 @@ struct vg_col_packer {
     if (vg_wanted<S>)
       for (int64_t p = 0; p < panels; p++) sum[p] += part[p];
   }
+  // Adds what earlier slabs summed, and leaves the sum for the next.
+  VG_FN void carry(float* kept, int64_t panels, bool add) {
+    if (!vg_wanted<S>) return;
+    for (int64_t p = 0; p < panels; p++) {
+      if (add) sum[p] += vg_load_full(kept + p * kLanes);
+      vg_store_full(kept + p * kLanes, sum[p]);
+    }
+  }
   VG_FN void end(const vg_gemm_shape& s, int64_t panel0, int64_t panels) {
     if (!vg_wanted<S>) return;
     for (int64_t p = 0; p < panels; p++) {
@@ -138,17 +165,19 @@ struct vg_weight_packer {
   }
 };
 
-// Packs B[K,N] read through a source, whole rows at a time.
+// Packs rows `from` (the first of a k-block) to `to` of B[K,N] read through a
+// source, whole rows at a time.
 template <int T, class B>
 struct vg_source_packer {
   const B& b;
 
-  VG_NOINLINE void operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
-    const vg_range mine = call.share(vg_ceil_div(s.k, 16));
-    const int64_t last = vg_min64(mine.end * 16, s.k), width = s.col_panels() * kNR;
-    for (int64_t k = mine.begin * 16; k < last; k++) {
+  VG_FN void operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const { pack(call, s, 0, s.k, out); }
+  VG_NOINLINE void pack(const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to_k, float* out) const {
+    const vg_range mine = call.share(vg_ceil_div(to_k - from, 16));
+    const int64_t last = vg_min64(from + mine.end * 16, to_k), width = s.width();
+    for (int64_t k = from + mine.begin * 16; k < last; k++) {
       const int64_t kb = k / kKC, step = kNR * s.depth(kb);
-      float* to = out + s.b_at(kb, 0) + (k % kKC) * kNR;
+      float* to = out + (kb * kKC - from) * width + (k % kKC) * kNR;
       vg_each_vector(vg_at_row<T>(k), 0, s.n, [&](vg_at at) VG_LAMBDA {
         vg_store_full(to + at.col / kNR * step + at.col % kNR, vg_value(b, at));
       });
@@ -198,15 +227,49 @@ VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& pac
   packer.end(s, p0, panels);
 }
 
-template <int T, class P, class E>
-VG_FN void vg_gemm_by_rows(const vg_call& call, const vg_gemm_shape& s, P& packer, const E& epilogue) {
-  int64_t most = kRowPanels;
-  if (s.k_blocks() > 1) most = vg_max64(1, vg_min64(most, kBlockBytes / (s.n * kMR * (int64_t)sizeof(float))));
+// Calls f(first panel, panels) for blocks of at most `most` of this worker's row
+// panels.
+template <class F>
+VG_FN void vg_each_row_block(const vg_call& call, const vg_gemm_shape& s, int64_t most, const F& f) {
   const vg_range mine = call.share(s.row_panels());
   const int64_t blocks = vg_ceil_div(mine.end - mine.begin, most);
   for (int64_t i = 0; i < blocks; i++) {
     const vg_range part = vg_share(mine.end - mine.begin, i, blocks);
-    vg_gemm_row_block<T>(call, s, packer, epilogue, mine.begin + part.begin, part.end - part.begin);
+    f(mine.begin + part.begin, part.end - part.begin);
+  }
+}
+
+// K in slabs: B is packed a slab at a time; a worker's rows of C and the sums of
+// its columns of A wait in the workspace.
+template <class PA, class PB, class E>
+VG_FN void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b,
+                            const E& epilogue) {
+  float* b = (float*)call.workspace();
+  float *c = b + s.slab_c_at(), *sums = b + s.slab_sum_at(), *a = (float*)call.scratch();
+  const int64_t ldc = s.slab_c_ld();
+  for (int64_t from = 0; from < s.k; from += kSlab) {
+    const int64_t to = vg_min64(s.k, from + kSlab);
+    if (from > 0) call.barrier();  // nobody reads the last slab any more
+    pack_b.pack(call, s, from, to, b);
+    call.barrier();
+    vg_each_row_block(call, s, kRowPanels, [&](int64_t p, int64_t panels) {
+      const int64_t kb0 = from / kKC, kbs = vg_ceil_div(to - from, kKC), q_all = s.col_panels();
+      pack_a.begin(panels);
+      for (int64_t i = 0; i < kbs; i++) pack_a.pack(s, p, panels, kb0 + i, a + i * kRowPanels * PA::panel);
+      // Some columns at a time: their part of C stays in L2 through the slab.
+      for (int64_t q0 = 0; q0 < q_all; q0 += kColumnPanels) {
+        const int64_t q = vg_min64(kColumnPanels, q_all - q0);
+        float* cq = c + p * kMR * ldc + q0 * kNR;
+        for (int64_t i = 0; i < kbs; i++) {
+          const float* bq = b + i * kKC * s.width() + q0 * kNR * s.depth(kb0 + i);
+          vg_tiles<PA::rs>(panels, q, s.depth(kb0 + i), a + i * kRowPanels * PA::panel, PA::panel, PA::ks, bq, cq, ldc,
+                           kb0 + i > 0);
+        }
+        if (to == s.k) vg_epilogue_panels<1>(epilogue, s, cq, ldc, p, panels, q0, q);
+      }
+      pack_a.carry(sums + p * kLanes, panels, from > 0);
+      if (to == s.k) pack_a.end(s, p, panels);
+    });
   }
 }
 
@@ -261,7 +324,7 @@ VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const E&
 }
 
 template <int T, class PA, class PB, class E>
-VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA pack_a, const PB& pack_b, const E& epilogue) {
+VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b, const E& epilogue) {
   pack_b(call, s, (float*)call.workspace());
   if (s.shares_a()) {
     vg_gemm_share_a(call, s, pack_a);
@@ -269,7 +332,9 @@ VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA pack_a, const
     vg_gemm_by_grid<T, PA>(call, s, epilogue);
   } else {
     call.barrier();
-    vg_gemm_by_rows<T>(call, s, pack_a, epilogue);
+    vg_each_row_block(call, s, s.block_panels(), [&](int64_t p, int64_t panels) VG_LAMBDA {
+      vg_gemm_row_block<T>(call, s, pack_a, epilogue, p, panels);
+    });
   }
 }
 
@@ -278,14 +343,16 @@ VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA pack_a, const
 template <int T, class A, class E>
 VG_FN void vg_gemm_nt(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
                       const E& epilogue) {
-  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, vg_row_packer<T, A>{a}, vg_weight_packer{B, ldb, true}, epilogue);
+  vg_row_packer<T, A> pack_a = {a};
+  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, true}, epilogue);
 }
 
 // The same with B[K,N].
 template <int T, class A, class E>
 VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
                       const E& epilogue) {
-  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, vg_row_packer<T, A>{a}, vg_weight_packer{B, ldb, false}, epilogue);
+  vg_row_packer<T, A> pack_a = {a};
+  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, false}, epilogue);
 }
 
 // a: source over (k, m), b: source over (k, n), rows of T tokens; epilogue: sink
@@ -293,7 +360,13 @@ VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
 template <int T, class A, class B, class E, class S>
 VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const B& b, const E& epilogue,
                       const S& row_sum) {
-  vg_gemm<1>(call, vg_gemm_shape{M, N, K}, vg_col_packer<T, A, S>{a, row_sum, {}}, vg_source_packer<T, B>{b}, epilogue);
+  const vg_gemm_shape s = {M, N, K};
+  const vg_source_packer<T, B> pack_b = {b};
+  vg_col_packer<T, A, S> pack_a = {a, row_sum, {}};
+  if (s.in_slabs())
+    vg_gemm_by_slabs(call, s, pack_a, pack_b, epilogue);
+  else
+    vg_gemm<1>(call, s, pack_a, pack_b, epilogue);
 }
 
 VG_END

@@ -64,7 +64,7 @@ VG_NOINLINE void vg_adamw(const vg_call& call, int64_t n, float* p, const float*
 // if it is not above. A NaN norm gives 1: the NaN itself must reach the loss.
 VG_NOINLINE void vg_clip_scale(const vg_call& call, const float* sumsq, float max_norm, float* out) {
   if (call.index() != 0) return;
-  const float norm = __builtin_sqrtf(*sumsq);
+  const float norm = vg_sqrt_scalar(*sumsq);
   *out = norm > max_norm ? max_norm / norm : 1.0f;
 }
 

@@ -36,7 +36,7 @@ VG_NOINLINE void vg_layernorm(const vg_call& call, int64_t rows, int64_t cols, c
       vg_store_full(row + at.col, d);
       squares += d * d;
     });
-    const float rs = 1.0f / __builtin_sqrtf(vg_sum(squares) * inv + eps);
+    const float rs = 1.0f / vg_sqrt_scalar(vg_sum(squares) * inv + eps);
     if (mean) mean[r] = mu;
     if (rstd) rstd[r] = rs;
     vg_each_vector(start, 0, cols, [&](vg_at at) VG_LAMBDA {

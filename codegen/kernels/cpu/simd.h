@@ -105,6 +105,8 @@ VG_FN vf vg_sqrt(vf x) {
   return x;
 #endif
 }
+// One square root. The builtin on a float would call libm for errno's sake.
+VG_FN float vg_sqrt_scalar(float x) { return vg_sqrt(vf(x)).v[0]; }
 // Exactly rounded root, then an exactly rounded quotient.
 VG_FN vf vg_rsqrt(vf x) { return vf(1.0f) / vg_sqrt(x); }
 

@@ -53,7 +53,7 @@ void rows_by_weight(bool transposed, int64_t M, int64_t N, int64_t K) {
   Buffer seen_a((size_t)(M * K)), seen_c((size_t)(M * N));
   seen_a.fill(0), seen_c.fill(0);
   check::Team team;
-  team.workspace = (size_t)vg_gemm_shape{M, N, K}.workspace_bytes();
+  team.workspace = (size_t)vg_gemm_shape{M, N, K}.workspace_bytes(false);
   team.kernel = [&](const vg_call& call) {
     const counting_source src{{a.p(), lda}, {seen_a.p(), K}};
     const fused_sink sink{bias.p(), tok.p(), smp.p(), N, {c.p(), ldc}, {seen_c.p(), N}};
@@ -87,7 +87,7 @@ void weight_gradient(int64_t M, int64_t N, int64_t K, bool with_sum) {
   Buffer seen_a((size_t)(K * M)), seen_b((size_t)(K * N));
   seen_a.fill(0), seen_b.fill(0);
   check::Team team;
-  team.workspace = (size_t)vg_gemm_shape{M, N, K}.workspace_bytes();
+  team.workspace = (size_t)vg_gemm_shape{M, N, K}.workspace_bytes(true);
   team.kernel = [&](const vg_call& call) {
     const counting_source sa{{a.p(), lda}, {seen_a.p(), M}}, sb{{b.p(), ldb}, {seen_b.p(), N}};
     if (with_sum)
@@ -115,7 +115,7 @@ void nan_stays_in_its_row() {
   Buffer a((size_t)(M * K), r), b((size_t)(N * K), r), c((size_t)(M * N));
   a[7 * K + 3] = NAN;
   check::Team team;
-  team.workspace = (size_t)vg_gemm_shape{M, N, K}.workspace_bytes();
+  team.workspace = (size_t)vg_gemm_shape{M, N, K}.workspace_bytes(false);
   team.kernel = [&](const vg_call& call) {
     vg_gemm_nt<1>(call, M, N, K, vg_matrix{a.p(), K}, b.p(), K, vg_store_matrix{c.p(), N});
   };
@@ -135,7 +135,11 @@ int main() {
     rows_by_weight(false, s[0], s[1], s[2]);
     weight_gradient(s[0], s[1], s[2], s[1] % 2 == 1);
   }
+  // Long K: in slabs where C is large enough, with all of B packed where not.
   weight_gradient(10, 64, 1300, true);
+  check::that(vg_gemm_shape{260, 70, 2500}.in_slabs() && vg_gemm_shape{256, 520, 1900}.in_slabs(), "expected slabs");
+  weight_gradient(260, 70, 2500, true);
+  weight_gradient(256, 520, 1900, false);
   nan_stays_in_its_row();
   return check::finish();
 }

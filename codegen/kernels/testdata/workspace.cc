@@ -10,7 +10,11 @@ int main() {
   const long long sizes[] = {1, 7, 10, 14, 37, 64, 65, 255, 256, 257, 512, 513, 768, 2048, 4736, 60000, 60001};
   for (long long m : sizes)
     for (long long n : sizes)
-      for (long long k : sizes) printf("gemm %lld %lld %lld %lld\n", m, n, k, (long long)vg_gemm_shape{m, n, k}.workspace_bytes());
+      for (long long k : sizes) {
+        const vg_gemm_shape s = {m, n, k};
+        printf("gemm %lld %lld %lld %lld\n", m, n, k, (long long)s.workspace_bytes(false));
+        printf("weight_grad %lld %lld %lld %lld\n", m, n, k, (long long)s.workspace_bytes(true));
+      }
   for (long long r : sizes)
     for (long long c : sizes) {
       printf("column_sum %lld %lld 0 %lld\n", r, c, (long long)vg_column_sum_workspace(r, c));
