@@ -38,7 +38,9 @@ func fuse(g *ir.Graph, merge bool) error {
 	}
 	f := newFuser(g)
 	for _, n := range g.Nodes {
-		f.assign(n, merge)
+		if f.of[n] == nil { // not taken along by an earlier node
+			f.assign(n, merge)
+		}
 	}
 	f.joinRowSums()
 	if merge {
@@ -187,11 +189,15 @@ func wideRows(n *ir.Node) bool {
 }
 
 // lossGroup finds the group of the cross_entropy over the same logits, which
-// computes the gradient in the same pass.
+// computes the gradient in the same pass. Neither reads the other, so the loss
+// may come later; it is then assigned now.
 func (f *fuser) lossGroup(grad *ir.Node) *group {
 	for _, n := range f.uses[grad.Args[0]] {
 		if n.Op == ir.OpCrossEntropy && slices.Equal(n.Args, grad.Args[:2]) {
-			if gr := f.of[n]; gr != nil && !f.reaches(gr, grad.Args[2].Def) {
+			if f.of[n] == nil {
+				f.assignAnchor(n)
+			}
+			if gr := f.of[n]; !f.reaches(gr, grad.Args[2].Def) {
 				return gr
 			}
 		}

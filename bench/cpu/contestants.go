@@ -20,9 +20,10 @@ type contestant struct {
 	compileMode string
 }
 
-// tunedEnv keeps glibc from returning every large tensor to the kernel and
-// getting it back page by page, and has PyTorch ask for huge pages.
-var tunedEnv = []string{"THP_MEM_ALLOC_ENABLE=1", "MALLOC_MMAP_MAX_=0", "MALLOC_TRIM_THRESHOLD_=68719476736"}
+// keepMemory has glibc keep large tensors' memory instead of returning it to
+// the kernel and getting it back page by page; hugePages has PyTorch ask for
+// pages of 2 MiB.
+var keepMemory, hugePages = []string{"MALLOC_MMAP_MAX_=0", "MALLOC_TRIM_THRESHOLD_=68719476736"}, []string{"THP_MEM_ALLOC_ENABLE=1"}
 
 // noCompilers keeps PyTorch from starting compiler processes. It does not change
 // what is compiled, nor where it is cached.
@@ -39,11 +40,17 @@ func field(s settings) []contestant {
 		c.argv = slices.Concat([]string{s.python, "bench/cpu/peer_torch.py", "bench", "--batch", strconv.Itoa(s.Batch)}, flags, s.counts())
 		if i := slices.Index(flags, "--compile"); i >= 0 {
 			c.compileMode = flags[i+1]
+			if slices.Contains(flags, "--prune") {
+				c.compileMode += "-pruned" // another graph
+			}
 			c.env = append(c.env, "TORCHINDUCTOR_CACHE_DIR="+filepath.Join(s.cache, c.compileMode), noCompilers)
 		}
 		return c
 	}
 	with := func(c contestant, env []string) contestant { c.env = append(c.env, env...); return c }
+	tuned := func(name, what string, flags ...string) contestant {
+		return with(peer(name, what, append(flags, "--fused-sgd")...), keepMemory)
+	}
 	optional := func(c contestant) contestant { c.optional = true; return c }
 	return []contestant{
 		trainer("vitgen", "all passes"),
@@ -51,12 +58,10 @@ func field(s settings) []contestant {
 		peer("torch", "eager, d2l's model as in the book"),
 		peer("torch-sdpa", "eager, F.scaled_dot_product_attention", "--attention", "sdpa"),
 		peer("torch-compile", "torch.compile of model and loss", "--compile", "default"),
-		with(peer("torch-tuned", "torch.compile, fused SGD, huge pages, malloc that keeps memory",
-			"--compile", "default", "--fused-sgd"), tunedEnv),
-		optional(with(peer("torch-autotune", "as tuned, mode max-autotune",
-			"--compile", "max-autotune", "--fused-sgd"), tunedEnv)),
-		optional(with(peer("torch-pruned", "as tuned, last block pruned by hand",
-			"--compile", "default", "--fused-sgd", "--prune"), tunedEnv)),
+		tuned("torch-tuned", "torch.compile, fused SGD, malloc that keeps memory", "--compile", "default"),
+		optional(with(tuned("torch-hugepages", "as tuned, with huge pages", "--compile", "default"), hugePages)),
+		optional(tuned("torch-autotune", "as tuned, mode max-autotune", "--compile", "max-autotune")),
+		optional(tuned("torch-pruned", "as tuned, last block pruned by hand", "--compile", "default", "--prune")),
 	}
 }
 

@@ -177,20 +177,21 @@ func TestMedian(t *testing.T) {
 
 func TestStepsReport(t *testing.T) {
 	one := func(name string, peer bool, ms float64, mb int64) *entry {
-		e := &entry{Name: name, What: "what it is", Peer: peer, PeakRSS: mb * 1e6, SamplesPerSec: 128}
+		e := &entry{Name: name, What: "what it is", Peer: peer, PeakRSS: mb * 1e6}
 		e.Rounds = []round{{MedianMS: ms}, {MedianMS: ms * 1.1}}
 		return e
 	}
 	ours, theirs := one("vitgen", false, 500, 300), one("torch", true, 1000, 900)
+	lean := one("torch-lean", true, 2000, 600)
 	ours.StepFLOPs, ours.UnprunedFLOPs = 110e9, 184e9
 	theirs.StartRSS, theirs.ColdFirstStepMS = 500e6, 30e3
 	r := &stepsResult{
 		Date: "2026-01-02", Spec: specFile, Settings: testSettings, Seconds: 61, Peer: peerFacts{Parameters: 6457866, StepFLOPs: 183e9},
 		Machine:  machine{CPU: "Some CPU", CPUs: 2, ISA: []string{"avx2", "fma"}, MemoryBytes: 16e9, OS: "linux/amd64", HugePages: "madvise", LoadBefore: 0.1},
 		Versions: map[string]string{"vitgen": "abc", "torch": "2", "go": "go1"},
-		Entries:  []*entry{ours, theirs, {Name: "torch-compile", What: "compiled", Peer: true, Failed: "exit status 1\n\tno g++"}},
+		Entries:  []*entry{ours, theirs, lean, {Name: "torch-compile", What: "compiled", Peer: true, Failed: "exit status 1\n\tno g++"}},
 	}
-	if err := summarize(r.Entries); err != nil {
+	if err := summarize(r.Entries, 128); err != nil {
 		t.Fatal(err)
 	}
 	want := `# Training step on the CPU, 2026-01-02
@@ -207,11 +208,12 @@ in each a fresh process with 1 warm-up and 3 timed steps, of which the median co
 |---------------|--------:|------------------:|----------:|------:|--------:|------------|
 | vitgen        |   525.0 |       500.0–550.0 |     243.8 | 2.00× |     300 | what it is |
 | torch         |  1050.0 |     1000.0–1100.0 |     121.9 | 1.00× |     900 | what it is |
+| torch-lean    |  2100.0 |     2000.0–2200.0 |      61.0 | 0.50× |     600 | what it is |
 | torch-compile |  failed |                   |           |       |         | compiled   |
 
 Speed is against torch, the fastest peer, round by round.
 
-- **vitgen** is 2.00× as fast as torch (2.00–2.00). Its peak memory is 33 % of that and 33 % of torch's, the leanest.
+- **vitgen** is 2.00× as fast as torch (2.00–2.00). Its peak memory is 33 % of that peer's, and 50 % of torch-lean's, the leanest.
 - torch: 30.0 s from an empty cache to the end of the first step, before the rounds.
 - **torch-compile failed**: exit status 1 / no g++
 - vitgen computes 110.0 GFLOP a step, 184.0 before pruning; PyTorch counts 183.0 in matrix products alone. 210 GFLOP/s.
@@ -220,6 +222,10 @@ Speed is against torch, the fastest peer, round by round.
 `
 	if d := cmp.Diff(want, r.markdown()); d != "" {
 		t.Error("report (-want +got):\n" + d)
+	}
+	r.Entries = []*entry{ours, theirs}
+	if want := "33 % of that peer's, the leanest."; !strings.Contains(r.markdown(), want) {
+		t.Errorf("the fastest peer is the leanest too, and the report has no %q", want)
 	}
 }
 

@@ -129,7 +129,7 @@ func toolVersions(ctx context.Context) map[string]string {
 	if dirty, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--", ".", ":!"+resultsDir).Output(); err == nil && len(dirty) > 0 {
 		commit += " with uncommitted changes"
 	}
-	return map[string]string{"vitgen": commit, "go": runtime.Version(), "g++": first("g++", "--version")}
+	return map[string]string{"vitgen": commit, "go": runtime.Version(), "g++": first("g++", "-dumpfullversion", "-dumpversion")}
 }
 
 func (m machine) String() string {

@@ -140,7 +140,7 @@ func compare(ctx context.Context, all []contestant, s settings, log func(format 
 			log("round %d of %d  %-16s %9.1f ms  %6.0f MB\n", n+1, s.Rounds, c.name, r.MedianMS, float64(r.PeakRSS)/1e6)
 		}
 	}
-	return entries, summarize(entries)
+	return entries, summarize(entries, s.Batch)
 }
 
 // warmCaches has the compiling peers compile, once for each mode, with as many

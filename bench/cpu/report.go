@@ -127,9 +127,8 @@ func (r *stepsResult) notes() string {
 		case e.Failed != "":
 			fmt.Fprintf(&b, "- **%s failed**: %s\n", e.Name, strings.ReplaceAll(e.Failed, "\n\t", " / "))
 		case !e.Peer && fast != nil:
-			fmt.Fprintf(&b, "- **%s** is %.2f× as fast as %s (%.2f–%.2f). Its peak memory is %.0f %% of that and %.0f %% of %s's, the leanest.\n",
-				e.Name, e.Speedup.Median, fast.Name, e.Speedup.Min, e.Speedup.Max,
-				percent(e.PeakRSS, fast.PeakRSS), percent(e.PeakRSS, lean.PeakRSS), lean.Name)
+			fmt.Fprintf(&b, "- **%s** is %.2f× as fast as %s (%.2f–%.2f). Its peak memory is %.0f %% of that peer's%s.\n",
+				e.Name, e.Speedup.Median, fast.Name, e.Speedup.Min, e.Speedup.Max, percent(e.PeakRSS, fast.PeakRSS), andLeanest(e, fast, lean))
 		case e.ColdFirstStepMS > 0:
 			fmt.Fprintf(&b, "- %s: %.1f s from an empty cache to the end of the first step, before the rounds.\n", e.Name, e.ColdFirstStepMS/1e3)
 		}
@@ -146,6 +145,15 @@ func (r *stepsResult) notes() string {
 	}
 	fmt.Fprintf(&b, "- Before timing, the peer's loss and gradients were compared with `golden/models.py` (%d parameters).\n", r.Peer.Parameters)
 	return b.String()
+}
+
+// andLeanest compares memory with the leanest peer too, if that is another one
+// than the fastest.
+func andLeanest(e, fast, lean *entry) string {
+	if lean == fast {
+		return ", the leanest"
+	}
+	return fmt.Sprintf(", and %.0f %% of %s's, the leanest", percent(e.PeakRSS, lean.PeakRSS), lean.Name)
 }
 
 func percent(a, b int64) float64 { return 100 * float64(a) / float64(b) }

@@ -63,12 +63,12 @@ func stepsCommand(ctx context.Context, args []string) error {
 	out.define(fs)
 	fs.IntVar(&s.Rounds, "rounds", 5, "`number` of turns of each contestant")
 	fs.IntVar(&s.Warmup, "warmup", 2, "`number` of steps of each process that are not counted")
-	fs.IntVar(&s.Steps, "steps", 4, "`number` of steps of each process that are")
+	fs.IntVar(&s.Steps, "steps", 3, "`number` of steps of each process that are")
 	fs.IntVar(&s.Threads, "threads", 2, "`number` of threads of each contestant")
 	fs.BoolVar(&s.Quick, "quick", false, "one round of one step: shows that everything works, measures nothing")
 	fs.StringVar(&s.python, "python", ".venv/bin/python", "`interpreter` that has PyTorch")
 	only := fs.String("only", "", "`names` of the contestants, with commas; default: all but the optional ones")
-	with := fs.String("with", "", "`names` of optional contestants to add: torch-autotune, torch-pruned")
+	with := fs.String("with", "", "`names` of optional contestants to add: torch-hugepages, torch-autotune, torch-pruned")
 	if err := parse(fs, args); err != nil {
 		return err
 	}

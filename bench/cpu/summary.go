@@ -69,7 +69,6 @@ func (e *entry) add(r round, read reading, s settings) error {
 	e.StepFLOPs, e.UnprunedFLOPs = read.StepFLOPs, read.UnprunedFLOPs
 	e.StartRSS = max(e.StartRSS, read.StartRSS)
 	e.PeakRSS = max(e.PeakRSS, r.PeakRSS)
-	e.SamplesPerSec = float64(read.Batch) // completed by summarize
 	e.Rounds = append(e.Rounds, r)
 	return nil
 }
@@ -89,11 +88,11 @@ func (e *entry) times() (ms []float64) {
 }
 
 // summarize fills in what follows from the rounds.
-func summarize(entries []*entry) error {
+func summarize(entries []*entry, batch int) error {
 	for _, e := range entries {
 		if e.Failed == "" {
 			e.StepMS = spreadOf(e.times())
-			e.SamplesPerSec *= 1e3 / e.StepMS.Median
+			e.SamplesPerSec = float64(batch) * 1e3 / e.StepMS.Median
 		}
 	}
 	best := fastestPeer(entries)

@@ -1,6 +1,6 @@
 // Package library_test shows a generated package used as a library: a program
 // of its own trains, saves, loads and predicts, without the trainer's commands.
-// README.md quotes the example.
+// README.md has its calls in short.
 package library_test
 
 import (
@@ -57,6 +57,10 @@ func Example() {
 		fmt.Printf("a %d, read as %d\n", val.Labels[i], g.Class)
 	}
 	// Output:
+	// a 6, read as 6
+	// a 0, read as 0
+	// a 2, read as 2
+	// a 2, read as 2
 	// a 0, read as 0
 }
 

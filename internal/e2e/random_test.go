@@ -49,6 +49,22 @@ func TestRandomSpecs(t *testing.T) {
 	}
 }
 
+// Whatever spec and order of nodes, and whichever pass is left out: there is a
+// kernel for everything. This compiles no C++ and so can try much.
+func TestRandomSpecsGenerate(t *testing.T) {
+	for seed := range uint64(12) {
+		s := mustParse(t, "random.yaml", randomSpec(seed))
+		for shuffle := range uint64(2) {
+			generate(t, s, passes.Options{Seed: seed * shuffle}, module+"/x")
+		}
+		for _, p := range passes.Passes() {
+			if p.Optional {
+				generate(t, s, passes.Options{Seed: seed, Disable: []string{p.Name}}, module+"/x")
+			}
+		}
+	}
+}
+
 func seedsOfRun(t *testing.T) []uint64 {
 	t.Helper()
 	more := os.Getenv("VITGEN_E2E_SEEDS")
