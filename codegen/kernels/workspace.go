@@ -12,8 +12,8 @@ const (
 	MaxHeadDim = 256
 
 	floatBytes     = 4
-	gemmDepth      = 256     // kKC
-	gemmStride     = 272     // kLDA
+	gemmDepth      = 512     // kKC
+	gemmStride     = 528     // kLDA
 	gemmSharedRows = 512     // kSharedRows
 	gemmMaxColumns = 60000   // kPrivateColumns
 	gemmMaxTileRow = 14      // the largest kMR
@@ -26,7 +26,7 @@ const (
 // GemmWorkspaceBytes bounds the workspace of a matrix product C[m,n] over depth
 // k, on any instruction set and for any smaller m (nt, nn) or k (tn): all of B
 // packed in panels of at most 64 columns, and, when the rows of A are few enough
-// to be shared between workers, all of A packed in blocks of depth 256.
+// to be shared between workers, all of A packed in blocks of depth 512.
 func GemmWorkspaceBytes(m, n, k int) int64 {
 	bytes := floatBytes * roundUp(int64(n), 64) * int64(k)
 	shared := int64(m)

@@ -73,7 +73,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     195042304,
-		WorkspaceBytes: 16680256,
+		WorkspaceBytes: 16716352,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(5120),

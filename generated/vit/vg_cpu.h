@@ -826,7 +826,10 @@ VG_END
 //
 // A product C = A B is cut into k-blocks of kKC, and B's k-block into panels of
 // kNR columns stored [k][kNR], so that the micro-kernel reads B in order. A
-// panel (32 KB) stays in L1 while the micro-kernel runs down the rows of A.
+// panel (64 KB on AVX-512) stays in L2 while the micro-kernel runs down the rows
+// of A: a step reads it in order and at 9 bytes a cycle, which the prefetcher
+// hides. Half the depth would fit L1, but C would go to memory and back twice
+// as often, which costs more.
 // The A operand has two layouts, told apart by the constant RS, the distance
 // between rows of a tile:
 //   RS = kLDA: row-major rows of one k-block, element (r, k) at r*kLDA + k. The
@@ -852,7 +855,7 @@ constexpr int kMR = 4;
 #endif
 constexpr int kNV = 2;             // vectors across a tile
 constexpr int kNR = kNV * kLanes;  // columns of a tile
-constexpr int kKC = 256;           // depth of a k-block
+constexpr int kKC = 512;           // depth of a k-block
 constexpr int kLDA = kKC + 16;
 static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");
 
@@ -938,7 +941,7 @@ VG_END
 //
 // One unit of work is a block of query rows of one head of one sample
 // (forward), or a whole head (backward: its blocks add to the same dK and dV,
-// in order). Keys come in blocks of kKC, and S is kept as one kLDA-strided
+// in order). Keys come in blocks of kKeyBlock, and S is kept as one kKeyStride-strided
 // matrix a key block, which is exactly what the micro-kernel of tile.h reads as
 // an A operand, straight (P V, dS K) or transposed (P^T dO, dS^T Q). For the
 // usual few hundred tokens a head is one or two such blocks and lives in L2.
@@ -946,13 +949,15 @@ VG_END
 
 VG_BEGIN
 
-constexpr int64_t kMaxHeadDim = kKC;
+constexpr int kKeyBlock = 256;                   // keys in a block
+constexpr int kKeyStride = kKeyBlock + 16;       // off a power of two, so that rows do not share cache sets
+constexpr int64_t kMaxHeadDim = kKeyBlock;
 constexpr int64_t kMaxTokens = 16384;
 constexpr int64_t kQueryPanels = 8;              // most row panels in a query block
 constexpr int64_t kScoreBytes = 3 << 19;         // S of a query block, all keys
-constexpr int64_t kRowsSize = kQueryPanels * kMR * kLDA;
-constexpr int64_t kPackSize = kKC * kKC;
-static_assert(kKC % kNR == 0 && kKC + kMR <= kLDA && kLDA % kLanes == 0, "S is read in whole tiles");
+constexpr int64_t kRowsSize = kQueryPanels * kMR * kKeyStride;
+constexpr int64_t kPackSize = kKeyBlock * kKeyBlock;
+static_assert(kKeyBlock % kNR == 0 && kKeyBlock + kMR <= kKeyStride && kKeyStride % kLanes == 0, "S is read in whole tiles");
 
 // Row of q: b*tq + i, at q + row*ldq + h*head_dim; rows of k and v: b*tk + j;
 // lse[(b*heads + h)*tq + i]. Query row i stands at token q_first + i of q_total
@@ -965,11 +970,11 @@ struct vg_attention_shape {
   bool causal;
   uint32_t drop_site, drop_thr;
 
-  VG_FN int64_t key_blocks() const { return vg_ceil_div(tk, kKC); }
+  VG_FN int64_t key_blocks() const { return vg_ceil_div(tk, kKeyBlock); }
   VG_FN int64_t row_panels() const { return vg_ceil_div(tq, kMR); }
   // The query rows are cut evenly into blocks that keep S within bounds.
   VG_FN int64_t query_blocks() const {
-    const int64_t panel = key_blocks() * kMR * kLDA * (int64_t)sizeof(float);
+    const int64_t panel = key_blocks() * kMR * kKeyStride * (int64_t)sizeof(float);
     const int64_t most = vg_max64(1, vg_min64(kQueryPanels, kScoreBytes / panel));
     return vg_ceil_div(row_panels(), most);
   }
@@ -977,7 +982,7 @@ struct vg_attention_shape {
     const vg_range p = vg_share(row_panels(), block, query_blocks());
     return {p.begin * kMR, vg_min64(tq, p.end * kMR)};
   }
-  VG_FN int64_t keys(int64_t block) const { return vg_min64(kKC, tk - block * kKC); }
+  VG_FN int64_t keys(int64_t block) const { return vg_min64(kKeyBlock, tk - block * kKeyBlock); }
   // How many keys query row i sees.
   VG_FN int64_t seen(int64_t i) const { return causal ? vg_min64(tk, q_first + i + 1) : tk; }
   VG_FN int64_t drop_index(int64_t unit, int64_t i) const { return (unit * q_total + q_first + i) * tk; }
@@ -1008,20 +1013,20 @@ struct vg_bump {
   }
 };
 
-// Rows as an A operand: stride kLDA, zero rows up to a whole panel.
+// Rows as an A operand: stride kKeyStride, zero rows up to a whole panel.
 VG_NOINLINE void vg_stage_rows(const float* src, int64_t ld, int64_t rows, int64_t cols, float* out) {
   for (int64_t r = 0; r < rows; r++)
     vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
-      vg_store_full(out + r * kLDA + at.col, vg_load<vf>(src + r * ld + at.col, at.n));
+      vg_store_full(out + r * kKeyStride + at.col, vg_load<vf>(src + r * ld + at.col, at.n));
     });
-  for (int64_t r = rows; r % kMR != 0; r++) __builtin_memset(out + r * kLDA, 0, sizeof(float) * (size_t)cols);
+  for (int64_t r = rows; r % kMR != 0; r++) __builtin_memset(out + r * kKeyStride, 0, sizeof(float) * (size_t)cols);
 }
 
 // And back: out = or += the rows of a result.
 VG_NOINLINE void vg_unstage_rows(const float* src, int64_t rows, int64_t cols, float* out, int64_t ld, bool add) {
   for (int64_t r = 0; r < rows; r++)
     vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
-      const vf x = vg_load_full(src + r * kLDA + at.col);
+      const vf x = vg_load_full(src + r * kKeyStride + at.col);
       float* to = out + r * ld + at.col;
       vg_store(to, add ? vg_load<vf>(to, at.n) + x : x, at.n);
     });
@@ -1037,11 +1042,11 @@ VG_FN void vg_pack_nn(const float* b, int64_t ldb, int64_t n, int64_t k, float* 
 
 // out = A B for A with `rows` staged rows and B packed.
 VG_FN void vg_rows_times(const float* a, int64_t rows, const float* b, int64_t n, int64_t k, float* out, bool add) {
-  vg_tiles<kLDA>(vg_ceil_div(rows, kMR), vg_ceil_div(n, kNR), k, a, kMR * kLDA, 1, b, out, kLDA, add);
+  vg_tiles<kKeyStride>(vg_ceil_div(rows, kMR), vg_ceil_div(n, kNR), k, a, kMR * kKeyStride, 1, b, out, kKeyStride, add);
 }
 // out = A^T B for A with k staged rows, m columns of which are used.
 VG_FN void vg_cols_times(const float* a, int64_t m, const float* b, int64_t n, int64_t k, float* out) {
-  vg_tiles<1>(vg_ceil_div(m, kMR), vg_ceil_div(n, kNR), k, a, kMR, kLDA, b, out, kLDA, false);
+  vg_tiles<1>(vg_ceil_div(m, kMR), vg_ceil_div(n, kNR), k, a, kMR, kKeyStride, b, out, kKeyStride, false);
 }
 
 VG_FN void vg_zero_cols(float* row, int64_t from, int64_t to) {
@@ -1055,13 +1060,13 @@ VG_NOINLINE float vg_attention_softmax(const vg_attention_shape& s, float* row, 
   const vf scale = s.scale;
   vf most = -__builtin_inff(), sum = 0.0f;
   for (int64_t b = 0; b < blocks; b++)
-    vg_each_vector(vg_at{}, 0, vg_min64(kKC, seen - b * kKC), [&](vg_at at) VG_LAMBDA {
+    vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, seen - b * kKeyBlock), [&](vg_at at) VG_LAMBDA {
       const vf x = vg_load_full(row + b * stride + at.col) * scale;
       most = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, most);
     });
   const float top = vg_hmax(most);
   for (int64_t b = 0; b < blocks; b++)
-    vg_each_vector(vg_at{}, 0, vg_min64(kKC, seen - b * kKC), [&](vg_at at) VG_LAMBDA {
+    vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, seen - b * kKeyBlock), [&](vg_at at) VG_LAMBDA {
       float* p = row + b * stride + at.col;
       vf e = vg_exp(vg_fma(vg_load_full(p), scale, vf(-top)));
       if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
@@ -1072,9 +1077,9 @@ VG_NOINLINE float vg_attention_softmax(const vg_attention_shape& s, float* row, 
   const vf inv = 1.0f / total;
   for (int64_t b = 0; b < blocks; b++) {
     float* p = row + b * stride;
-    const int64_t n = vg_max64(0, vg_min64(kKC, seen - b * kKC));
+    const int64_t n = vg_max64(0, vg_min64(kKeyBlock, seen - b * kKeyBlock));
     vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
-      const vf x = vg_load_full(p + at.col) * inv * drop.scale<vf>(drop_index + b * kKC + at.col, at.n);
+      const vf x = vg_load_full(p + at.col) * inv * drop.scale<vf>(drop_index + b * kKeyBlock + at.col, at.n);
       vg_store_full(p + at.col, at.n < kLanes ? vg_keep(x, at.n, 0.0f) : x);
     });
     vg_zero_cols(p, n, s.keys(b));
@@ -1089,23 +1094,23 @@ VG_NOINLINE void vg_attention_block(const vg_call& call, const vg_attention_args
   float *q = scratch.take(kRowsSize), *o = scratch.take(kRowsSize), *pack = scratch.take(kPackSize);
   float* s = scratch.next;
   const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h;
-  const int64_t stride = vg_round_up(count, kMR) * kLDA;
-  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKC);
+  const int64_t stride = vg_round_up(count, kMR) * kKeyStride;
+  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKeyBlock);
   const float* k = a.k + b * a.tk * a.ldk + h * d;
   const float* v = a.v + b * a.tk * a.ldv + h * d;
 
   vg_stage_rows(a.q + (b * a.tq + rows.begin) * a.ldq + h * d, a.ldq, count, d, q);
   for (int64_t i = 0; i < blocks; i++) {
-    vg_pack_nt(k + i * kKC * a.ldk, a.ldk, a.keys(i), d, pack);
+    vg_pack_nt(k + i * kKeyBlock * a.ldk, a.ldk, a.keys(i), d, pack);
     vg_rows_times(q, count, pack, a.keys(i), d, s + i * stride, false);
   }
   for (int64_t r = 0; r < count; r++) {
     const int64_t i = rows.begin + r;
-    const float lse = vg_attention_softmax(a, s + r * kLDA, stride, blocks, a.seen(i), drop, a.drop_index(unit, i));
+    const float lse = vg_attention_softmax(a, s + r * kKeyStride, stride, blocks, a.seen(i), drop, a.drop_index(unit, i));
     if (a.lse) a.lse[unit * a.tq + i] = lse;
   }
   for (int64_t i = 0; i < blocks; i++) {
-    vg_pack_nn(v + i * kKC * a.ldv, a.ldv, d, a.keys(i), pack);
+    vg_pack_nn(v + i * kKeyBlock * a.ldv, a.ldv, d, a.keys(i), pack);
     vg_rows_times(s + i * stride, count, pack, d, a.keys(i), o, i > 0);
   }
   vg_unstage_rows(o, count, d, a.o + (b * a.tq + rows.begin) * a.ldo + h * d, a.ldo, false);
@@ -1161,7 +1166,7 @@ struct vg_attention_buffers {
     q = m.take(kRowsSize), dout = m.take(kRowsSize), dq = m.take(kRowsSize);
     q_pack = m.take(kRowsSize), dout_pack = m.take(kRowsSize);
     s = m.take(kRowsSize), dp = m.take(kRowsSize), pack = m.take(kPackSize);
-    product = m.take((kKC + kMR) * kLDA);
+    product = m.take((kKeyBlock + kMR) * kKeyStride);
   }
 };
 
@@ -1173,7 +1178,7 @@ VG_NOINLINE void vg_attention_grad_block(const vg_call& call, const vg_attention
   const float* q = a.q + first * a.ldq + h * d;
   const float* dout = a.dout + first * a.lddout + h * d;
   const float* o = a.o + first * a.ldo + h * d;
-  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKC);
+  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKeyBlock);
   float delta[kQueryPanels * kMR];
   for (int64_t r = 0; r < count; r++) delta[r] = vg_dot(dout + r * a.lddout, o + r * a.ldo, d);
 
@@ -1182,16 +1187,16 @@ VG_NOINLINE void vg_attention_grad_block(const vg_call& call, const vg_attention
   vg_pack_nn(q, a.ldq, d, count, m.q_pack);
   vg_pack_nn(dout, a.lddout, d, count, m.dout_pack);
   for (int64_t i = 0; i < blocks; i++) {
-    const int64_t keys = a.keys(i), key = b * a.tk + i * kKC, padded = vg_round_up(keys, kMR);
+    const int64_t keys = a.keys(i), key = b * a.tk + i * kKeyBlock, padded = vg_round_up(keys, kMR);
     const float* k = a.k + key * a.ldk + h * d;
     vg_pack_nt(k, a.ldk, keys, d, m.pack);
     vg_rows_times(m.q, count, m.pack, keys, d, m.s, false);
     vg_pack_nt(a.v + key * a.ldv + h * d, a.ldv, keys, d, m.pack);
     vg_rows_times(m.dout, count, m.pack, keys, d, m.dp, false);
     for (int64_t r = 0; r < count; r++) {
-      const int64_t row = rows.begin + r, seen = vg_max64(0, vg_min64(keys, a.seen(row) - i * kKC));
-      vg_attention_row_grad(m.s + r * kLDA, m.dp + r * kLDA, seen, padded, a.scale, a.lse[unit * a.tq + row], delta[r],
-                            drop, a.drop_index(unit, row) + i * kKC);
+      const int64_t row = rows.begin + r, seen = vg_max64(0, vg_min64(keys, a.seen(row) - i * kKeyBlock));
+      vg_attention_row_grad(m.s + r * kKeyStride, m.dp + r * kKeyStride, seen, padded, a.scale, a.lse[unit * a.tq + row], delta[r],
+                            drop, a.drop_index(unit, row) + i * kKeyBlock);
     }
     vg_cols_times(m.s, keys, m.dout_pack, d, count, m.product);
     vg_unstage_rows(m.product, keys, d, a.dv + key * a.lddv + h * d, a.lddv, true);
@@ -1258,7 +1263,7 @@ constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of 
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
 constexpr int64_t kColumnPanels = 512 / kNR;     // column panels between two runs of the epilogue
 constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
-constexpr int64_t kSlab = 4 * kKC;               // depth packed at a time where K is long
+constexpr int64_t kSlab = 2 * kKC;               // depth packed at a time where K is long
 constexpr int64_t kColPanel = kKC * kMR + kLanes;  // a packed panel of A^T, with room for the last vector's overhang
 static_assert(kColPanel <= kMR * kLDA, "both layouts of A use the workspace formula of the larger");
 

@@ -73,7 +73,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     5175808,
-		WorkspaceBytes: 1393728,
+		WorkspaceBytes: 1577408,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(2560),

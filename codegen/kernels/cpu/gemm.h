@@ -33,7 +33,7 @@ constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of 
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
 constexpr int64_t kColumnPanels = 512 / kNR;     // column panels between two runs of the epilogue
 constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
-constexpr int64_t kSlab = 4 * kKC;               // depth packed at a time where K is long
+constexpr int64_t kSlab = 2 * kKC;               // depth packed at a time where K is long
 constexpr int64_t kColPanel = kKC * kMR + kLanes;  // a packed panel of A^T, with room for the last vector's overhang
 static_assert(kColPanel <= kMR * kLDA, "both layouts of A use the workspace formula of the larger");
 
