@@ -28,7 +28,7 @@ demo: ## compile, verify and train, from nothing; about two minutes on two cores
 	@./scripts/demo.sh
 
 test: vet ## go vet and every test that needs no GPU; ends with a list of what was skipped
-	go test -json -timeout 20m $(TESTFLAGS) ./... | go run ./internal/testreport
+	go test -json -timeout 40m $(TESTFLAGS) ./... | go run ./internal/testreport
 
 vet: ## go vet
 	go vet ./...

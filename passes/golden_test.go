@@ -71,7 +71,7 @@ func TestGoldens(t *testing.T) {
 				t.Skip("a full-size model takes the interpreter some seconds")
 			}
 			if n := elems(s); n > maxInterpreted && os.Getenv("VITGEN_BIG_GOLDENS") == "" {
-				t.Skipf("%d million parameters take the interpreter minutes; the trainer's verify does check this golden. VITGEN_BIG_GOLDENS=1 runs it here", n/1e6)
+				t.Skipf("%d million parameters take the interpreter ten minutes; the trainer's verify does check this golden. VITGEN_BIG_GOLDENS=1 and -timeout 1h run it here", n/1e6)
 			}
 			replay(t, s, file, passes.Options{})
 		})
