@@ -62,8 +62,8 @@ func LayerNormGradWorkspaceBytes(rows, cols int) int64 {
 	return 2 * ColumnSumWorkspaceBytes(rows, cols)
 }
 
-// SumWorkspaceBytes is the workspace of vg_sum and vg_sumsq over n elements: a
-// double for each chunk.
+// SumWorkspaceBytes is the workspace of vg_sumsq over n elements: a double for
+// each chunk.
 func SumWorkspaceBytes(n int64) int64 { return 8 * ceilDiv(n, sumChunk) }
 
 func ceilDiv(a, b int64) int64 { return (a + b - 1) / b }

@@ -1846,10 +1846,9 @@ constexpr int64_t kSumChunk = 16384;
 // Workspace of a sum of n terms; kernels.SumWorkspaceBytes bounds it.
 VG_FN int64_t vg_sum_workspace(int64_t n) { return (int64_t)sizeof(double) * vg_ceil_div(n, kSumChunk); }
 
-// The sum over i < n of term(i, lanes), where term is zero in the lanes beyond;
-// on worker 0 only, after a barrier. The others get 0.
-template <class F>
-VG_FN double vg_chunked_sum(const vg_call& call, int64_t n, const F& term) {
+// out = the sum of x[i]^2 over a flat array of any length. A chunk is summed in
+// single precision, the chunks in double and in order.
+VG_NOINLINE void vg_sumsq(const vg_call& call, int64_t n, const float* x, float* out) {
   constexpr int ways = 4;  // independent chains: the adder's latency
   double* partial = (double*)call.workspace();
   const int64_t chunks = vg_ceil_div(n, kSumChunk);
@@ -1858,35 +1857,20 @@ VG_FN double vg_chunked_sum(const vg_call& call, int64_t n, const F& term) {
     const int64_t last = vg_min64(n, (c + 1) * kSumChunk);
     int64_t i = c * kSumChunk;
     vf sum[ways] = {};
+    const auto add = [&](vf& to, int64_t at, int lanes) VG_LAMBDA {
+      const vf v = vg_load<vf>(x + at, lanes);
+      to = vg_fma(v, v, to);
+    };
     for (; i + ways * kLanes <= last; i += ways * kLanes)
-      for (int k = 0; k < ways; k++) sum[k] += term(i + k * kLanes, kLanes);
-    for (; i < last; i += kLanes) sum[0] += term(i, (int)vg_min64(kLanes, last - i));
+      for (int k = 0; k < ways; k++) add(sum[k], i + k * kLanes, kLanes);
+    for (; i < last; i += kLanes) add(sum[0], i, (int)vg_min64(kLanes, last - i));
     partial[c] = (double)vg_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
   }
   call.barrier();
+  if (call.index() != 0) return;
   double total = 0;
-  if (call.index() == 0)
-    for (int64_t c = 0; c < chunks; c++) total += partial[c];
-  return total;
-}
-
-// out = scale * the sum of x over (row = 0, col = 0 .. n-1), n < 2^31.
-template <class X>
-VG_NOINLINE void vg_sum(const vg_call& call, int64_t n, const X& x, float* out, float scale) {
-  const double total = vg_chunked_sum(call, n, [&](int64_t i, int lanes) VG_LAMBDA {
-    const vf v = vg_value(x, vg_at{0, 0, 0, (int32_t)i, lanes});
-    return lanes < kLanes ? vg_keep(v, lanes, 0.0f) : v;
-  });
-  if (call.index() == 0) *out = (float)(total * (double)scale);
-}
-
-// out = the sum of x[i]^2 over a flat array of any length.
-VG_NOINLINE void vg_sumsq(const vg_call& call, int64_t n, const float* x, float* out) {
-  const double total = vg_chunked_sum(call, n, [&](int64_t i, int lanes) VG_LAMBDA {
-    const vf v = vg_load<vf>(x + i, lanes);
-    return v * v;
-  });
-  if (call.index() == 0) *out = (float)total;
+  for (int64_t c = 0; c < chunks; c++) total += partial[c];
+  *out = (float)total;
 }
 
 VG_END
