@@ -72,8 +72,8 @@ func openDevice(m *Model, o Options) (Device, error) {
 	if kind != "auto" {
 		open := deviceKind(kind)
 		if open == nil {
-			return nil, fmt.Errorf("device %s: this program was built without %s support; use --device cpu, or build with -tags %s",
-				o.Device, strings.ToUpper(kind), kind)
+			return nil, fmt.Errorf("device %s: this program was built without %s support; use --device cpu (a CUDA target is planned, see README)",
+				o.Device, strings.ToUpper(kind))
 		}
 		return open(m, ordinal, o)
 	}

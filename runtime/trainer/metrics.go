@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"image/color"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/google/renameio/v2"
 	"gonum.org/v1/plot"
@@ -97,6 +99,8 @@ func (h *history) curves(dir, title string) error {
 	}
 	p.X.Min, p.Y.Min = 0, 0
 	p.Y.Max *= 1.2 // room for the legend
+	p.X.Tick.Marker, p.Y.Tick.Marker = plot.TickerFunc(ticks), plot.TickerFunc(ticks)
+	p.Legend.XOffs = -vg.Points(6)
 	for _, format := range []string{"png", "svg"} {
 		w, err := p.WriterTo(16*vg.Centimeter, 10*vg.Centimeter, format)
 		if err != nil {
@@ -111,4 +115,24 @@ func (h *history) curves(dir, title string) error {
 		}
 	}
 	return nil
+}
+
+// ticks labels an axis at six to twelve round values; gonum's own choice may
+// label only its ends.
+func ticks(low, high float64) []plot.Tick {
+	step := math.Pow(10, math.Floor(math.Log10((high-low)/6)))
+	for _, m := range []float64{5, 2} {
+		if (high-low)/(m*step) >= 6 {
+			step *= m
+			break
+		}
+	}
+	if !(step > 0) || math.IsInf(step, 0) {
+		return nil
+	}
+	var out []plot.Tick
+	for i := math.Ceil(low / step); i*step <= high; i++ {
+		out = append(out, plot.Tick{Value: i * step, Label: strconv.FormatFloat(i*step, 'g', 4, 64)})
+	}
+	return out
 }
