@@ -9,28 +9,39 @@ import (
 	"github.com/vitgen/vitgen/ir"
 )
 
-// emitter prints one kernel's function. It implements cxx.Args.
+// emitter prints one kernel's function: its arguments and functors as named
+// locals, then the call of the library. It implements cxx.Args.
 type emitter struct {
-	k    *plan.Kernel
-	init map[*plan.Functor]string
+	k *plan.Kernel
 }
 
-func (e *emitter) Pointer(i int, t plan.ArgType) string {
-	if t == plan.InI32 {
-		return fmt.Sprintf("c.arg<int32_t>(%d)", i)
+func (e *emitter) Pointer(i int, _ plan.ArgType) string { return e.k.Args[i].Name }
+func (e *emitter) Int(i int) string                     { return e.k.Args[i].Name }
+func (e *emitter) Step(field string) string             { return "c.step()." + field }
+func (e *emitter) StepRef() string                      { return "c.step()" }
+
+// arguments gives every argument its name.
+func (e *emitter) arguments(w io.Writer) {
+	for i, a := range e.k.Args {
+		switch a.Type {
+		case plan.In:
+			fmt.Fprintf(w, "  const float* %s = c.arg<float>(%d);\n", a.Name, i)
+		case plan.InI32:
+			fmt.Fprintf(w, "  const int32_t* %s = c.arg<int32_t>(%d);\n", a.Name, i)
+		case plan.Int:
+			fmt.Fprintf(w, "  const uint32_t %s = uint32_t(uintptr_t(c.arg<char>(%d)));\n", a.Name, i)
+		default:
+			fmt.Fprintf(w, "  float* %s = c.arg<float>(%d);\n", a.Name, i)
+		}
 	}
-	return fmt.Sprintf("c.arg<float>(%d)", i)
 }
-func (e *emitter) Int(i int) string         { return fmt.Sprintf("uint32_t(uintptr_t(c.arg<char>(%d)))", i) }
-func (e *emitter) Step(field string) string { return "c.step()." + field }
-func (e *emitter) StepRef() string          { return "c.step()" }
 
 // ptr is argument i as a pointer, or nullptr for -1.
 func (e *emitter) ptr(i int) string {
 	if i < 0 {
 		return "nullptr"
 	}
-	return e.Pointer(i, e.k.Args[i].Type)
+	return e.k.Args[i].Name
 }
 
 // integer is argument i as an integer, or 0 for -1.
@@ -44,7 +55,7 @@ func (e *emitter) integer(i int) string {
 // source is an operand as a source functor.
 func (e *emitter) source(o plan.Operand) string {
 	if o.Functor != nil {
-		return e.init[o.Functor]
+		return o.Functor.Name
 	}
 	return fmt.Sprintf("vg_matrix{%s, %d}", e.ptr(o.Arg), o.LD)
 }
@@ -54,7 +65,7 @@ func (e *emitter) sink(f *plan.Functor) string {
 	if f == nil {
 		return "vg_none{}"
 	}
-	return e.init[f]
+	return f.Name
 }
 
 // row is the sink that stores one vector.

@@ -114,12 +114,17 @@ func kernel(w io.Writer, file string, k *plan.Kernel) {
 		fmt.Fprintf(w, "// %s\n", u)
 	}
 	fmt.Fprintf(w, "// %s\n", k.Doc)
-	e := &emitter{k: k, init: map[*plan.Functor]string{}}
+	e := &emitter{k: k}
+	var functors []string
 	for _, f := range k.Functors {
 		members := cxx.Functor(w, k, f, e)
-		e.init[f] = cxx.Init(k, f, members)
+		functors = append(functors, fmt.Sprintf("  const %s %s%s;\n", cxx.StructName(k, f), f.Name, cxx.Init(members)))
 	}
 	fmt.Fprintf(w, "void %s(const vg_call& c) {\n", k.Name)
+	e.arguments(w)
+	for _, f := range functors {
+		io.WriteString(w, f)
+	}
 	e.body(w)
 	fmt.Fprint(w, "}\n")
 }

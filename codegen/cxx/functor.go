@@ -58,13 +58,13 @@ func Functor(w io.Writer, k *plan.Kernel, f *plan.Functor, args Args) []Member {
 	return p.members
 }
 
-// Init prints the expression that makes a functor from its members.
-func Init(k *plan.Kernel, f *plan.Functor, members []Member) string {
+// Init prints the aggregate initializer of a functor.
+func Init(members []Member) string {
 	parts := make([]string, len(members))
 	for i, m := range members {
 		parts[i] = m.Init
 	}
-	return StructName(k, f) + "{" + strings.Join(parts, ", ") + "}"
+	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 type printer struct {
@@ -166,7 +166,7 @@ func (p *printer) dropoutIndex(s plan.Stmt) string {
 	if s.Rows == sp.T && s.FirstRow == 0 {
 		return fmt.Sprintf("at.row * %d + at.col", sp.Cols)
 	}
-	return fmt.Sprintf("(int64_t(at.sample) * %d + %d + at.token) * %d + at.col", s.Rows, s.FirstRow, sp.Cols)
+	return fmt.Sprintf("(int64_t(at.sample) * %d + at.token%s) * %d + at.col", s.Rows, plus(s.FirstRow), sp.Cols)
 }
 
 // vector prints a term as a V.
@@ -190,7 +190,7 @@ func (p *printer) load(a *plan.Access) string {
 	}
 	load := fmt.Sprintf("vg_load<V>(%s, at.n)", p.address(a))
 	if a.Kind == plan.Shifted && (a.Shift < 0 || p.f.Space.T+a.Shift > a.Rows) {
-		return fmt.Sprintf("(uint32_t(at.token + %d) < %du ? %s : V(0.0f))", a.Shift, a.Rows, load)
+		return fmt.Sprintf("(uint32_t(at.token%s) < %du ? %s : V(0.0f))", plus(a.Shift), a.Rows, load)
 	}
 	return load
 }
@@ -210,9 +210,20 @@ func (p *printer) address(a *plan.Access) string {
 	case plan.AtSample:
 		return fmt.Sprintf("%s + int64_t(at.sample) * %d + at.col", ptr, a.LD)
 	case plan.Shifted:
-		return fmt.Sprintf("%s + (int64_t(at.sample) * %d + at.token + %d) * %d + at.col", ptr, a.Rows, a.Shift, a.LD)
+		return fmt.Sprintf("%s + (int64_t(at.sample) * %d + at.token%s) * %d + at.col", ptr, a.Rows, plus(a.Shift), a.LD)
 	}
 	panic(fmt.Sprintf("BUG: access kind %d", a.Kind))
+}
+
+// plus prints " + n", " - n", or nothing for 0.
+func plus(n int) string {
+	switch {
+	case n > 0:
+		return fmt.Sprintf(" + %d", n)
+	case n < 0:
+		return fmt.Sprintf(" - %d", -n)
+	}
+	return ""
 }
 
 // Float prints a float literal that reads back as the nearest float32.

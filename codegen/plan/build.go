@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -271,7 +272,8 @@ func valueName(s ir.Slot, v *ir.Value, dir string) string {
 	return name + "_" + dir
 }
 
-// lastPart is the last component of a dotted name as a C identifier.
+// lastPart is the last component of a dotted name as an identifier that C++
+// lets a variable have and that means nothing else in emitted code.
 func lastPart(name string) string {
 	name = name[strings.LastIndexByte(name, '.')+1:]
 	id := strings.Map(func(r rune) rune {
@@ -280,11 +282,16 @@ func lastPart(name string) string {
 		}
 		return '_'
 	}, name)
-	if id == "" || id[0] >= '0' && id[0] <= '9' {
-		id = "p" + id
+	if reserved.MatchString(id) {
+		id = "param_" + strings.Trim(id, "_")
 	}
 	return id
 }
+
+// reserved matches what a parameter's name must not be: numbers, what the
+// language or a C header may claim, and the printers' own names.
+var reserved = regexp.MustCompile(`^(|[0-9].*|.*__.*|_.*|vg_.*|v[0-9]+|draw[0-9]+|k[0-9]+_.*|[A-Z].*|c|at|acc|a|b|x|dy|body|source|epilogue|row_sum|logits|step|errno|.*_t|lr|inv_n|bias_corr[12]|.*_(in|out|site|thr)[0-9]*` +
+	`|alignas|alignof|and|and_eq|asm|auto|bitand|bitor|bool|break|case|catch|char|char8_t|char16_t|char32_t|class|compl|concept|const|consteval|constexpr|constinit|const_cast|continue|co_await|co_return|co_yield|decltype|default|delete|do|double|dynamic_cast|else|enum|explicit|export|extern|false|float|for|friend|goto|if|inline|int|long|mutable|namespace|new|noexcept|not|not_eq|nullptr|operator|or|or_eq|private|protected|public|register|reinterpret_cast|requires|return|short|signed|sizeof|static|static_assert|static_cast|struct|switch|template|this|thread_local|throw|true|try|typedef|typeid|typename|typeof|union|unix|linux|unsigned|using|virtual|void|volatile|wchar_t|while|xor|xor_eq)$`)
 
 // operand reads v through a functor if the group computes it, else from memory.
 func (b *launchBuilder) operand(v *ir.Value, name string) Operand {

@@ -66,3 +66,17 @@ func TestLayoutRefusesContradictions(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// TestLastPart checks that a parameter's name cannot become anything but a
+// variable of its own in C++.
+func TestLastPart(t *testing.T) {
+	for name, want := range map[string]string{
+		"blks.0.ln1.weight": "weight", "cls_token": "cls_token", "a.class": "param_class", "x.float": "param_float",
+		"x.7": "param_7", "at": "param_at", "v3": "param_v3", "epilogue": "param_epilogue", "x.size_t": "param_size_t",
+		"a-b": "a_b", "__x": "param_x", "W": "param_W", "add_in2": "param_add_in2",
+	} {
+		if got := lastPart(name); got != want {
+			t.Errorf("lastPart(%q) = %q, want %q", name, got, want)
+		}
+	}
+}

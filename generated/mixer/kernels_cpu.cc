@@ -18,7 +18,10 @@ struct k00_epilogue {
   }
 };
 void k00_patchify(const vg_call& c) {
-  vg_patchify(c, 1, 28, 28, 4, c.arg<float>(0), k00_epilogue{c.arg<float>(1)});
+  const float* image = c.arg<float>(0);
+  float* patchify_out = c.arg<float>(1);
+  const k00_epilogue epilogue{patchify_out};
+  vg_patchify(c, 1, 28, 28, 4, image, epilogue);
 }
 
 // mixer.yaml:21:5 stem.proj
@@ -32,10 +35,15 @@ struct k01_epilogue {
   }
 };
 void k01_gemm_nt(const vg_call& c) {
+  const float* patchify_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k01_epilogue epilogue{bias, add_out};
   vg_gemm_nt<49>(c, int64_t(c.batch()) * 49, 128, 16,
-      vg_matrix{c.arg<float>(0), 16},
-      c.arg<float>(1), 16,
-      k01_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{patchify_in, 16},
+      weight, 16,
+      epilogue);
 }
 
 // mixer.yaml:27:15 blocks.0.norm1, blocks.1.norm1, blocks.2.norm1, blocks.3.norm1
@@ -49,7 +57,12 @@ struct k02_epilogue {
   }
 };
 void k02_layernorm(const vg_call& c) {
-  vg_layernorm<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{c.arg<float>(0), 128}, c.arg<float>(1), c.arg<float>(2), 1e-06f, nullptr, nullptr, k02_epilogue{c.arg<float>(3)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* y_out = c.arg<float>(3);
+  const k02_epilogue epilogue{y_out};
+  vg_layernorm<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{add_in, 128}, weight, bias, 1e-06f, nullptr, nullptr, epilogue);
 }
 
 // mixer.yaml:28:15 blocks.0.0.1, blocks.1.0.1, blocks.2.0.1, blocks.3.0.1
@@ -61,7 +74,10 @@ struct k03_epilogue {
   }
 };
 void k03_transpose(const vg_call& c) {
-  vg_transpose(c, c.batch(), 49, 128, c.arg<float>(0), k03_epilogue{c.arg<float>(1)});
+  const float* y_in = c.arg<float>(0);
+  float* transpose_out = c.arg<float>(1);
+  const k03_epilogue epilogue{transpose_out};
+  vg_transpose(c, c.batch(), 49, 128, y_in, epilogue);
 }
 
 // mixer.yaml:29:15 blocks.0.mlp_tokens.fc1, blocks.1.mlp_tokens.fc1, blocks.2.mlp_tokens.fc1, blocks.3.mlp_tokens.fc1
@@ -76,10 +92,15 @@ struct k04_epilogue {
   }
 };
 void k04_gemm_nt(const vg_call& c) {
+  const float* transpose_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* gelu_out = c.arg<float>(3);
+  const k04_epilogue epilogue{bias, gelu_out};
   vg_gemm_nt<128>(c, int64_t(c.batch()) * 128, 64, 49,
-      vg_matrix{c.arg<float>(0), 49},
-      c.arg<float>(1), 49,
-      k04_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{transpose_in, 49},
+      weight, 49,
+      epilogue);
 }
 
 // mixer.yaml:31:15 blocks.0.mlp_tokens.fc2, blocks.1.mlp_tokens.fc2, blocks.2.mlp_tokens.fc2, blocks.3.mlp_tokens.fc2
@@ -93,10 +114,15 @@ struct k05_epilogue {
   }
 };
 void k05_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k05_epilogue epilogue{bias, add_out};
   vg_gemm_nt<128>(c, int64_t(c.batch()) * 128, 49, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k05_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{gelu_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // mixer.yaml:32:15 blocks.0.0.5, blocks.1.0.5, blocks.2.0.5, blocks.3.0.5
@@ -110,7 +136,11 @@ struct k06_epilogue {
   }
 };
 void k06_transpose(const vg_call& c) {
-  vg_transpose(c, c.batch(), 128, 49, c.arg<float>(0), k06_epilogue{c.arg<float>(1), c.arg<float>(2)});
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  float* add_out = c.arg<float>(2);
+  const k06_epilogue epilogue{add_in2, add_out};
+  vg_transpose(c, c.batch(), 128, 49, add_in, epilogue);
 }
 
 // mixer.yaml:35:15 blocks.0.mlp_channels.fc1, blocks.1.mlp_channels.fc1, blocks.2.mlp_channels.fc1, blocks.3.mlp_channels.fc1
@@ -125,10 +155,15 @@ struct k07_epilogue {
   }
 };
 void k07_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* gelu_out = c.arg<float>(3);
+  const k07_epilogue epilogue{bias, gelu_out};
   vg_gemm_nt<49>(c, int64_t(c.batch()) * 49, 512, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 128,
-      k07_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 128},
+      weight, 128,
+      epilogue);
 }
 
 // mixer.yaml:37:15 blocks.0.mlp_channels.fc2, blocks.1.mlp_channels.fc2, blocks.2.mlp_channels.fc2, blocks.3.mlp_channels.fc2
@@ -144,10 +179,16 @@ struct k08_epilogue {
   }
 };
 void k08_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k08_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<49>(c, int64_t(c.batch()) * 49, 128, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k08_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{gelu_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // mixer.yaml:39:5 3
@@ -160,7 +201,10 @@ struct k09_epilogue {
   }
 };
 void k09_sum_tokens(const vg_call& c) {
-  vg_token_sum<49>(c, c.batch(), 128, vg_matrix{c.arg<float>(0), 128}, k09_epilogue{c.arg<float>(1)});
+  const float* y_in = c.arg<float>(0);
+  float* scale_out = c.arg<float>(1);
+  const k09_epilogue epilogue{scale_out};
+  vg_token_sum<49>(c, c.batch(), 128, vg_matrix{y_in, 128}, epilogue);
 }
 
 // mixer.yaml:40:5 head
@@ -174,16 +218,25 @@ struct k10_epilogue {
   }
 };
 void k10_gemm_nt(const vg_call& c) {
+  const float* scale_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k10_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 10, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 128,
-      k10_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{scale_in, 128},
+      weight, 128,
+      epilogue);
 }
 
 // mixer.yaml:42:7 loss
 // cross_entropy
 void k11_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 10, vg_matrix{c.arg<float>(0), 10}, c.arg<int32_t>(1), 0.0f, c.arg<float>(2), c.arg<float>(3), vg_none{});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  vg_cross_entropy(c, 10, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, vg_none{});
 }
 
 // mixer.yaml:27:15 blocks.0.norm1, blocks.1.norm1, blocks.2.norm1, blocks.3.norm1
@@ -197,7 +250,14 @@ struct k12_epilogue {
   }
 };
 void k12_layernorm(const vg_call& c) {
-  vg_layernorm<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{c.arg<float>(0), 128}, c.arg<float>(1), c.arg<float>(2), 1e-06f, c.arg<float>(3), c.arg<float>(4), k12_epilogue{c.arg<float>(5)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k12_epilogue epilogue{y_out};
+  vg_layernorm<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{add_in, 128}, weight, bias, 1e-06f, mean_out, rstd_out, epilogue);
 }
 
 // mixer.yaml:29:15 blocks.0.mlp_tokens.fc1, blocks.1.mlp_tokens.fc1, blocks.2.mlp_tokens.fc1, blocks.3.mlp_tokens.fc1
@@ -214,10 +274,16 @@ struct k13_epilogue {
   }
 };
 void k13_gemm_nt(const vg_call& c) {
+  const float* transpose_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  float* gelu_out = c.arg<float>(4);
+  const k13_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm_nt<128>(c, int64_t(c.batch()) * 128, 64, 49,
-      vg_matrix{c.arg<float>(0), 49},
-      c.arg<float>(1), 49,
-      k13_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{transpose_in, 49},
+      weight, 49,
+      epilogue);
 }
 
 // mixer.yaml:35:15 blocks.0.mlp_channels.fc1, blocks.1.mlp_channels.fc1, blocks.2.mlp_channels.fc1, blocks.3.mlp_channels.fc1
@@ -234,10 +300,16 @@ struct k14_epilogue {
   }
 };
 void k14_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  float* gelu_out = c.arg<float>(4);
+  const k14_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm_nt<49>(c, int64_t(c.batch()) * 49, 512, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 128,
-      k14_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{y_in, 128},
+      weight, 128,
+      epilogue);
 }
 
 // mixer.yaml:42:7 loss
@@ -249,7 +321,13 @@ struct k15_epilogue {
   }
 };
 void k15_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 10, vg_matrix{c.arg<float>(0), 10}, c.arg<int32_t>(1), 0.0f, c.arg<float>(2), c.arg<float>(3), k15_epilogue{c.arg<float>(4)});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  float* cross_entropy_grad_out = c.arg<float>(4);
+  const k15_epilogue epilogue{cross_entropy_grad_out};
+  vg_cross_entropy(c, 10, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, epilogue);
 }
 
 // mixer.yaml:40:5 head
@@ -267,10 +345,16 @@ struct k16_row_sum {
   }
 };
 void k16_gemm_tn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* scale_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k16_epilogue epilogue{d_weight};
+  const k16_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 10, 128, c.batch(),
-      vg_matrix{c.arg<float>(0), 10},
-      vg_matrix{c.arg<float>(1), 128},
-      k16_epilogue{c.arg<float>(2)}, k16_row_sum{c.arg<float>(3)});
+      vg_matrix{cross_entropy_grad_in, 10},
+      vg_matrix{scale_in, 128},
+      epilogue, row_sum);
 }
 
 // mixer.yaml:40:5 head
@@ -283,10 +367,14 @@ struct k17_epilogue {
   }
 };
 void k17_gemm_nn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* scale_out = c.arg<float>(2);
+  const k17_epilogue epilogue{scale_out};
   vg_gemm_nn<1>(c, c.batch(), 128, 10,
-      vg_matrix{c.arg<float>(0), 10},
-      c.arg<float>(1), 128,
-      k17_epilogue{c.arg<float>(2)});
+      vg_matrix{cross_entropy_grad_in, 10},
+      weight, 128,
+      epilogue);
 }
 
 // mixer.yaml:38:5 norm
@@ -305,7 +393,17 @@ struct k18_epilogue {
   }
 };
 void k18_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<49>(c, int64_t(c.batch()) * 49, 128, k18_dy{c.arg<float>(0)}, vg_matrix{c.arg<float>(1), 128}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k18_epilogue{c.arg<float>(5)}, vg_store_matrix{c.arg<float>(6), 0}, vg_store_matrix{c.arg<float>(7), 0});
+  const float* scale_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  float* dx_out = c.arg<float>(5);
+  float* d_weight = c.arg<float>(6);
+  float* d_bias = c.arg<float>(7);
+  const k18_dy dy{scale_in};
+  const k18_epilogue epilogue{dx_out};
+  vg_layernorm_grad<49>(c, int64_t(c.batch()) * 49, 128, dy, vg_matrix{add_in, 128}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // mixer.yaml:37:15 blocks.3.mlp_channels.fc2
@@ -323,10 +421,16 @@ struct k19_row_sum {
   }
 };
 void k19_gemm_tn(const vg_call& c) {
+  const float* dx_in = c.arg<float>(0);
+  const float* gelu_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k19_epilogue epilogue{d_weight};
+  const k19_row_sum row_sum{d_bias};
   vg_gemm_tn<49>(c, 128, 512, int64_t(c.batch()) * 49,
-      vg_matrix{c.arg<float>(0), 128},
-      vg_matrix{c.arg<float>(1), 512},
-      k19_epilogue{c.arg<float>(2)}, k19_row_sum{c.arg<float>(3)});
+      vg_matrix{dx_in, 128},
+      vg_matrix{gelu_in, 512},
+      epilogue, row_sum);
 }
 
 // mixer.yaml:37:15 blocks.3.mlp_channels.fc2
@@ -340,10 +444,15 @@ struct k20_epilogue {
   }
 };
 void k20_gemm_nn(const vg_call& c) {
+  const float* dx_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  float* gelu_grad_out = c.arg<float>(3);
+  const k20_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm_nn<49>(c, int64_t(c.batch()) * 49, 512, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 512,
-      k20_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{dx_in, 128},
+      weight, 512,
+      epilogue);
 }
 
 // mixer.yaml:35:15 blocks.3.mlp_channels.fc1, blocks.2.mlp_channels.fc1, blocks.1.mlp_channels.fc1, blocks.0.mlp_channels.fc1
@@ -355,10 +464,14 @@ struct k21_epilogue {
   }
 };
 void k21_gemm_nn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k21_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<49>(c, int64_t(c.batch()) * 49, 128, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 128,
-      k21_epilogue{c.arg<float>(2)});
+      vg_matrix{gelu_grad_in, 512},
+      weight, 128,
+      epilogue);
 }
 
 // mixer.yaml:35:15 blocks.3.mlp_channels.fc1, blocks.2.mlp_channels.fc1, blocks.1.mlp_channels.fc1, blocks.0.mlp_channels.fc1
@@ -376,10 +489,16 @@ struct k22_row_sum {
   }
 };
 void k22_gemm_tn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k22_epilogue epilogue{d_weight};
+  const k22_row_sum row_sum{d_bias};
   vg_gemm_tn<49>(c, 512, 128, int64_t(c.batch()) * 49,
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 128},
-      k22_epilogue{c.arg<float>(2)}, k22_row_sum{c.arg<float>(3)});
+      vg_matrix{gelu_grad_in, 512},
+      vg_matrix{y_in, 128},
+      epilogue, row_sum);
 }
 
 // mixer.yaml:34:15 blocks.3.norm2
@@ -393,7 +512,17 @@ struct k23_epilogue {
   }
 };
 void k23_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{c.arg<float>(0), 128}, vg_matrix{c.arg<float>(1), 128}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k23_epilogue{c.arg<float>(5), c.arg<float>(6)}, vg_store_matrix{c.arg<float>(7), 0}, vg_store_matrix{c.arg<float>(8), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* dx_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  float* d_weight = c.arg<float>(7);
+  float* d_bias = c.arg<float>(8);
+  const k23_epilogue epilogue{dx_in, add_out};
+  vg_layernorm_grad<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{linear_dx_in, 128}, vg_matrix{add_in, 128}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // mixer.yaml:32:15 blocks.3.0.5, blocks.2.0.5, blocks.1.0.5, blocks.0.0.5
@@ -405,7 +534,10 @@ struct k24_epilogue {
   }
 };
 void k24_transpose(const vg_call& c) {
-  vg_transpose(c, c.batch(), 49, 128, c.arg<float>(0), k24_epilogue{c.arg<float>(1)});
+  const float* add_in = c.arg<float>(0);
+  float* transpose_out = c.arg<float>(1);
+  const k24_epilogue epilogue{transpose_out};
+  vg_transpose(c, c.batch(), 49, 128, add_in, epilogue);
 }
 
 // mixer.yaml:31:15 blocks.3.mlp_tokens.fc2, blocks.2.mlp_tokens.fc2, blocks.1.mlp_tokens.fc2, blocks.0.mlp_tokens.fc2
@@ -423,10 +555,16 @@ struct k25_row_sum {
   }
 };
 void k25_gemm_tn(const vg_call& c) {
+  const float* transpose_in = c.arg<float>(0);
+  const float* gelu_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k25_epilogue epilogue{d_weight};
+  const k25_row_sum row_sum{d_bias};
   vg_gemm_tn<128>(c, 49, 64, int64_t(c.batch()) * 128,
-      vg_matrix{c.arg<float>(0), 49},
-      vg_matrix{c.arg<float>(1), 64},
-      k25_epilogue{c.arg<float>(2)}, k25_row_sum{c.arg<float>(3)});
+      vg_matrix{transpose_in, 49},
+      vg_matrix{gelu_in, 64},
+      epilogue, row_sum);
 }
 
 // mixer.yaml:31:15 blocks.3.mlp_tokens.fc2, blocks.2.mlp_tokens.fc2, blocks.1.mlp_tokens.fc2, blocks.0.mlp_tokens.fc2
@@ -440,10 +578,15 @@ struct k26_epilogue {
   }
 };
 void k26_gemm_nn(const vg_call& c) {
+  const float* transpose_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  float* gelu_grad_out = c.arg<float>(3);
+  const k26_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm_nn<128>(c, int64_t(c.batch()) * 128, 64, 49,
-      vg_matrix{c.arg<float>(0), 49},
-      c.arg<float>(1), 64,
-      k26_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{transpose_in, 49},
+      weight, 64,
+      epilogue);
 }
 
 // mixer.yaml:29:15 blocks.3.mlp_tokens.fc1, blocks.2.mlp_tokens.fc1, blocks.1.mlp_tokens.fc1, blocks.0.mlp_tokens.fc1
@@ -455,10 +598,14 @@ struct k27_epilogue {
   }
 };
 void k27_gemm_nn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k27_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<128>(c, int64_t(c.batch()) * 128, 49, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 49,
-      k27_epilogue{c.arg<float>(2)});
+      vg_matrix{gelu_grad_in, 64},
+      weight, 49,
+      epilogue);
 }
 
 // mixer.yaml:29:15 blocks.3.mlp_tokens.fc1, blocks.2.mlp_tokens.fc1, blocks.1.mlp_tokens.fc1, blocks.0.mlp_tokens.fc1
@@ -476,10 +623,16 @@ struct k28_row_sum {
   }
 };
 void k28_gemm_tn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* transpose_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k28_epilogue epilogue{d_weight};
+  const k28_row_sum row_sum{d_bias};
   vg_gemm_tn<128>(c, 64, 49, int64_t(c.batch()) * 128,
-      vg_matrix{c.arg<float>(0), 64},
-      vg_matrix{c.arg<float>(1), 49},
-      k28_epilogue{c.arg<float>(2)}, k28_row_sum{c.arg<float>(3)});
+      vg_matrix{gelu_grad_in, 64},
+      vg_matrix{transpose_in, 49},
+      epilogue, row_sum);
 }
 
 // mixer.yaml:28:15 blocks.3.0.1, blocks.2.0.1, blocks.1.0.1, blocks.0.0.1
@@ -491,7 +644,10 @@ struct k29_epilogue {
   }
 };
 void k29_transpose(const vg_call& c) {
-  vg_transpose(c, c.batch(), 128, 49, c.arg<float>(0), k29_epilogue{c.arg<float>(1)});
+  const float* linear_dx_in = c.arg<float>(0);
+  float* transpose_out = c.arg<float>(1);
+  const k29_epilogue epilogue{transpose_out};
+  vg_transpose(c, c.batch(), 128, 49, linear_dx_in, epilogue);
 }
 
 // mixer.yaml:27:15 blocks.3.norm1, blocks.2.norm1, blocks.1.norm1, blocks.0.norm1
@@ -505,7 +661,17 @@ struct k30_epilogue {
   }
 };
 void k30_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{c.arg<float>(0), 128}, vg_matrix{c.arg<float>(1), 128}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k30_epilogue{c.arg<float>(5), c.arg<float>(6)}, vg_store_matrix{c.arg<float>(7), 0}, vg_store_matrix{c.arg<float>(8), 0});
+  const float* transpose_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* add_in2 = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  float* d_weight = c.arg<float>(7);
+  float* d_bias = c.arg<float>(8);
+  const k30_epilogue epilogue{add_in2, add_out};
+  vg_layernorm_grad<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{transpose_in, 128}, vg_matrix{add_in, 128}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // mixer.yaml:37:15 blocks.2.mlp_channels.fc2, blocks.1.mlp_channels.fc2, blocks.0.mlp_channels.fc2
@@ -523,10 +689,16 @@ struct k31_row_sum {
   }
 };
 void k31_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* gelu_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k31_epilogue epilogue{d_weight};
+  const k31_row_sum row_sum{d_bias};
   vg_gemm_tn<49>(c, 128, 512, int64_t(c.batch()) * 49,
-      vg_matrix{c.arg<float>(0), 128},
-      vg_matrix{c.arg<float>(1), 512},
-      k31_epilogue{c.arg<float>(2)}, k31_row_sum{c.arg<float>(3)});
+      vg_matrix{add_in, 128},
+      vg_matrix{gelu_in, 512},
+      epilogue, row_sum);
 }
 
 // mixer.yaml:37:15 blocks.2.mlp_channels.fc2, blocks.1.mlp_channels.fc2, blocks.0.mlp_channels.fc2
@@ -540,10 +712,15 @@ struct k32_epilogue {
   }
 };
 void k32_gemm_nn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in2 = c.arg<float>(2);
+  float* gelu_grad_out = c.arg<float>(3);
+  const k32_epilogue epilogue{add_in2, gelu_grad_out};
   vg_gemm_nn<49>(c, int64_t(c.batch()) * 49, 512, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 512,
-      k32_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{add_in, 128},
+      weight, 512,
+      epilogue);
 }
 
 // mixer.yaml:34:15 blocks.2.norm2, blocks.1.norm2, blocks.0.norm2
@@ -557,7 +734,17 @@ struct k33_epilogue {
   }
 };
 void k33_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{c.arg<float>(0), 128}, vg_matrix{c.arg<float>(1), 128}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k33_epilogue{c.arg<float>(5), c.arg<float>(6)}, vg_store_matrix{c.arg<float>(7), 0}, vg_store_matrix{c.arg<float>(8), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* add_in2 = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  float* d_weight = c.arg<float>(7);
+  float* d_bias = c.arg<float>(8);
+  const k33_epilogue epilogue{add_in2, add_out};
+  vg_layernorm_grad<49>(c, int64_t(c.batch()) * 49, 128, vg_matrix{linear_dx_in, 128}, vg_matrix{add_in, 128}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // mixer.yaml:21:5 stem.proj
@@ -575,29 +762,44 @@ struct k34_row_sum {
   }
 };
 void k34_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* patchify_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k34_epilogue epilogue{d_weight};
+  const k34_row_sum row_sum{d_bias};
   vg_gemm_tn<49>(c, 128, 16, int64_t(c.batch()) * 49,
-      vg_matrix{c.arg<float>(0), 128},
-      vg_matrix{c.arg<float>(1), 16},
-      k34_epilogue{c.arg<float>(2)}, k34_row_sum{c.arg<float>(3)});
+      vg_matrix{add_in, 128},
+      vg_matrix{patchify_in, 16},
+      epilogue, row_sum);
 }
 
 // mixer.yaml:45:3 train
 // sum_squares
 void k35_sum_squares(const vg_call& c) {
-  vg_sumsq(c, 558224, c.arg<float>(0), c.arg<float>(1));
+  const float* grads = c.arg<float>(0);
+  float* sum_squares_out = c.arg<float>(1);
+  vg_sumsq(c, 558224, grads, sum_squares_out);
 }
 
 // mixer.yaml:45:3 train
 // clip_scale
 void k36_clip_scale(const vg_call& c) {
-  vg_clip_scale(c, c.arg<float>(0), 1.0f, c.arg<float>(1));
+  const float* sum_squares_in = c.arg<float>(0);
+  float* clip_scale_out = c.arg<float>(1);
+  vg_clip_scale(c, sum_squares_in, 1.0f, clip_scale_out);
 }
 
 // mixer.yaml:21:5 stem.proj.weight
 // mul + adamw
 void k37_adamw(const vg_call& c) {
-  vg_adamw(c, 552704, c.arg<float>(0), c.arg<float>(1), c.arg<float>(2), c.arg<float>(3), 0.9, 0.999, 1e-08f, 0.05f, c.arg<float>(4));
-  vg_adamw(c, 5520, c.arg<float>(0) + 552704, c.arg<float>(1) + 552704, c.arg<float>(2) + 552704, c.arg<float>(3) + 552704, 0.9, 0.999, 1e-08f, 0.0f, c.arg<float>(4));
+  float* params = c.arg<float>(0);
+  const float* grads = c.arg<float>(1);
+  float* state0 = c.arg<float>(2);
+  float* state1 = c.arg<float>(3);
+  const float* clip_scale_in = c.arg<float>(4);
+  vg_adamw(c, 552704, params, grads, state0, state1, 0.9, 0.999, 1e-08f, 0.05f, clip_scale_in);
+  vg_adamw(c, 5520, params + 552704, grads + 552704, state0 + 552704, state1 + 552704, 0.9, 0.999, 1e-08f, 0.0f, clip_scale_in);
 }
 
 const vg_kernel table[] = {

@@ -18,7 +18,10 @@ struct k00_epilogue {
   }
 };
 void k00_patchify(const vg_call& c) {
-  vg_patchify(c, 1, 96, 96, 16, c.arg<float>(0), k00_epilogue{c.arg<float>(1)});
+  const float* image = c.arg<float>(0);
+  float* patchify_out = c.arg<float>(1);
+  const k00_epilogue epilogue{patchify_out};
+  vg_patchify(c, 1, 96, 96, 16, image, epilogue);
 }
 
 // vit.yaml:20:5 patch_embedding.conv
@@ -32,10 +35,15 @@ struct k01_epilogue {
   }
 };
 void k01_gemm_nt(const vg_call& c) {
+  const float* patchify_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k01_epilogue epilogue{bias, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 512, 256,
-      vg_matrix{c.arg<float>(0), 256},
-      c.arg<float>(1), 256,
-      k01_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{patchify_in, 256},
+      weight, 256,
+      epilogue);
 }
 
 // vit.yaml:22:5 pos_embedding
@@ -46,13 +54,18 @@ struct k02_body {
   const float* pos_embedding;
   float* add_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = at.token == 0 ? vg_load<V>(cls_token + at.col, at.n) : (uint32_t(at.token + -1) < 36u ? vg_load<V>(add_in + (int64_t(at.sample) * 36 + at.token + -1) * 512 + at.col, at.n) : V(0.0f));
+    const V v0 = at.token == 0 ? vg_load<V>(cls_token + at.col, at.n) : (uint32_t(at.token - 1) < 36u ? vg_load<V>(add_in + (int64_t(at.sample) * 36 + at.token - 1) * 512 + at.col, at.n) : V(0.0f));
     const V v1 = v0 + vg_load<V>(pos_embedding + int64_t(at.token) * 512 + at.col, at.n);
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
 void k02_prepend_token(const vg_call& c) {
-  vg_pointwise<37>(c, int64_t(c.batch()) * 37, 512, k02_body{c.arg<float>(1), c.arg<float>(0), c.arg<float>(2), c.arg<float>(3)});
+  const float* cls_token = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* pos_embedding = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k02_body body{add_in, cls_token, pos_embedding, add_out};
+  vg_pointwise<37>(c, int64_t(c.batch()) * 37, 512, body);
 }
 
 // vit.yaml:29:15 blks.0.ln1, blks.1.ln1
@@ -65,7 +78,12 @@ struct k03_epilogue {
   }
 };
 void k03_layernorm(const vg_call& c) {
-  vg_layernorm<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{c.arg<float>(0), 512}, c.arg<float>(1), c.arg<float>(2), 1e-05f, nullptr, nullptr, k03_epilogue{c.arg<float>(3)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* y_out = c.arg<float>(3);
+  const k03_epilogue epilogue{y_out};
+  vg_layernorm<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{add_in, 512}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
 }
 
 // vit.yaml:30:15 blks.0.attention
@@ -77,20 +95,28 @@ struct k04_epilogue {
   }
 };
 void k04_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_out = c.arg<float>(2);
+  const k04_epilogue epilogue{linear_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 1536, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k04_epilogue{c.arg<float>(2)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.0.attention
 // attention
 void k05_attention(const vg_call& c) {
+  const float* linear_in = c.arg<float>(0);
+  const float* linear_in2 = c.arg<float>(1);
+  const float* linear_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 1536;
-  a.k = c.arg<float>(1), a.ldk = 1536;
-  a.v = c.arg<float>(2), a.ldv = 1536;
-  a.o = c.arg<float>(3), a.ldo = 512, a.lse = nullptr;
+  a.q = linear_in, a.ldq = 1536;
+  a.k = linear_in2, a.ldk = 1536;
+  a.v = linear_in3, a.ldv = 1536;
+  a.o = o_out, a.ldo = 512, a.lse = nullptr;
   a.heads = 8, a.head_dim = 64, a.tq = 37, a.tk = 37, a.q_first = 0, a.q_total = 37;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -107,10 +133,15 @@ struct k06_epilogue {
   }
 };
 void k06_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k06_epilogue epilogue{add_in, add_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k06_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{o_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:33:15 blks.0.mlp.dense1
@@ -125,10 +156,15 @@ struct k07_epilogue {
   }
 };
 void k07_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* gelu_out = c.arg<float>(3);
+  const k07_epilogue epilogue{bias, gelu_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 2048, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k07_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:36:15 blks.0.mlp.dense2
@@ -144,10 +180,16 @@ struct k08_epilogue {
   }
 };
 void k08_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k08_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 2048,
-      k08_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{gelu_in, 2048},
+      weight, 2048,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -155,7 +197,7 @@ void k08_gemm_nt(const vg_call& c) {
 struct k09_a {
   const float* y_in;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 37 + at.token + 0) * 512 + at.col, at.n);
+    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 37 + at.token) * 512 + at.col, at.n);
     return v0;
   }
 };
@@ -166,10 +208,15 @@ struct k09_epilogue {
   }
 };
 void k09_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_out = c.arg<float>(2);
+  const k09_a a{y_in};
+  const k09_epilogue epilogue{linear_out};
   vg_gemm_nt<1>(c, c.batch(), 512, 512,
-      k09_a{c.arg<float>(0)},
-      c.arg<float>(1), 512,
-      k09_epilogue{c.arg<float>(2)});
+      a,
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -181,20 +228,28 @@ struct k10_epilogue {
   }
 };
 void k10_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_out = c.arg<float>(2);
+  const k10_epilogue epilogue{linear_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 1024, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k10_epilogue{c.arg<float>(2)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.1.attention
 // attention
 void k11_attention(const vg_call& c) {
+  const float* linear_in = c.arg<float>(0);
+  const float* linear_in2 = c.arg<float>(1);
+  const float* linear_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 512;
-  a.k = c.arg<float>(1), a.ldk = 1024;
-  a.v = c.arg<float>(2), a.ldv = 1024;
-  a.o = c.arg<float>(3), a.ldo = 512, a.lse = nullptr;
+  a.q = linear_in, a.ldq = 512;
+  a.k = linear_in2, a.ldk = 1024;
+  a.v = linear_in3, a.ldv = 1024;
+  a.o = o_out, a.ldo = 512, a.lse = nullptr;
   a.heads = 8, a.head_dim = 64, a.tq = 1, a.tk = 37, a.q_first = 0, a.q_total = 37;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -209,10 +264,14 @@ struct k12_epilogue {
   }
 };
 void k12_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_out = c.arg<float>(2);
+  const k12_epilogue epilogue{linear_out};
   vg_gemm_nt<1>(c, c.batch(), 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k12_epilogue{c.arg<float>(2)});
+      vg_matrix{o_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:28:11 blks.1.0
@@ -222,13 +281,17 @@ struct k13_body {
   const float* linear_in;
   float* add_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 37 + at.token + 0) * 512 + at.col, at.n);
+    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 37 + at.token) * 512 + at.col, at.n);
     const V v1 = v0 + vg_load<V>(linear_in + at.row * 512 + at.col, at.n);
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
 void k13_slice_tokens(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 512, k13_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* add_in = c.arg<float>(0);
+  const float* linear_in = c.arg<float>(1);
+  float* add_out = c.arg<float>(2);
+  const k13_body body{add_in, linear_in, add_out};
+  vg_pointwise<1>(c, c.batch(), 512, body);
 }
 
 // vit.yaml:32:15 blks.1.ln2
@@ -241,7 +304,12 @@ struct k14_epilogue {
   }
 };
 void k14_layernorm(const vg_call& c) {
-  vg_layernorm<1>(c, c.batch(), 512, vg_matrix{c.arg<float>(0), 512}, c.arg<float>(1), c.arg<float>(2), 1e-05f, nullptr, nullptr, k14_epilogue{c.arg<float>(3)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* y_out = c.arg<float>(3);
+  const k14_epilogue epilogue{y_out};
+  vg_layernorm<1>(c, c.batch(), 512, vg_matrix{add_in, 512}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
 }
 
 // vit.yaml:33:15 blks.1.mlp.dense1
@@ -256,10 +324,15 @@ struct k15_epilogue {
   }
 };
 void k15_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* gelu_out = c.arg<float>(3);
+  const k15_epilogue epilogue{bias, gelu_out};
   vg_gemm_nt<1>(c, c.batch(), 2048, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k15_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:36:15 blks.1.mlp.dense2
@@ -275,10 +348,16 @@ struct k16_epilogue {
   }
 };
 void k16_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k16_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<1>(c, c.batch(), 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 2048,
-      k16_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{gelu_in, 2048},
+      weight, 2048,
+      epilogue);
 }
 
 // vit.yaml:42:5 head.1
@@ -292,16 +371,25 @@ struct k17_epilogue {
   }
 };
 void k17_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k17_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 10, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k17_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:44:7 loss
 // cross_entropy
 void k18_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 10, vg_matrix{c.arg<float>(0), 10}, c.arg<int32_t>(1), 0.0f, c.arg<float>(2), c.arg<float>(3), vg_none{});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  vg_cross_entropy(c, 10, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, vg_none{});
 }
 
 // vit.yaml:23:5 3
@@ -313,14 +401,21 @@ struct k19_body {
   vg_dropout draw2;
   float* dropout_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = at.token == 0 ? vg_load<V>(cls_token + at.col, at.n) : (uint32_t(at.token + -1) < 36u ? vg_load<V>(add_in + (int64_t(at.sample) * 36 + at.token + -1) * 512 + at.col, at.n) : V(0.0f));
+    const V v0 = at.token == 0 ? vg_load<V>(cls_token + at.col, at.n) : (uint32_t(at.token - 1) < 36u ? vg_load<V>(add_in + (int64_t(at.sample) * 36 + at.token - 1) * 512 + at.col, at.n) : V(0.0f));
     const V v1 = v0 + vg_load<V>(pos_embedding + int64_t(at.token) * 512 + at.col, at.n);
     const V v2 = v1 * draw2.scale<V>(at.row * 512 + at.col, at.n);
     vg_store(dropout_out + at.row * 512 + at.col, v2, at.n);
   }
 };
 void k19_prepend_token(const vg_call& c) {
-  vg_pointwise<37>(c, int64_t(c.batch()) * 37, 512, k19_body{c.arg<float>(1), c.arg<float>(0), c.arg<float>(2), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4)))), c.arg<float>(5)});
+  const float* cls_token = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* pos_embedding = c.arg<float>(2);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  float* dropout_out = c.arg<float>(5);
+  const k19_body body{add_in, cls_token, pos_embedding, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
+  vg_pointwise<37>(c, int64_t(c.batch()) * 37, 512, body);
 }
 
 // vit.yaml:29:15 blks.0.ln1
@@ -332,19 +427,33 @@ struct k20_epilogue {
   }
 };
 void k20_layernorm(const vg_call& c) {
-  vg_layernorm<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{c.arg<float>(0), 512}, c.arg<float>(1), c.arg<float>(2), 1e-05f, c.arg<float>(3), c.arg<float>(4), k20_epilogue{c.arg<float>(5)});
+  const float* dropout_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k20_epilogue epilogue{y_out};
+  vg_layernorm<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{dropout_in, 512}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
 }
 
 // vit.yaml:30:15 blks.0.attention
 // attention
 void k21_attention(const vg_call& c) {
+  const float* linear_in = c.arg<float>(0);
+  const float* linear_in2 = c.arg<float>(1);
+  const float* linear_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
+  float* lse_out = c.arg<float>(4);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(5)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(6)));
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 1536;
-  a.k = c.arg<float>(1), a.ldk = 1536;
-  a.v = c.arg<float>(2), a.ldv = 1536;
-  a.o = c.arg<float>(3), a.ldo = 512, a.lse = c.arg<float>(4);
+  a.q = linear_in, a.ldq = 1536;
+  a.k = linear_in2, a.ldk = 1536;
+  a.v = linear_in3, a.ldv = 1536;
+  a.o = o_out, a.ldo = 512, a.lse = lse_out;
   a.heads = 8, a.head_dim = 64, a.tq = 37, a.tk = 37, a.q_first = 0, a.q_total = 37;
-  a.scale = 0.125f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(5))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(6)));
+  a.scale = 0.125f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention(c, a);
 }
 
@@ -359,10 +468,15 @@ struct k22_epilogue {
   }
 };
 void k22_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* dropout_in = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k22_epilogue epilogue{dropout_in, add_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k22_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{o_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:32:15 blks.0.ln2
@@ -375,7 +489,14 @@ struct k23_epilogue {
   }
 };
 void k23_layernorm(const vg_call& c) {
-  vg_layernorm<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{c.arg<float>(0), 512}, c.arg<float>(1), c.arg<float>(2), 1e-05f, c.arg<float>(3), c.arg<float>(4), k23_epilogue{c.arg<float>(5)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k23_epilogue epilogue{y_out};
+  vg_layernorm<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{add_in, 512}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
 }
 
 // vit.yaml:33:15 blks.0.mlp.dense1
@@ -394,10 +515,18 @@ struct k24_epilogue {
   }
 };
 void k24_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(4)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(5)));
+  float* dropout_out = c.arg<float>(6);
+  const k24_epilogue epilogue{bias, add_out, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 2048, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k24_epilogue{c.arg<float>(2), c.arg<float>(3), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(4))), uint32_t(uintptr_t(c.arg<char>(5)))), c.arg<float>(6)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:36:15 blks.0.mlp.dense2
@@ -415,10 +544,18 @@ struct k25_epilogue {
   }
 };
 void k25_gemm_nt(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* add_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k25_epilogue epilogue{bias, vg_dropout(c.step(), dropout_site, dropout_thr), add_in, add_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 2048,
-      k25_epilogue{c.arg<float>(2), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4)))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{dropout_in, 2048},
+      weight, 2048,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -427,12 +564,15 @@ struct k26_body {
   const float* y_in;
   float* slice_tokens_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 37 + at.token + 0) * 512 + at.col, at.n);
+    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 37 + at.token) * 512 + at.col, at.n);
     vg_store(slice_tokens_out + at.row * 512 + at.col, v0, at.n);
   }
 };
 void k26_slice_tokens(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 512, k26_body{c.arg<float>(0), c.arg<float>(1)});
+  const float* y_in = c.arg<float>(0);
+  float* slice_tokens_out = c.arg<float>(1);
+  const k26_body body{y_in, slice_tokens_out};
+  vg_pointwise<1>(c, c.batch(), 512, body);
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -444,22 +584,33 @@ struct k27_epilogue {
   }
 };
 void k27_gemm_nt(const vg_call& c) {
+  const float* slice_tokens_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_out = c.arg<float>(2);
+  const k27_epilogue epilogue{linear_out};
   vg_gemm_nt<1>(c, c.batch(), 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k27_epilogue{c.arg<float>(2)});
+      vg_matrix{slice_tokens_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.1.attention
 // attention
 void k28_attention(const vg_call& c) {
+  const float* linear_in = c.arg<float>(0);
+  const float* linear_in2 = c.arg<float>(1);
+  const float* linear_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
+  float* lse_out = c.arg<float>(4);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(5)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(6)));
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 512;
-  a.k = c.arg<float>(1), a.ldk = 1024;
-  a.v = c.arg<float>(2), a.ldv = 1024;
-  a.o = c.arg<float>(3), a.ldo = 512, a.lse = c.arg<float>(4);
+  a.q = linear_in, a.ldq = 512;
+  a.k = linear_in2, a.ldk = 1024;
+  a.v = linear_in3, a.ldv = 1024;
+  a.o = o_out, a.ldo = 512, a.lse = lse_out;
   a.heads = 8, a.head_dim = 64, a.tq = 1, a.tk = 37, a.q_first = 0, a.q_total = 37;
-  a.scale = 0.125f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(5))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(6)));
+  a.scale = 0.125f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention(c, a);
 }
 
@@ -473,7 +624,14 @@ struct k29_epilogue {
   }
 };
 void k29_layernorm(const vg_call& c) {
-  vg_layernorm<1>(c, c.batch(), 512, vg_matrix{c.arg<float>(0), 512}, c.arg<float>(1), c.arg<float>(2), 1e-05f, c.arg<float>(3), c.arg<float>(4), k29_epilogue{c.arg<float>(5)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k29_epilogue epilogue{y_out};
+  vg_layernorm<1>(c, c.batch(), 512, vg_matrix{add_in, 512}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
 }
 
 // vit.yaml:33:15 blks.1.mlp.dense1
@@ -487,15 +645,23 @@ struct k30_epilogue {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
     vg_store(add_out + at.row * 2048 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
-    const V v2 = v1 * draw2.scale<V>((int64_t(at.sample) * 37 + 0 + at.token) * 2048 + at.col, at.n);
+    const V v2 = v1 * draw2.scale<V>((int64_t(at.sample) * 37 + at.token) * 2048 + at.col, at.n);
     vg_store(dropout_out + at.row * 2048 + at.col, v2, at.n);
   }
 };
 void k30_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(4)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(5)));
+  float* dropout_out = c.arg<float>(6);
+  const k30_epilogue epilogue{bias, add_out, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
   vg_gemm_nt<1>(c, c.batch(), 2048, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k30_epilogue{c.arg<float>(2), c.arg<float>(3), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(4))), uint32_t(uintptr_t(c.arg<char>(5)))), c.arg<float>(6)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:36:15 blks.1.mlp.dense2
@@ -507,16 +673,24 @@ struct k31_epilogue {
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * draw1.scale<V>((int64_t(at.sample) * 37 + 0 + at.token) * 512 + at.col, at.n);
+    const V v1 = v0 * draw1.scale<V>((int64_t(at.sample) * 37 + at.token) * 512 + at.col, at.n);
     const V v2 = vg_load<V>(add_in + at.row * 512 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 512 + at.col, v2, at.n);
   }
 };
 void k31_gemm_nt(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* add_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k31_epilogue epilogue{bias, vg_dropout(c.step(), dropout_site, dropout_thr), add_in, add_out};
   vg_gemm_nt<1>(c, c.batch(), 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 2048,
-      k31_epilogue{c.arg<float>(2), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4)))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{dropout_in, 2048},
+      weight, 2048,
+      epilogue);
 }
 
 // vit.yaml:44:7 loss
@@ -528,7 +702,13 @@ struct k32_epilogue {
   }
 };
 void k32_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 10, vg_matrix{c.arg<float>(0), 10}, c.arg<int32_t>(1), 0.0f, c.arg<float>(2), c.arg<float>(3), k32_epilogue{c.arg<float>(4)});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  float* cross_entropy_grad_out = c.arg<float>(4);
+  const k32_epilogue epilogue{cross_entropy_grad_out};
+  vg_cross_entropy(c, 10, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, epilogue);
 }
 
 // vit.yaml:42:5 head.1
@@ -546,10 +726,16 @@ struct k33_row_sum {
   }
 };
 void k33_gemm_tn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k33_epilogue epilogue{d_weight};
+  const k33_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 10, 512, c.batch(),
-      vg_matrix{c.arg<float>(0), 10},
-      vg_matrix{c.arg<float>(1), 512},
-      k33_epilogue{c.arg<float>(2)}, k33_row_sum{c.arg<float>(3)});
+      vg_matrix{cross_entropy_grad_in, 10},
+      vg_matrix{y_in, 512},
+      epilogue, row_sum);
 }
 
 // vit.yaml:42:5 head.1
@@ -561,10 +747,14 @@ struct k34_epilogue {
   }
 };
 void k34_gemm_nn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k34_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 512, 10,
-      vg_matrix{c.arg<float>(0), 10},
-      c.arg<float>(1), 512,
-      k34_epilogue{c.arg<float>(2)});
+      vg_matrix{cross_entropy_grad_in, 10},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:41:5 head.0
@@ -576,7 +766,16 @@ struct k35_epilogue {
   }
 };
 void k35_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<1>(c, c.batch(), 512, vg_matrix{c.arg<float>(0), 512}, vg_matrix{c.arg<float>(1), 512}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k35_epilogue{c.arg<float>(5)}, vg_store_matrix{c.arg<float>(6), 0}, vg_store_matrix{c.arg<float>(7), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  float* dx_out = c.arg<float>(5);
+  float* d_weight = c.arg<float>(6);
+  float* d_bias = c.arg<float>(7);
+  const k35_epilogue epilogue{dx_out};
+  vg_layernorm_grad<1>(c, c.batch(), 512, vg_matrix{linear_dx_in, 512}, vg_matrix{add_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit.yaml:37:15 blks.1.1.5
@@ -586,12 +785,17 @@ struct k36_body {
   vg_dropout draw0;
   float* dropout_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(layernorm_grad_in + at.row * 512 + at.col, at.n) * draw0.scale<V>((int64_t(at.sample) * 37 + 0 + at.token) * 512 + at.col, at.n);
+    const V v0 = vg_load<V>(layernorm_grad_in + at.row * 512 + at.col, at.n) * draw0.scale<V>((int64_t(at.sample) * 37 + at.token) * 512 + at.col, at.n);
     vg_store(dropout_out + at.row * 512 + at.col, v0, at.n);
   }
 };
 void k36_dropout(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 512, k36_body{c.arg<float>(2), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(0))), uint32_t(uintptr_t(c.arg<char>(1)))), c.arg<float>(3)});
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(0)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(1)));
+  const float* layernorm_grad_in = c.arg<float>(2);
+  float* dropout_out = c.arg<float>(3);
+  const k36_body body{layernorm_grad_in, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
+  vg_pointwise<1>(c, c.batch(), 512, body);
 }
 
 // vit.yaml:36:15 blks.1.mlp.dense2
@@ -609,10 +813,16 @@ struct k37_row_sum {
   }
 };
 void k37_gemm_tn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* dropout_in2 = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k37_epilogue epilogue{d_weight};
+  const k37_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 512, 2048, c.batch(),
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 2048},
-      k37_epilogue{c.arg<float>(2)}, k37_row_sum{c.arg<float>(3)});
+      vg_matrix{dropout_in, 512},
+      vg_matrix{dropout_in2, 2048},
+      epilogue, row_sum);
 }
 
 // vit.yaml:36:15 blks.1.mlp.dense2
@@ -622,16 +832,23 @@ struct k38_epilogue {
   const float* add_in;
   float* gelu_grad_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = acc * draw0.scale<V>((int64_t(at.sample) * 37 + 0 + at.token) * 2048 + at.col, at.n);
+    const V v0 = acc * draw0.scale<V>((int64_t(at.sample) * 37 + at.token) * 2048 + at.col, at.n);
     const V v1 = vg_gelu_grad(v0, vg_load<V>(add_in + at.row * 2048 + at.col, at.n));
     vg_store(gelu_grad_out + at.row * 2048 + at.col, v1, at.n);
   }
 };
 void k38_gemm_nn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(2)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(3)));
+  const float* add_in = c.arg<float>(4);
+  float* gelu_grad_out = c.arg<float>(5);
+  const k38_epilogue epilogue{vg_dropout(c.step(), dropout_site, dropout_thr), add_in, gelu_grad_out};
   vg_gemm_nn<1>(c, c.batch(), 2048, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 2048,
-      k38_epilogue{vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(2))), uint32_t(uintptr_t(c.arg<char>(3)))), c.arg<float>(4), c.arg<float>(5)});
+      vg_matrix{dropout_in, 512},
+      weight, 2048,
+      epilogue);
 }
 
 // vit.yaml:33:15 blks.1.mlp.dense1
@@ -649,10 +866,16 @@ struct k39_row_sum {
   }
 };
 void k39_gemm_tn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k39_epilogue epilogue{d_weight};
+  const k39_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 2048, 512, c.batch(),
-      vg_matrix{c.arg<float>(0), 2048},
-      vg_matrix{c.arg<float>(1), 512},
-      k39_epilogue{c.arg<float>(2)}, k39_row_sum{c.arg<float>(3)});
+      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{y_in, 512},
+      epilogue, row_sum);
 }
 
 // vit.yaml:33:15 blks.1.mlp.dense1
@@ -664,10 +887,14 @@ struct k40_epilogue {
   }
 };
 void k40_gemm_nn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k40_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 512,
-      k40_epilogue{c.arg<float>(2)});
+      vg_matrix{gelu_grad_in, 2048},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:32:15 blks.1.ln2
@@ -681,7 +908,17 @@ struct k41_epilogue {
   }
 };
 void k41_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<1>(c, c.batch(), 512, vg_matrix{c.arg<float>(0), 512}, vg_matrix{c.arg<float>(1), 512}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k41_epilogue{c.arg<float>(5), c.arg<float>(6)}, vg_store_matrix{c.arg<float>(7), 0}, vg_store_matrix{c.arg<float>(8), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* layernorm_grad_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  float* d_weight = c.arg<float>(7);
+  float* d_bias = c.arg<float>(8);
+  const k41_epilogue epilogue{layernorm_grad_in, add_out};
+  vg_layernorm_grad<1>(c, c.batch(), 512, vg_matrix{linear_dx_in, 512}, vg_matrix{add_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -693,10 +930,14 @@ struct k42_epilogue {
   }
 };
 void k42_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* o_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  const k42_epilogue epilogue{d_weight};
   vg_gemm_tn<1>(c, 512, 512, c.batch(),
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 512},
-      k42_epilogue{c.arg<float>(2)}, vg_none{});
+      vg_matrix{add_in, 512},
+      vg_matrix{o_in, 512},
+      epilogue, vg_none{});
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -708,27 +949,42 @@ struct k43_epilogue {
   }
 };
 void k43_gemm_nn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k43_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k43_epilogue{c.arg<float>(2)});
+      vg_matrix{add_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.1.attention
 // attention_grad
 void k44_attention_grad(const vg_call& c) {
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* linear_in = c.arg<float>(1);
+  const float* linear_in2 = c.arg<float>(2);
+  const float* linear_in3 = c.arg<float>(3);
+  const float* o_in = c.arg<float>(4);
+  const float* lse_in = c.arg<float>(5);
+  float* dq_out = c.arg<float>(6);
+  float* dk_out = c.arg<float>(7);
+  float* dv_out = c.arg<float>(8);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(9)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(10)));
   vg_attention_grad_args a{};
-  a.q = c.arg<float>(1), a.ldq = 512;
-  a.k = c.arg<float>(2), a.ldk = 1024;
-  a.v = c.arg<float>(3), a.ldv = 1024;
-  a.o = c.arg<float>(4), a.ldo = 512;
-  a.dout = c.arg<float>(0), a.lddout = 512;
-  a.dq = c.arg<float>(6), a.lddq = 512;
-  a.dk = c.arg<float>(7), a.lddk = 1024;
-  a.dv = c.arg<float>(8), a.lddv = 1024;
-  a.lse = c.arg<float>(5);
+  a.q = linear_in, a.ldq = 512;
+  a.k = linear_in2, a.ldk = 1024;
+  a.v = linear_in3, a.ldv = 1024;
+  a.o = o_in, a.ldo = 512;
+  a.dout = linear_dx_in, a.lddout = 512;
+  a.dq = dq_out, a.lddq = 512;
+  a.dk = dk_out, a.lddk = 1024;
+  a.dv = dv_out, a.lddv = 1024;
+  a.lse = lse_in;
   a.heads = 8, a.head_dim = 64, a.tq = 1, a.tk = 37, a.q_first = 0, a.q_total = 37;
-  a.scale = 0.125f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(9))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(10)));
+  a.scale = 0.125f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention_grad(c, a);
 }
 
@@ -741,10 +997,14 @@ struct k45_epilogue {
   }
 };
 void k45_gemm_tn(const vg_call& c) {
+  const float* dq_in = c.arg<float>(0);
+  const float* slice_tokens_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  const k45_epilogue epilogue{d_weight};
   vg_gemm_tn<1>(c, 512, 512, c.batch(),
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 512},
-      k45_epilogue{c.arg<float>(2)}, vg_none{});
+      vg_matrix{dq_in, 512},
+      vg_matrix{slice_tokens_in, 512},
+      epilogue, vg_none{});
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -756,10 +1016,14 @@ struct k46_epilogue {
   }
 };
 void k46_gemm_tn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  const k46_epilogue epilogue{d_weight};
   vg_gemm_tn<37>(c, 1024, 512, int64_t(c.batch()) * 37,
-      vg_matrix{c.arg<float>(0), 1024},
-      vg_matrix{c.arg<float>(1), 512},
-      k46_epilogue{c.arg<float>(2)}, vg_none{});
+      vg_matrix{concat_last_in, 1024},
+      vg_matrix{y_in, 512},
+      epilogue, vg_none{});
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -771,10 +1035,14 @@ struct k47_epilogue {
   }
 };
 void k47_gemm_nn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k47_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<37>(c, int64_t(c.batch()) * 37, 512, 1024,
-      vg_matrix{c.arg<float>(0), 1024},
-      c.arg<float>(1), 512,
-      k47_epilogue{c.arg<float>(2)});
+      vg_matrix{concat_last_in, 1024},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.1.attention
@@ -786,10 +1054,14 @@ struct k48_epilogue {
   }
 };
 void k48_gemm_nn(const vg_call& c) {
+  const float* dq_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k48_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k48_epilogue{c.arg<float>(2)});
+      vg_matrix{dq_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:28:11 blks.1.0
@@ -798,12 +1070,15 @@ struct k49_body {
   const float* add_in;
   float* pad_tokens_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(add_in + (int64_t(at.sample) * 1 + at.token + 0) * 512 + at.col, at.n) : V(0.0f));
+    const V v0 = (uint32_t(at.token) < 1u ? vg_load<V>(add_in + (int64_t(at.sample) * 1 + at.token) * 512 + at.col, at.n) : V(0.0f));
     vg_store(pad_tokens_out + at.row * 512 + at.col, v0, at.n);
   }
 };
 void k49_pad_tokens(const vg_call& c) {
-  vg_pointwise<37>(c, int64_t(c.batch()) * 37, 512, k49_body{c.arg<float>(0), c.arg<float>(1)});
+  const float* add_in = c.arg<float>(0);
+  float* pad_tokens_out = c.arg<float>(1);
+  const k49_body body{add_in, pad_tokens_out};
+  vg_pointwise<37>(c, int64_t(c.batch()) * 37, 512, body);
 }
 
 // vit.yaml:29:15 blks.1.ln1
@@ -812,7 +1087,7 @@ struct k50_dy {
   const float* linear_dx_in;
   const float* linear_dx_in2;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(linear_dx_in + (int64_t(at.sample) * 1 + at.token + 0) * 512 + at.col, at.n) : V(0.0f));
+    const V v0 = (uint32_t(at.token) < 1u ? vg_load<V>(linear_dx_in + (int64_t(at.sample) * 1 + at.token) * 512 + at.col, at.n) : V(0.0f));
     const V v1 = vg_load<V>(linear_dx_in2 + at.row * 512 + at.col, at.n) + v0;
     return v1;
   }
@@ -830,7 +1105,22 @@ struct k50_epilogue {
   }
 };
 void k50_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<37>(c, int64_t(c.batch()) * 37, 512, k50_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 512}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k50_epilogue{c.arg<float>(6), c.arg<float>(7), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(8))), uint32_t(uintptr_t(c.arg<char>(9)))), c.arg<float>(10)}, vg_store_matrix{c.arg<float>(11), 0}, vg_store_matrix{c.arg<float>(12), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* linear_dx_in2 = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  const float* weight = c.arg<float>(3);
+  const float* mean_in = c.arg<float>(4);
+  const float* rstd_in = c.arg<float>(5);
+  const float* pad_tokens_in = c.arg<float>(6);
+  float* add_out = c.arg<float>(7);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(8)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(9)));
+  float* dropout_out = c.arg<float>(10);
+  float* d_weight = c.arg<float>(11);
+  float* d_bias = c.arg<float>(12);
+  const k50_dy dy{linear_dx_in, linear_dx_in2};
+  const k50_epilogue epilogue{pad_tokens_in, add_out, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
+  vg_layernorm_grad<37>(c, int64_t(c.batch()) * 37, 512, dy, vg_matrix{add_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit.yaml:36:15 blks.0.mlp.dense2
@@ -848,10 +1138,16 @@ struct k51_row_sum {
   }
 };
 void k51_gemm_tn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* dropout_in2 = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k51_epilogue epilogue{d_weight};
+  const k51_row_sum row_sum{d_bias};
   vg_gemm_tn<37>(c, 512, 2048, int64_t(c.batch()) * 37,
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 2048},
-      k51_epilogue{c.arg<float>(2)}, k51_row_sum{c.arg<float>(3)});
+      vg_matrix{dropout_in, 512},
+      vg_matrix{dropout_in2, 2048},
+      epilogue, row_sum);
 }
 
 // vit.yaml:36:15 blks.0.mlp.dense2
@@ -867,10 +1163,17 @@ struct k52_epilogue {
   }
 };
 void k52_gemm_nn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(2)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(3)));
+  const float* add_in = c.arg<float>(4);
+  float* gelu_grad_out = c.arg<float>(5);
+  const k52_epilogue epilogue{vg_dropout(c.step(), dropout_site, dropout_thr), add_in, gelu_grad_out};
   vg_gemm_nn<37>(c, int64_t(c.batch()) * 37, 2048, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 2048,
-      k52_epilogue{vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(2))), uint32_t(uintptr_t(c.arg<char>(3)))), c.arg<float>(4), c.arg<float>(5)});
+      vg_matrix{dropout_in, 512},
+      weight, 2048,
+      epilogue);
 }
 
 // vit.yaml:33:15 blks.0.mlp.dense1
@@ -888,10 +1191,16 @@ struct k53_row_sum {
   }
 };
 void k53_gemm_tn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k53_epilogue epilogue{d_weight};
+  const k53_row_sum row_sum{d_bias};
   vg_gemm_tn<37>(c, 2048, 512, int64_t(c.batch()) * 37,
-      vg_matrix{c.arg<float>(0), 2048},
-      vg_matrix{c.arg<float>(1), 512},
-      k53_epilogue{c.arg<float>(2)}, k53_row_sum{c.arg<float>(3)});
+      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{y_in, 512},
+      epilogue, row_sum);
 }
 
 // vit.yaml:33:15 blks.0.mlp.dense1
@@ -903,10 +1212,14 @@ struct k54_epilogue {
   }
 };
 void k54_gemm_nn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k54_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<37>(c, int64_t(c.batch()) * 37, 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 512,
-      k54_epilogue{c.arg<float>(2)});
+      vg_matrix{gelu_grad_in, 2048},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:32:15 blks.0.ln2
@@ -920,7 +1233,17 @@ struct k55_epilogue {
   }
 };
 void k55_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{c.arg<float>(0), 512}, vg_matrix{c.arg<float>(1), 512}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k55_epilogue{c.arg<float>(5), c.arg<float>(6)}, vg_store_matrix{c.arg<float>(7), 0}, vg_store_matrix{c.arg<float>(8), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* add_in2 = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  float* d_weight = c.arg<float>(7);
+  float* d_bias = c.arg<float>(8);
+  const k55_epilogue epilogue{add_in2, add_out};
+  vg_layernorm_grad<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{linear_dx_in, 512}, vg_matrix{add_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit.yaml:30:15 blks.0.attention
@@ -932,10 +1255,14 @@ struct k56_epilogue {
   }
 };
 void k56_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* o_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  const k56_epilogue epilogue{d_weight};
   vg_gemm_tn<37>(c, 512, 512, int64_t(c.batch()) * 37,
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 512},
-      k56_epilogue{c.arg<float>(2)}, vg_none{});
+      vg_matrix{add_in, 512},
+      vg_matrix{o_in, 512},
+      epilogue, vg_none{});
 }
 
 // vit.yaml:30:15 blks.0.attention
@@ -947,27 +1274,42 @@ struct k57_epilogue {
   }
 };
 void k57_gemm_nn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k57_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<37>(c, int64_t(c.batch()) * 37, 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k57_epilogue{c.arg<float>(2)});
+      vg_matrix{add_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:30:15 blks.0.attention
 // attention_grad
 void k58_attention_grad(const vg_call& c) {
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* linear_in = c.arg<float>(1);
+  const float* linear_in2 = c.arg<float>(2);
+  const float* linear_in3 = c.arg<float>(3);
+  const float* o_in = c.arg<float>(4);
+  const float* lse_in = c.arg<float>(5);
+  float* dq_out = c.arg<float>(6);
+  float* dk_out = c.arg<float>(7);
+  float* dv_out = c.arg<float>(8);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(9)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(10)));
   vg_attention_grad_args a{};
-  a.q = c.arg<float>(1), a.ldq = 1536;
-  a.k = c.arg<float>(2), a.ldk = 1536;
-  a.v = c.arg<float>(3), a.ldv = 1536;
-  a.o = c.arg<float>(4), a.ldo = 512;
-  a.dout = c.arg<float>(0), a.lddout = 512;
-  a.dq = c.arg<float>(6), a.lddq = 1536;
-  a.dk = c.arg<float>(7), a.lddk = 1536;
-  a.dv = c.arg<float>(8), a.lddv = 1536;
-  a.lse = c.arg<float>(5);
+  a.q = linear_in, a.ldq = 1536;
+  a.k = linear_in2, a.ldk = 1536;
+  a.v = linear_in3, a.ldv = 1536;
+  a.o = o_in, a.ldo = 512;
+  a.dout = linear_dx_in, a.lddout = 512;
+  a.dq = dq_out, a.lddq = 1536;
+  a.dk = dk_out, a.lddk = 1536;
+  a.dv = dv_out, a.lddv = 1536;
+  a.lse = lse_in;
   a.heads = 8, a.head_dim = 64, a.tq = 37, a.tk = 37, a.q_first = 0, a.q_total = 37;
-  a.scale = 0.125f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(9))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(10)));
+  a.scale = 0.125f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention_grad(c, a);
 }
 
@@ -980,10 +1322,14 @@ struct k59_epilogue {
   }
 };
 void k59_gemm_tn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  const k59_epilogue epilogue{d_weight};
   vg_gemm_tn<37>(c, 1536, 512, int64_t(c.batch()) * 37,
-      vg_matrix{c.arg<float>(0), 1536},
-      vg_matrix{c.arg<float>(1), 512},
-      k59_epilogue{c.arg<float>(2)}, vg_none{});
+      vg_matrix{concat_last_in, 1536},
+      vg_matrix{y_in, 512},
+      epilogue, vg_none{});
 }
 
 // vit.yaml:30:15 blks.0.attention
@@ -995,10 +1341,14 @@ struct k60_epilogue {
   }
 };
 void k60_gemm_nn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k60_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<37>(c, int64_t(c.batch()) * 37, 512, 1536,
-      vg_matrix{c.arg<float>(0), 1536},
-      c.arg<float>(1), 512,
-      k60_epilogue{c.arg<float>(2)});
+      vg_matrix{concat_last_in, 1536},
+      weight, 512,
+      epilogue);
 }
 
 // vit.yaml:29:15 blks.0.ln1
@@ -1014,7 +1364,19 @@ struct k61_epilogue {
   }
 };
 void k61_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{c.arg<float>(0), 512}, vg_matrix{c.arg<float>(1), 512}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k61_epilogue{c.arg<float>(5), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(6))), uint32_t(uintptr_t(c.arg<char>(7)))), c.arg<float>(8)}, vg_store_matrix{c.arg<float>(9), 0}, vg_store_matrix{c.arg<float>(10), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* dropout_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* add_in = c.arg<float>(5);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(6)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(7)));
+  float* dropout_out = c.arg<float>(8);
+  float* d_weight = c.arg<float>(9);
+  float* d_bias = c.arg<float>(10);
+  const k61_epilogue epilogue{add_in, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
+  vg_layernorm_grad<37>(c, int64_t(c.batch()) * 37, 512, vg_matrix{linear_dx_in, 512}, vg_matrix{dropout_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit.yaml:20:5 patch_embedding.conv
@@ -1039,16 +1401,25 @@ struct k62_row_sum {
   }
 };
 void k62_gemm_tn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* patchify_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k62_a a{dropout_in};
+  const k62_epilogue epilogue{d_weight};
+  const k62_row_sum row_sum{d_bias};
   vg_gemm_tn<36>(c, 512, 256, int64_t(c.batch()) * 36,
-      k62_a{c.arg<float>(0)},
-      vg_matrix{c.arg<float>(1), 256},
-      k62_epilogue{c.arg<float>(2)}, k62_row_sum{c.arg<float>(3)});
+      a,
+      vg_matrix{patchify_in, 256},
+      epilogue, row_sum);
 }
 
 // vit.yaml:22:5 pos_embedding
 // sum_leading
 void k63_sum_leading(const vg_call& c) {
-  vg_column_sum<1>(c, c.batch(), 18944, vg_matrix{c.arg<float>(0), 18944}, vg_store_matrix{c.arg<float>(1), 0});
+  const float* dropout_in = c.arg<float>(0);
+  float* d_pos_embedding = c.arg<float>(1);
+  vg_column_sum<1>(c, c.batch(), 18944, vg_matrix{dropout_in, 18944}, vg_store_matrix{d_pos_embedding, 0});
 }
 
 // vit.yaml:21:5 cls_token
@@ -1056,18 +1427,23 @@ void k63_sum_leading(const vg_call& c) {
 struct k64_source {
   const float* dropout_in;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = vg_load<V>(dropout_in + (int64_t(at.sample) * 37 + at.token + 0) * 512 + at.col, at.n);
+    const V v0 = vg_load<V>(dropout_in + (int64_t(at.sample) * 37 + at.token) * 512 + at.col, at.n);
     return v0;
   }
 };
 void k64_sum_leading(const vg_call& c) {
-  vg_column_sum<1>(c, c.batch(), 512, k64_source{c.arg<float>(0)}, vg_store_matrix{c.arg<float>(1), 0});
+  const float* dropout_in = c.arg<float>(0);
+  float* d_cls_token = c.arg<float>(1);
+  const k64_source source{dropout_in};
+  vg_column_sum<1>(c, c.batch(), 512, source, vg_store_matrix{d_cls_token, 0});
 }
 
 // vit.yaml:20:5 patch_embedding.conv.weight
 // sgd
 void k65_sgd(const vg_call& c) {
-  vg_sgd<false>(c, 6457872, c.arg<float>(0), c.arg<float>(1), nullptr, 0.0f, 0.0f, nullptr);
+  float* params = c.arg<float>(0);
+  const float* grads = c.arg<float>(1);
+  vg_sgd<false>(c, 6457872, params, grads, nullptr, 0.0f, 0.0f, nullptr);
 }
 
 const vg_kernel table[] = {

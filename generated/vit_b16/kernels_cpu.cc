@@ -18,7 +18,10 @@ struct k00_epilogue {
   }
 };
 void k00_patchify(const vg_call& c) {
-  vg_patchify(c, 3, 224, 224, 16, c.arg<float>(0), k00_epilogue{c.arg<float>(1)});
+  const float* image = c.arg<float>(0);
+  float* patchify_out = c.arg<float>(1);
+  const k00_epilogue epilogue{patchify_out};
+  vg_patchify(c, 3, 224, 224, 16, image, epilogue);
 }
 
 // vit_b16.yaml:24:5 patch_embed.proj
@@ -32,10 +35,15 @@ struct k01_epilogue {
   }
 };
 void k01_gemm_nt(const vg_call& c) {
+  const float* patchify_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k01_epilogue epilogue{bias, add_out};
   vg_gemm_nt<196>(c, int64_t(c.batch()) * 196, 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k01_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{patchify_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:26:5 pos_embed
@@ -46,13 +54,18 @@ struct k02_body {
   const float* pos_embed;
   float* add_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = at.token == 0 ? vg_load<V>(cls_token + at.col, at.n) : (uint32_t(at.token + -1) < 196u ? vg_load<V>(add_in + (int64_t(at.sample) * 196 + at.token + -1) * 768 + at.col, at.n) : V(0.0f));
+    const V v0 = at.token == 0 ? vg_load<V>(cls_token + at.col, at.n) : (uint32_t(at.token - 1) < 196u ? vg_load<V>(add_in + (int64_t(at.sample) * 196 + at.token - 1) * 768 + at.col, at.n) : V(0.0f));
     const V v1 = v0 + vg_load<V>(pos_embed + int64_t(at.token) * 768 + at.col, at.n);
     vg_store(add_out + at.row * 768 + at.col, v1, at.n);
   }
 };
 void k02_prepend_token(const vg_call& c) {
-  vg_pointwise<197>(c, int64_t(c.batch()) * 197, 768, k02_body{c.arg<float>(1), c.arg<float>(0), c.arg<float>(2), c.arg<float>(3)});
+  const float* cls_token = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* pos_embed = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k02_body body{add_in, cls_token, pos_embed, add_out};
+  vg_pointwise<197>(c, int64_t(c.batch()) * 197, 768, body);
 }
 
 // vit_b16.yaml:32:15 blocks.0.norm1, blocks.1.norm1, blocks.2.norm1, blocks.3.norm1, blocks.4.norm1, blocks.5.norm1, blocks.6.norm1, blocks.7.norm1, blocks.8.norm1, blocks.9.norm1, blocks.10.norm1, blocks.11.norm1
@@ -65,7 +78,12 @@ struct k03_epilogue {
   }
 };
 void k03_layernorm(const vg_call& c) {
-  vg_layernorm<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{c.arg<float>(0), 768}, c.arg<float>(1), c.arg<float>(2), 1e-06f, nullptr, nullptr, k03_epilogue{c.arg<float>(3)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* y_out = c.arg<float>(3);
+  const k03_epilogue epilogue{y_out};
+  vg_layernorm<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{add_in, 768}, weight, bias, 1e-06f, nullptr, nullptr, epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.0.attn, blocks.1.attn, blocks.2.attn, blocks.3.attn, blocks.4.attn, blocks.5.attn, blocks.6.attn, blocks.7.attn, blocks.8.attn, blocks.9.attn, blocks.10.attn
@@ -79,20 +97,29 @@ struct k04_epilogue {
   }
 };
 void k04_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k04_epilogue epilogue{bias, add_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 2304, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k04_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.0.attn, blocks.1.attn, blocks.2.attn, blocks.3.attn, blocks.4.attn, blocks.5.attn, blocks.6.attn, blocks.7.attn, blocks.8.attn, blocks.9.attn, blocks.10.attn
 // attention
 void k05_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 2304;
-  a.k = c.arg<float>(1), a.ldk = 2304;
-  a.v = c.arg<float>(2), a.ldv = 2304;
-  a.o = c.arg<float>(3), a.ldo = 768, a.lse = nullptr;
+  a.q = add_in, a.ldq = 2304;
+  a.k = add_in2, a.ldk = 2304;
+  a.v = add_in3, a.ldv = 2304;
+  a.o = o_out, a.ldo = 768, a.lse = nullptr;
   a.heads = 12, a.head_dim = 64, a.tq = 197, a.tk = 197, a.q_first = 0, a.q_total = 197;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -111,10 +138,16 @@ struct k06_epilogue {
   }
 };
 void k06_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k06_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k06_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{o_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:38:15 blocks.0.mlp.fc1, blocks.1.mlp.fc1, blocks.2.mlp.fc1, blocks.3.mlp.fc1, blocks.4.mlp.fc1, blocks.5.mlp.fc1, blocks.6.mlp.fc1, blocks.7.mlp.fc1, blocks.8.mlp.fc1, blocks.9.mlp.fc1, blocks.10.mlp.fc1
@@ -129,10 +162,15 @@ struct k07_epilogue {
   }
 };
 void k07_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* gelu_out = c.arg<float>(3);
+  const k07_epilogue epilogue{bias, gelu_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 3072, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k07_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:40:15 blocks.0.mlp.fc2, blocks.1.mlp.fc2, blocks.2.mlp.fc2, blocks.3.mlp.fc2, blocks.4.mlp.fc2, blocks.5.mlp.fc2, blocks.6.mlp.fc2, blocks.7.mlp.fc2, blocks.8.mlp.fc2, blocks.9.mlp.fc2, blocks.10.mlp.fc2
@@ -148,10 +186,16 @@ struct k08_epilogue {
   }
 };
 void k08_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k08_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 768, 3072,
-      vg_matrix{c.arg<float>(0), 3072},
-      c.arg<float>(1), 3072,
-      k08_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{gelu_in, 3072},
+      weight, 3072,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -159,7 +203,7 @@ void k08_gemm_nt(const vg_call& c) {
 struct k09_a {
   const float* y_in;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 197 + at.token + 0) * 768 + at.col, at.n);
+    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 197 + at.token) * 768 + at.col, at.n);
     return v0;
   }
 };
@@ -172,10 +216,16 @@ struct k09_epilogue {
   }
 };
 void k09_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k09_a a{y_in};
+  const k09_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 768, 768,
-      k09_a{c.arg<float>(0)},
-      c.arg<float>(1), 768,
-      k09_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      a,
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -189,20 +239,29 @@ struct k10_epilogue {
   }
 };
 void k10_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k10_epilogue epilogue{bias, add_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 1536, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k10_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
 // attention
 void k11_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 768;
-  a.k = c.arg<float>(1), a.ldk = 1536;
-  a.v = c.arg<float>(2), a.ldv = 1536;
-  a.o = c.arg<float>(3), a.ldo = 768, a.lse = nullptr;
+  a.q = add_in, a.ldq = 768;
+  a.k = add_in2, a.ldk = 1536;
+  a.v = add_in3, a.ldv = 1536;
+  a.o = o_out, a.ldo = 768, a.lse = nullptr;
   a.heads = 12, a.head_dim = 64, a.tq = 1, a.tk = 197, a.q_first = 0, a.q_total = 197;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -219,10 +278,15 @@ struct k12_epilogue {
   }
 };
 void k12_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k12_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k12_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{o_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:31:11 blocks.11.0
@@ -232,13 +296,17 @@ struct k13_body {
   const float* add_in2;
   float* add_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 197 + at.token + 0) * 768 + at.col, at.n);
+    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 197 + at.token) * 768 + at.col, at.n);
     const V v1 = v0 + vg_load<V>(add_in2 + at.row * 768 + at.col, at.n);
     vg_store(add_out + at.row * 768 + at.col, v1, at.n);
   }
 };
 void k13_slice_tokens(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 768, k13_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  float* add_out = c.arg<float>(2);
+  const k13_body body{add_in, add_in2, add_out};
+  vg_pointwise<1>(c, c.batch(), 768, body);
 }
 
 // vit_b16.yaml:37:15 blocks.11.norm2
@@ -251,7 +319,12 @@ struct k14_epilogue {
   }
 };
 void k14_layernorm(const vg_call& c) {
-  vg_layernorm<1>(c, c.batch(), 768, vg_matrix{c.arg<float>(0), 768}, c.arg<float>(1), c.arg<float>(2), 1e-06f, nullptr, nullptr, k14_epilogue{c.arg<float>(3)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* y_out = c.arg<float>(3);
+  const k14_epilogue epilogue{y_out};
+  vg_layernorm<1>(c, c.batch(), 768, vg_matrix{add_in, 768}, weight, bias, 1e-06f, nullptr, nullptr, epilogue);
 }
 
 // vit_b16.yaml:38:15 blocks.11.mlp.fc1
@@ -266,10 +339,15 @@ struct k15_epilogue {
   }
 };
 void k15_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* gelu_out = c.arg<float>(3);
+  const k15_epilogue epilogue{bias, gelu_out};
   vg_gemm_nt<1>(c, c.batch(), 3072, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k15_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:40:15 blocks.11.mlp.fc2
@@ -285,10 +363,16 @@ struct k16_epilogue {
   }
 };
 void k16_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k16_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<1>(c, c.batch(), 768, 3072,
-      vg_matrix{c.arg<float>(0), 3072},
-      c.arg<float>(1), 3072,
-      k16_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{gelu_in, 3072},
+      weight, 3072,
+      epilogue);
 }
 
 // vit_b16.yaml:44:5 head
@@ -302,16 +386,25 @@ struct k17_epilogue {
   }
 };
 void k17_gemm_nt(const vg_call& c) {
+  const float* layernorm_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k17_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 1000, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k17_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{layernorm_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:46:8 loss
 // cross_entropy
 void k18_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 1000, vg_matrix{c.arg<float>(0), 1000}, c.arg<int32_t>(1), 0.1f, c.arg<float>(2), c.arg<float>(3), vg_none{});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  vg_cross_entropy(c, 1000, vg_matrix{add_in, 1000}, label, 0.1f, loss_out, correct_out, vg_none{});
 }
 
 // vit_b16.yaml:32:15 blocks.0.norm1, blocks.1.norm1, blocks.2.norm1, blocks.3.norm1, blocks.4.norm1, blocks.5.norm1, blocks.6.norm1, blocks.7.norm1, blocks.8.norm1, blocks.9.norm1, blocks.10.norm1, blocks.11.norm1
@@ -324,17 +417,29 @@ struct k19_epilogue {
   }
 };
 void k19_layernorm(const vg_call& c) {
-  vg_layernorm<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{c.arg<float>(0), 768}, c.arg<float>(1), c.arg<float>(2), 1e-06f, c.arg<float>(3), c.arg<float>(4), k19_epilogue{c.arg<float>(5)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k19_epilogue epilogue{y_out};
+  vg_layernorm<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{add_in, 768}, weight, bias, 1e-06f, mean_out, rstd_out, epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.0.attn, blocks.1.attn, blocks.2.attn, blocks.3.attn, blocks.4.attn, blocks.5.attn, blocks.6.attn, blocks.7.attn, blocks.8.attn, blocks.9.attn, blocks.10.attn
 // attention
 void k20_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
+  float* lse_out = c.arg<float>(4);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 2304;
-  a.k = c.arg<float>(1), a.ldk = 2304;
-  a.v = c.arg<float>(2), a.ldv = 2304;
-  a.o = c.arg<float>(3), a.ldo = 768, a.lse = c.arg<float>(4);
+  a.q = add_in, a.ldq = 2304;
+  a.k = add_in2, a.ldk = 2304;
+  a.v = add_in3, a.ldv = 2304;
+  a.o = o_out, a.ldo = 768, a.lse = lse_out;
   a.heads = 12, a.head_dim = 64, a.tq = 197, a.tk = 197, a.q_first = 0, a.q_total = 197;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -354,10 +459,16 @@ struct k21_epilogue {
   }
 };
 void k21_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  float* gelu_out = c.arg<float>(4);
+  const k21_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 3072, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k21_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{y_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.1.attn, blocks.2.attn, blocks.3.attn, blocks.4.attn, blocks.5.attn, blocks.6.attn, blocks.7.attn, blocks.8.attn, blocks.9.attn, blocks.10.attn
@@ -377,10 +488,18 @@ struct k22_epilogue {
   }
 };
 void k22_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* add_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k22_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, add_in, add_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k22_epilogue{c.arg<float>(2), &c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{o_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:40:15 blocks.1.mlp.fc2, blocks.2.mlp.fc2, blocks.3.mlp.fc2, blocks.4.mlp.fc2, blocks.5.mlp.fc2, blocks.6.mlp.fc2, blocks.7.mlp.fc2, blocks.8.mlp.fc2, blocks.9.mlp.fc2, blocks.10.mlp.fc2
@@ -400,10 +519,18 @@ struct k23_epilogue {
   }
 };
 void k23_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* add_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k23_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, add_in, add_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 768, 3072,
-      vg_matrix{c.arg<float>(0), 3072},
-      c.arg<float>(1), 3072,
-      k23_epilogue{c.arg<float>(2), &c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{gelu_in, 3072},
+      weight, 3072,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -412,12 +539,15 @@ struct k24_body {
   const float* y_in;
   float* slice_tokens_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 197 + at.token + 0) * 768 + at.col, at.n);
+    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 197 + at.token) * 768 + at.col, at.n);
     vg_store(slice_tokens_out + at.row * 768 + at.col, v0, at.n);
   }
 };
 void k24_slice_tokens(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 768, k24_body{c.arg<float>(0), c.arg<float>(1)});
+  const float* y_in = c.arg<float>(0);
+  float* slice_tokens_out = c.arg<float>(1);
+  const k24_body body{y_in, slice_tokens_out};
+  vg_pointwise<1>(c, c.batch(), 768, body);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -431,20 +561,30 @@ struct k25_epilogue {
   }
 };
 void k25_gemm_nt(const vg_call& c) {
+  const float* slice_tokens_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k25_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k25_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{slice_tokens_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
 // attention
 void k26_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
+  float* lse_out = c.arg<float>(4);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 768;
-  a.k = c.arg<float>(1), a.ldk = 1536;
-  a.v = c.arg<float>(2), a.ldv = 1536;
-  a.o = c.arg<float>(3), a.ldo = 768, a.lse = c.arg<float>(4);
+  a.q = add_in, a.ldq = 768;
+  a.k = add_in2, a.ldk = 1536;
+  a.v = add_in3, a.ldv = 1536;
+  a.o = o_out, a.ldo = 768, a.lse = lse_out;
   a.heads = 12, a.head_dim = 64, a.tq = 1, a.tk = 197, a.q_first = 0, a.q_total = 197;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -465,10 +605,17 @@ struct k27_epilogue {
   }
 };
 void k27_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  float* drop_path_out = c.arg<float>(5);
+  const k27_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
   vg_gemm_nt<1>(c, c.batch(), 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k27_epilogue{c.arg<float>(2), &c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4))), c.arg<float>(5)});
+      vg_matrix{o_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:31:11 blocks.11.0
@@ -478,13 +625,17 @@ struct k28_body {
   const float* drop_path_in;
   float* add_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 197 + at.token + 0) * 768 + at.col, at.n);
+    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 197 + at.token) * 768 + at.col, at.n);
     const V v1 = v0 + vg_load<V>(drop_path_in + at.row * 768 + at.col, at.n);
     vg_store(add_out + at.row * 768 + at.col, v1, at.n);
   }
 };
 void k28_slice_tokens(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 768, k28_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* add_in = c.arg<float>(0);
+  const float* drop_path_in = c.arg<float>(1);
+  float* add_out = c.arg<float>(2);
+  const k28_body body{add_in, drop_path_in, add_out};
+  vg_pointwise<1>(c, c.batch(), 768, body);
 }
 
 // vit_b16.yaml:37:15 blocks.11.norm2
@@ -497,7 +648,14 @@ struct k29_epilogue {
   }
 };
 void k29_layernorm(const vg_call& c) {
-  vg_layernorm<1>(c, c.batch(), 768, vg_matrix{c.arg<float>(0), 768}, c.arg<float>(1), c.arg<float>(2), 1e-06f, c.arg<float>(3), c.arg<float>(4), k29_epilogue{c.arg<float>(5)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k29_epilogue epilogue{y_out};
+  vg_layernorm<1>(c, c.batch(), 768, vg_matrix{add_in, 768}, weight, bias, 1e-06f, mean_out, rstd_out, epilogue);
 }
 
 // vit_b16.yaml:38:15 blocks.11.mlp.fc1
@@ -514,10 +672,16 @@ struct k30_epilogue {
   }
 };
 void k30_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  float* gelu_out = c.arg<float>(4);
+  const k30_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm_nt<1>(c, c.batch(), 3072, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k30_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{y_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:40:15 blocks.11.mlp.fc2
@@ -537,10 +701,18 @@ struct k31_epilogue {
   }
 };
 void k31_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* add_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k31_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, add_in, add_out};
   vg_gemm_nt<1>(c, c.batch(), 768, 3072,
-      vg_matrix{c.arg<float>(0), 3072},
-      c.arg<float>(1), 3072,
-      k31_epilogue{c.arg<float>(2), &c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{gelu_in, 3072},
+      weight, 3072,
+      epilogue);
 }
 
 // vit_b16.yaml:46:8 loss
@@ -552,7 +724,13 @@ struct k32_epilogue {
   }
 };
 void k32_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 1000, vg_matrix{c.arg<float>(0), 1000}, c.arg<int32_t>(1), 0.1f, c.arg<float>(2), c.arg<float>(3), k32_epilogue{c.arg<float>(4)});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  float* cross_entropy_grad_out = c.arg<float>(4);
+  const k32_epilogue epilogue{cross_entropy_grad_out};
+  vg_cross_entropy(c, 1000, vg_matrix{add_in, 1000}, label, 0.1f, loss_out, correct_out, epilogue);
 }
 
 // vit_b16.yaml:44:5 head
@@ -572,10 +750,17 @@ struct k33_row_sum {
   }
 };
 void k33_gemm_tn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* layernorm_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k33_epilogue epilogue{d_weight, d_weight2};
+  const k33_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<1>(c, 1000, 768, c.batch(),
-      vg_matrix{c.arg<float>(0), 1000},
-      vg_matrix{c.arg<float>(1), 768},
-      k33_epilogue{c.arg<float>(2), c.arg<float>(3)}, k33_row_sum{c.arg<float>(4)});
+      vg_matrix{cross_entropy_grad_in, 1000},
+      vg_matrix{layernorm_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:44:5 head
@@ -587,10 +772,14 @@ struct k34_epilogue {
   }
 };
 void k34_gemm_nn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k34_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 768, 1000,
-      vg_matrix{c.arg<float>(0), 1000},
-      c.arg<float>(1), 768,
-      k34_epilogue{c.arg<float>(2)});
+      vg_matrix{cross_entropy_grad_in, 1000},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:44:5 head
@@ -605,7 +794,11 @@ struct k35_body {
   }
 };
 void k35_add(const vg_call& c) {
-  vg_pointwise<1>(c, 1, 1000, k35_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_bias = c.arg<float>(0);
+  const float* sum_leading_in = c.arg<float>(1);
+  float* d_bias2 = c.arg<float>(2);
+  const k35_body body{d_bias, sum_leading_in, d_bias2};
+  vg_pointwise<1>(c, 1, 1000, body);
 }
 
 // vit_b16.yaml:42:5 norm
@@ -623,7 +816,19 @@ struct k36_epilogue {
   }
 };
 void k36_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<1>(c, c.batch(), 768, vg_matrix{c.arg<float>(0), 768}, vg_matrix{c.arg<float>(1), 768}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k36_epilogue{c.arg<float>(5), &c.step(), uint32_t(uintptr_t(c.arg<char>(6))), uint32_t(uintptr_t(c.arg<char>(7))), c.arg<float>(8)}, vg_store_matrix{c.arg<float>(9), 0}, vg_store_matrix{c.arg<float>(10), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  float* dx_out = c.arg<float>(5);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(6)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(7)));
+  float* drop_path_out = c.arg<float>(8);
+  float* dgamma_out = c.arg<float>(9);
+  float* dbeta_out = c.arg<float>(10);
+  const k36_epilogue epilogue{dx_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  vg_layernorm_grad<1>(c, c.batch(), 768, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
 // vit_b16.yaml:40:15 blocks.11.mlp.fc2
@@ -643,10 +848,17 @@ struct k37_row_sum {
   }
 };
 void k37_gemm_tn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* gelu_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k37_epilogue epilogue{d_weight, d_weight2};
+  const k37_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<1>(c, 768, 3072, c.batch(),
-      vg_matrix{c.arg<float>(0), 768},
-      vg_matrix{c.arg<float>(1), 3072},
-      k37_epilogue{c.arg<float>(2), c.arg<float>(3)}, k37_row_sum{c.arg<float>(4)});
+      vg_matrix{drop_path_in, 768},
+      vg_matrix{gelu_in, 3072},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:40:15 blocks.11.mlp.fc2
@@ -660,10 +872,15 @@ struct k38_epilogue {
   }
 };
 void k38_gemm_nn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  float* gelu_grad_out = c.arg<float>(3);
+  const k38_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm_nn<1>(c, c.batch(), 3072, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 3072,
-      k38_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{drop_path_in, 768},
+      weight, 3072,
+      epilogue);
 }
 
 // vit_b16.yaml:38:15 blocks.11.mlp.fc1
@@ -683,10 +900,17 @@ struct k39_row_sum {
   }
 };
 void k39_gemm_tn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k39_epilogue epilogue{d_weight, d_weight2};
+  const k39_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<1>(c, 3072, 768, c.batch(),
-      vg_matrix{c.arg<float>(0), 3072},
-      vg_matrix{c.arg<float>(1), 768},
-      k39_epilogue{c.arg<float>(2), c.arg<float>(3)}, k39_row_sum{c.arg<float>(4)});
+      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{y_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:38:15 blocks.11.mlp.fc1
@@ -698,10 +922,14 @@ struct k40_epilogue {
   }
 };
 void k40_gemm_nn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k40_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 768, 3072,
-      vg_matrix{c.arg<float>(0), 3072},
-      c.arg<float>(1), 768,
-      k40_epilogue{c.arg<float>(2)});
+      vg_matrix{gelu_grad_in, 3072},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:37:15 blocks.11.norm2
@@ -721,7 +949,20 @@ struct k41_epilogue {
   }
 };
 void k41_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<1>(c, c.batch(), 768, vg_matrix{c.arg<float>(0), 768}, vg_matrix{c.arg<float>(1), 768}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k41_epilogue{c.arg<float>(5), c.arg<float>(6), &c.step(), uint32_t(uintptr_t(c.arg<char>(7))), uint32_t(uintptr_t(c.arg<char>(8))), c.arg<float>(9)}, vg_store_matrix{c.arg<float>(10), 0}, vg_store_matrix{c.arg<float>(11), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* dx_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(7)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(8)));
+  float* drop_path_out = c.arg<float>(9);
+  float* dgamma_out = c.arg<float>(10);
+  float* dbeta_out = c.arg<float>(11);
+  const k41_epilogue epilogue{dx_in, add_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  vg_layernorm_grad<1>(c, c.batch(), 768, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
 // vit_b16.yaml:38:15 blocks.11.mlp.fc1, blocks.10.mlp.fc1, blocks.9.mlp.fc1, blocks.8.mlp.fc1, blocks.7.mlp.fc1, blocks.6.mlp.fc1, blocks.5.mlp.fc1, blocks.4.mlp.fc1, blocks.3.mlp.fc1, blocks.2.mlp.fc1, blocks.1.mlp.fc1, blocks.0.mlp.fc1
@@ -736,7 +977,11 @@ struct k42_body {
   }
 };
 void k42_add(const vg_call& c) {
-  vg_pointwise<1>(c, 1, 3072, k42_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_bias = c.arg<float>(0);
+  const float* sum_leading_in = c.arg<float>(1);
+  float* d_bias2 = c.arg<float>(2);
+  const k42_body body{d_bias, sum_leading_in, d_bias2};
+  vg_pointwise<1>(c, 1, 3072, body);
 }
 
 // vit_b16.yaml:37:15 blocks.11.norm2, blocks.10.norm2, blocks.9.norm2, blocks.8.norm2, blocks.7.norm2, blocks.6.norm2, blocks.5.norm2, blocks.4.norm2, blocks.3.norm2, blocks.2.norm2, blocks.1.norm2, blocks.0.norm2
@@ -753,7 +998,11 @@ struct k43_body {
   }
 };
 void k43_add(const vg_call& c) {
-  vg_pointwise<1>(c, 1, 768, k43_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_weight = c.arg<float>(0);
+  const float* dgamma_in = c.arg<float>(1);
+  float* d_weight2 = c.arg<float>(2);
+  const k43_body body{d_weight, dgamma_in, d_weight2};
+  vg_pointwise<1>(c, 1, 768, body);
 }
 
 // vit_b16.yaml:37:15 blocks.11.norm2, blocks.10.norm2, blocks.9.norm2, blocks.8.norm2, blocks.7.norm2, blocks.6.norm2, blocks.5.norm2, blocks.4.norm2, blocks.3.norm2, blocks.2.norm2, blocks.1.norm2, blocks.0.norm2
@@ -770,7 +1019,11 @@ struct k44_body {
   }
 };
 void k44_add(const vg_call& c) {
-  vg_pointwise<1>(c, 1, 768, k44_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_bias = c.arg<float>(0);
+  const float* dbeta_in = c.arg<float>(1);
+  float* d_bias2 = c.arg<float>(2);
+  const k44_body body{d_bias, dbeta_in, d_bias2};
+  vg_pointwise<1>(c, 1, 768, body);
 }
 
 // vit_b16.yaml:40:15 blocks.11.mlp.fc2, blocks.10.mlp.fc2, blocks.9.mlp.fc2, blocks.8.mlp.fc2, blocks.7.mlp.fc2, blocks.6.mlp.fc2, blocks.5.mlp.fc2, blocks.4.mlp.fc2, blocks.3.mlp.fc2, blocks.2.mlp.fc2, blocks.1.mlp.fc2, blocks.0.mlp.fc2
@@ -787,7 +1040,11 @@ struct k45_body {
   }
 };
 void k45_add(const vg_call& c) {
-  vg_pointwise<1>(c, 1, 768, k45_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_bias = c.arg<float>(0);
+  const float* sum_leading_in = c.arg<float>(1);
+  float* d_bias2 = c.arg<float>(2);
+  const k45_body body{d_bias, sum_leading_in, d_bias2};
+  vg_pointwise<1>(c, 1, 768, body);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -807,10 +1064,17 @@ struct k46_row_sum {
   }
 };
 void k46_gemm_tn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* o_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k46_epilogue epilogue{d_weight, d_weight2};
+  const k46_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<1>(c, 768, 768, c.batch(),
-      vg_matrix{c.arg<float>(0), 768},
-      vg_matrix{c.arg<float>(1), 768},
-      k46_epilogue{c.arg<float>(2), c.arg<float>(3)}, k46_row_sum{c.arg<float>(4)});
+      vg_matrix{drop_path_in, 768},
+      vg_matrix{o_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -822,25 +1086,38 @@ struct k47_epilogue {
   }
 };
 void k47_gemm_nn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k47_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k47_epilogue{c.arg<float>(2)});
+      vg_matrix{drop_path_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
 // attention_grad
 void k48_attention_grad(const vg_call& c) {
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* add_in2 = c.arg<float>(2);
+  const float* add_in3 = c.arg<float>(3);
+  const float* o_in = c.arg<float>(4);
+  const float* lse_in = c.arg<float>(5);
+  float* dq_out = c.arg<float>(6);
+  float* dk_out = c.arg<float>(7);
+  float* dv_out = c.arg<float>(8);
   vg_attention_grad_args a{};
-  a.q = c.arg<float>(1), a.ldq = 768;
-  a.k = c.arg<float>(2), a.ldk = 1536;
-  a.v = c.arg<float>(3), a.ldv = 1536;
-  a.o = c.arg<float>(4), a.ldo = 768;
-  a.dout = c.arg<float>(0), a.lddout = 768;
-  a.dq = c.arg<float>(6), a.lddq = 768;
-  a.dk = c.arg<float>(7), a.lddk = 1536;
-  a.dv = c.arg<float>(8), a.lddv = 1536;
-  a.lse = c.arg<float>(5);
+  a.q = add_in, a.ldq = 768;
+  a.k = add_in2, a.ldk = 1536;
+  a.v = add_in3, a.ldv = 1536;
+  a.o = o_in, a.ldo = 768;
+  a.dout = linear_dx_in, a.lddout = 768;
+  a.dq = dq_out, a.lddq = 768;
+  a.dk = dk_out, a.lddk = 1536;
+  a.dv = dv_out, a.lddv = 1536;
+  a.lse = lse_in;
   a.heads = 12, a.head_dim = 64, a.tq = 1, a.tk = 197, a.q_first = 0, a.q_total = 197;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention_grad(c, a);
@@ -861,10 +1138,16 @@ struct k49_row_sum {
   }
 };
 void k49_gemm_tn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* linear_dw_out = c.arg<float>(2);
+  float* sum_leading_out = c.arg<float>(3);
+  const k49_epilogue epilogue{linear_dw_out};
+  const k49_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<197>(c, 1536, 768, int64_t(c.batch()) * 197,
-      vg_matrix{c.arg<float>(0), 1536},
-      vg_matrix{c.arg<float>(1), 768},
-      k49_epilogue{c.arg<float>(2)}, k49_row_sum{c.arg<float>(3)});
+      vg_matrix{concat_last_in, 1536},
+      vg_matrix{y_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -876,10 +1159,14 @@ struct k50_epilogue {
   }
 };
 void k50_gemm_nn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k50_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 768, 1536,
-      vg_matrix{c.arg<float>(0), 1536},
-      c.arg<float>(1), 768,
-      k50_epilogue{c.arg<float>(2)});
+      vg_matrix{concat_last_in, 1536},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -897,10 +1184,16 @@ struct k51_row_sum {
   }
 };
 void k51_gemm_tn(const vg_call& c) {
+  const float* dq_in = c.arg<float>(0);
+  const float* slice_tokens_in = c.arg<float>(1);
+  float* linear_dw_out = c.arg<float>(2);
+  float* sum_leading_out = c.arg<float>(3);
+  const k51_epilogue epilogue{linear_dw_out};
+  const k51_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<1>(c, 768, 768, c.batch(),
-      vg_matrix{c.arg<float>(0), 768},
-      vg_matrix{c.arg<float>(1), 768},
-      k51_epilogue{c.arg<float>(2)}, k51_row_sum{c.arg<float>(3)});
+      vg_matrix{dq_in, 768},
+      vg_matrix{slice_tokens_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -912,10 +1205,14 @@ struct k52_epilogue {
   }
 };
 void k52_gemm_nn(const vg_call& c) {
+  const float* dq_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k52_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k52_epilogue{c.arg<float>(2)});
+      vg_matrix{dq_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -930,7 +1227,11 @@ struct k53_body {
   }
 };
 void k53_add(const vg_call& c) {
-  vg_pointwise<1>(c, 1, 2304, k53_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_bias = c.arg<float>(0);
+  const float* concat_first_in = c.arg<float>(1);
+  float* d_bias2 = c.arg<float>(2);
+  const k53_body body{d_bias, concat_first_in, d_bias2};
+  vg_pointwise<1>(c, 1, 2304, body);
 }
 
 // vit_b16.yaml:34:15 blocks.11.attn
@@ -945,7 +1246,11 @@ struct k54_body {
   }
 };
 void k54_add(const vg_call& c) {
-  vg_pointwise<1>(c, 2304, 768, k54_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_weight = c.arg<float>(0);
+  const float* concat_first_in = c.arg<float>(1);
+  float* d_weight2 = c.arg<float>(2);
+  const k54_body body{d_weight, concat_first_in, d_weight2};
+  vg_pointwise<1>(c, 2304, 768, body);
 }
 
 // vit_b16.yaml:31:11 blocks.11.0
@@ -954,12 +1259,15 @@ struct k55_body {
   const float* add_in;
   float* pad_tokens_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(add_in + (int64_t(at.sample) * 1 + at.token + 0) * 768 + at.col, at.n) : V(0.0f));
+    const V v0 = (uint32_t(at.token) < 1u ? vg_load<V>(add_in + (int64_t(at.sample) * 1 + at.token) * 768 + at.col, at.n) : V(0.0f));
     vg_store(pad_tokens_out + at.row * 768 + at.col, v0, at.n);
   }
 };
 void k55_pad_tokens(const vg_call& c) {
-  vg_pointwise<197>(c, int64_t(c.batch()) * 197, 768, k55_body{c.arg<float>(0), c.arg<float>(1)});
+  const float* add_in = c.arg<float>(0);
+  float* pad_tokens_out = c.arg<float>(1);
+  const k55_body body{add_in, pad_tokens_out};
+  vg_pointwise<197>(c, int64_t(c.batch()) * 197, 768, body);
 }
 
 // vit_b16.yaml:32:15 blocks.11.norm1
@@ -968,7 +1276,7 @@ struct k56_dy {
   const float* linear_dx_in;
   const float* linear_dx_in2;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(linear_dx_in + (int64_t(at.sample) * 1 + at.token + 0) * 768 + at.col, at.n) : V(0.0f));
+    const V v0 = (uint32_t(at.token) < 1u ? vg_load<V>(linear_dx_in + (int64_t(at.sample) * 1 + at.token) * 768 + at.col, at.n) : V(0.0f));
     const V v1 = vg_load<V>(linear_dx_in2 + at.row * 768 + at.col, at.n) + v0;
     return v1;
   }
@@ -988,7 +1296,22 @@ struct k56_epilogue {
   }
 };
 void k56_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, k56_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 768}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k56_epilogue{c.arg<float>(6), c.arg<float>(7), &c.step(), uint32_t(uintptr_t(c.arg<char>(8))), uint32_t(uintptr_t(c.arg<char>(9))), c.arg<float>(10)}, vg_store_matrix{c.arg<float>(11), 0}, vg_store_matrix{c.arg<float>(12), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* linear_dx_in2 = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  const float* weight = c.arg<float>(3);
+  const float* mean_in = c.arg<float>(4);
+  const float* rstd_in = c.arg<float>(5);
+  const float* pad_tokens_in = c.arg<float>(6);
+  float* add_out = c.arg<float>(7);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(8)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(9)));
+  float* drop_path_out = c.arg<float>(10);
+  float* dgamma_out = c.arg<float>(11);
+  float* dbeta_out = c.arg<float>(12);
+  const k56_dy dy{linear_dx_in, linear_dx_in2};
+  const k56_epilogue epilogue{pad_tokens_in, add_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, dy, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
 // vit_b16.yaml:40:15 blocks.10.mlp.fc2, blocks.9.mlp.fc2, blocks.8.mlp.fc2, blocks.7.mlp.fc2, blocks.6.mlp.fc2, blocks.5.mlp.fc2, blocks.4.mlp.fc2, blocks.3.mlp.fc2, blocks.2.mlp.fc2, blocks.1.mlp.fc2
@@ -1008,10 +1331,17 @@ struct k57_row_sum {
   }
 };
 void k57_gemm_tn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* gelu_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k57_epilogue epilogue{d_weight, d_weight2};
+  const k57_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<197>(c, 768, 3072, int64_t(c.batch()) * 197,
-      vg_matrix{c.arg<float>(0), 768},
-      vg_matrix{c.arg<float>(1), 3072},
-      k57_epilogue{c.arg<float>(2), c.arg<float>(3)}, k57_row_sum{c.arg<float>(4)});
+      vg_matrix{drop_path_in, 768},
+      vg_matrix{gelu_in, 3072},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:40:15 blocks.10.mlp.fc2, blocks.9.mlp.fc2, blocks.8.mlp.fc2, blocks.7.mlp.fc2, blocks.6.mlp.fc2, blocks.5.mlp.fc2, blocks.4.mlp.fc2, blocks.3.mlp.fc2, blocks.2.mlp.fc2, blocks.1.mlp.fc2
@@ -1025,10 +1355,15 @@ struct k58_epilogue {
   }
 };
 void k58_gemm_nn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  float* gelu_grad_out = c.arg<float>(3);
+  const k58_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 3072, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 3072,
-      k58_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{drop_path_in, 768},
+      weight, 3072,
+      epilogue);
 }
 
 // vit_b16.yaml:38:15 blocks.10.mlp.fc1, blocks.9.mlp.fc1, blocks.8.mlp.fc1, blocks.7.mlp.fc1, blocks.6.mlp.fc1, blocks.5.mlp.fc1, blocks.4.mlp.fc1, blocks.3.mlp.fc1, blocks.2.mlp.fc1, blocks.1.mlp.fc1, blocks.0.mlp.fc1
@@ -1048,10 +1383,17 @@ struct k59_row_sum {
   }
 };
 void k59_gemm_tn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k59_epilogue epilogue{d_weight, d_weight2};
+  const k59_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<197>(c, 3072, 768, int64_t(c.batch()) * 197,
-      vg_matrix{c.arg<float>(0), 3072},
-      vg_matrix{c.arg<float>(1), 768},
-      k59_epilogue{c.arg<float>(2), c.arg<float>(3)}, k59_row_sum{c.arg<float>(4)});
+      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{y_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:38:15 blocks.10.mlp.fc1, blocks.9.mlp.fc1, blocks.8.mlp.fc1, blocks.7.mlp.fc1, blocks.6.mlp.fc1, blocks.5.mlp.fc1, blocks.4.mlp.fc1, blocks.3.mlp.fc1, blocks.2.mlp.fc1, blocks.1.mlp.fc1, blocks.0.mlp.fc1
@@ -1063,10 +1405,14 @@ struct k60_epilogue {
   }
 };
 void k60_gemm_nn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k60_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 768, 3072,
-      vg_matrix{c.arg<float>(0), 3072},
-      c.arg<float>(1), 768,
-      k60_epilogue{c.arg<float>(2)});
+      vg_matrix{gelu_grad_in, 3072},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:37:15 blocks.10.norm2, blocks.9.norm2, blocks.8.norm2, blocks.7.norm2, blocks.6.norm2, blocks.5.norm2, blocks.4.norm2, blocks.3.norm2, blocks.2.norm2, blocks.1.norm2
@@ -1087,7 +1433,20 @@ struct k61_epilogue {
   }
 };
 void k61_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{c.arg<float>(0), 768}, vg_matrix{c.arg<float>(1), 768}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k61_epilogue{c.arg<float>(5), c.arg<float>(6), &c.step(), uint32_t(uintptr_t(c.arg<char>(7))), uint32_t(uintptr_t(c.arg<char>(8))), c.arg<float>(9)}, vg_store_matrix{c.arg<float>(10), 0}, vg_store_matrix{c.arg<float>(11), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* add_in2 = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(7)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(8)));
+  float* drop_path_out = c.arg<float>(9);
+  float* dgamma_out = c.arg<float>(10);
+  float* dbeta_out = c.arg<float>(11);
+  const k61_epilogue epilogue{add_in2, add_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
 // vit_b16.yaml:34:15 blocks.10.attn, blocks.9.attn, blocks.8.attn, blocks.7.attn, blocks.6.attn, blocks.5.attn, blocks.4.attn, blocks.3.attn, blocks.2.attn, blocks.1.attn
@@ -1107,10 +1466,17 @@ struct k62_row_sum {
   }
 };
 void k62_gemm_tn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* o_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k62_epilogue epilogue{d_weight, d_weight2};
+  const k62_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<197>(c, 768, 768, int64_t(c.batch()) * 197,
-      vg_matrix{c.arg<float>(0), 768},
-      vg_matrix{c.arg<float>(1), 768},
-      k62_epilogue{c.arg<float>(2), c.arg<float>(3)}, k62_row_sum{c.arg<float>(4)});
+      vg_matrix{drop_path_in, 768},
+      vg_matrix{o_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:34:15 blocks.10.attn, blocks.9.attn, blocks.8.attn, blocks.7.attn, blocks.6.attn, blocks.5.attn, blocks.4.attn, blocks.3.attn, blocks.2.attn, blocks.1.attn
@@ -1122,25 +1488,38 @@ struct k63_epilogue {
   }
 };
 void k63_gemm_nn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k63_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k63_epilogue{c.arg<float>(2)});
+      vg_matrix{drop_path_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.10.attn, blocks.9.attn, blocks.8.attn, blocks.7.attn, blocks.6.attn, blocks.5.attn, blocks.4.attn, blocks.3.attn, blocks.2.attn, blocks.1.attn, blocks.0.attn
 // attention_grad
 void k64_attention_grad(const vg_call& c) {
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* add_in2 = c.arg<float>(2);
+  const float* add_in3 = c.arg<float>(3);
+  const float* o_in = c.arg<float>(4);
+  const float* lse_in = c.arg<float>(5);
+  float* dq_out = c.arg<float>(6);
+  float* dk_out = c.arg<float>(7);
+  float* dv_out = c.arg<float>(8);
   vg_attention_grad_args a{};
-  a.q = c.arg<float>(1), a.ldq = 2304;
-  a.k = c.arg<float>(2), a.ldk = 2304;
-  a.v = c.arg<float>(3), a.ldv = 2304;
-  a.o = c.arg<float>(4), a.ldo = 768;
-  a.dout = c.arg<float>(0), a.lddout = 768;
-  a.dq = c.arg<float>(6), a.lddq = 2304;
-  a.dk = c.arg<float>(7), a.lddk = 2304;
-  a.dv = c.arg<float>(8), a.lddv = 2304;
-  a.lse = c.arg<float>(5);
+  a.q = add_in, a.ldq = 2304;
+  a.k = add_in2, a.ldk = 2304;
+  a.v = add_in3, a.ldv = 2304;
+  a.o = o_in, a.ldo = 768;
+  a.dout = linear_dx_in, a.lddout = 768;
+  a.dq = dq_out, a.lddq = 2304;
+  a.dk = dk_out, a.lddk = 2304;
+  a.dv = dv_out, a.lddv = 2304;
+  a.lse = lse_in;
   a.heads = 12, a.head_dim = 64, a.tq = 197, a.tk = 197, a.q_first = 0, a.q_total = 197;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention_grad(c, a);
@@ -1163,10 +1542,17 @@ struct k65_row_sum {
   }
 };
 void k65_gemm_tn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k65_epilogue epilogue{d_weight, d_weight2};
+  const k65_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<197>(c, 2304, 768, int64_t(c.batch()) * 197,
-      vg_matrix{c.arg<float>(0), 2304},
-      vg_matrix{c.arg<float>(1), 768},
-      k65_epilogue{c.arg<float>(2), c.arg<float>(3)}, k65_row_sum{c.arg<float>(4)});
+      vg_matrix{concat_last_in, 2304},
+      vg_matrix{y_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:34:15 blocks.10.attn, blocks.9.attn, blocks.8.attn, blocks.7.attn, blocks.6.attn, blocks.5.attn, blocks.4.attn, blocks.3.attn, blocks.2.attn, blocks.1.attn, blocks.0.attn
@@ -1178,10 +1564,14 @@ struct k66_epilogue {
   }
 };
 void k66_gemm_nn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k66_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 768, 2304,
-      vg_matrix{c.arg<float>(0), 2304},
-      c.arg<float>(1), 768,
-      k66_epilogue{c.arg<float>(2)});
+      vg_matrix{concat_last_in, 2304},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.10.attn, blocks.9.attn, blocks.8.attn, blocks.7.attn, blocks.6.attn, blocks.5.attn, blocks.4.attn, blocks.3.attn, blocks.2.attn, blocks.1.attn, blocks.0.attn
@@ -1196,7 +1586,11 @@ struct k67_body {
   }
 };
 void k67_add(const vg_call& c) {
-  vg_pointwise<1>(c, 1, 2304, k67_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_bias = c.arg<float>(0);
+  const float* sum_leading_in = c.arg<float>(1);
+  float* d_bias2 = c.arg<float>(2);
+  const k67_body body{d_bias, sum_leading_in, d_bias2};
+  vg_pointwise<1>(c, 1, 2304, body);
 }
 
 // vit_b16.yaml:32:15 blocks.1.norm1, blocks.0.norm1
@@ -1211,7 +1605,17 @@ struct k68_epilogue {
   }
 };
 void k68_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{c.arg<float>(0), 768}, vg_matrix{c.arg<float>(1), 768}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k68_epilogue{c.arg<float>(5), c.arg<float>(6)}, vg_store_matrix{c.arg<float>(7), 0}, vg_store_matrix{c.arg<float>(8), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* add_in2 = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  float* dgamma_out = c.arg<float>(7);
+  float* dbeta_out = c.arg<float>(8);
+  const k68_epilogue epilogue{add_in2, add_out};
+  vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
 // vit_b16.yaml:40:15 blocks.0.mlp.fc2
@@ -1231,10 +1635,17 @@ struct k69_row_sum {
   }
 };
 void k69_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* gelu_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k69_epilogue epilogue{d_weight, d_weight2};
+  const k69_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<197>(c, 768, 3072, int64_t(c.batch()) * 197,
-      vg_matrix{c.arg<float>(0), 768},
-      vg_matrix{c.arg<float>(1), 3072},
-      k69_epilogue{c.arg<float>(2), c.arg<float>(3)}, k69_row_sum{c.arg<float>(4)});
+      vg_matrix{add_in, 768},
+      vg_matrix{gelu_in, 3072},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:40:15 blocks.0.mlp.fc2
@@ -1248,10 +1659,15 @@ struct k70_epilogue {
   }
 };
 void k70_gemm_nn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in2 = c.arg<float>(2);
+  float* gelu_grad_out = c.arg<float>(3);
+  const k70_epilogue epilogue{add_in2, gelu_grad_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 3072, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 3072,
-      k70_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{add_in, 768},
+      weight, 3072,
+      epilogue);
 }
 
 // vit_b16.yaml:34:15 blocks.0.attn
@@ -1271,10 +1687,17 @@ struct k71_row_sum {
   }
 };
 void k71_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* o_in = c.arg<float>(1);
+  const float* d_weight = c.arg<float>(2);
+  float* d_weight2 = c.arg<float>(3);
+  float* sum_leading_out = c.arg<float>(4);
+  const k71_epilogue epilogue{d_weight, d_weight2};
+  const k71_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<197>(c, 768, 768, int64_t(c.batch()) * 197,
-      vg_matrix{c.arg<float>(0), 768},
-      vg_matrix{c.arg<float>(1), 768},
-      k71_epilogue{c.arg<float>(2), c.arg<float>(3)}, k71_row_sum{c.arg<float>(4)});
+      vg_matrix{add_in, 768},
+      vg_matrix{o_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:34:15 blocks.0.attn
@@ -1286,10 +1709,14 @@ struct k72_epilogue {
   }
 };
 void k72_gemm_nn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k72_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 768, 768,
-      vg_matrix{c.arg<float>(0), 768},
-      c.arg<float>(1), 768,
-      k72_epilogue{c.arg<float>(2)});
+      vg_matrix{add_in, 768},
+      weight, 768,
+      epilogue);
 }
 
 // vit_b16.yaml:24:5 patch_embed.proj
@@ -1314,10 +1741,17 @@ struct k73_row_sum {
   }
 };
 void k73_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* patchify_in = c.arg<float>(1);
+  float* linear_dw_out = c.arg<float>(2);
+  float* sum_leading_out = c.arg<float>(3);
+  const k73_a a{add_in};
+  const k73_epilogue epilogue{linear_dw_out};
+  const k73_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<196>(c, 768, 768, int64_t(c.batch()) * 196,
-      k73_a{c.arg<float>(0)},
-      vg_matrix{c.arg<float>(1), 768},
-      k73_epilogue{c.arg<float>(2)}, k73_row_sum{c.arg<float>(3)});
+      a,
+      vg_matrix{patchify_in, 768},
+      epilogue, row_sum);
 }
 
 // vit_b16.yaml:24:5 patch_embed.proj
@@ -1332,7 +1766,11 @@ struct k74_body {
   }
 };
 void k74_add(const vg_call& c) {
-  vg_pointwise<1>(c, 36864, 16, k74_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_weight = c.arg<float>(0);
+  const float* linear_dw_in = c.arg<float>(1);
+  float* d_weight2 = c.arg<float>(2);
+  const k74_body body{d_weight, linear_dw_in, d_weight2};
+  vg_pointwise<1>(c, 36864, 16, body);
 }
 
 // vit_b16.yaml:25:5 cls_token
@@ -1340,18 +1778,23 @@ void k74_add(const vg_call& c) {
 struct k75_source {
   const float* add_in;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 197 + at.token + 0) * 768 + at.col, at.n);
+    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 197 + at.token) * 768 + at.col, at.n);
     return v0;
   }
 };
 void k75_sum_leading(const vg_call& c) {
-  vg_column_sum<1>(c, c.batch(), 768, k75_source{c.arg<float>(0)}, vg_store_matrix{c.arg<float>(1), 0});
+  const float* add_in = c.arg<float>(0);
+  float* sum_leading_out = c.arg<float>(1);
+  const k75_source source{add_in};
+  vg_column_sum<1>(c, c.batch(), 768, source, vg_store_matrix{sum_leading_out, 0});
 }
 
 // vit_b16.yaml:26:5 pos_embed
 // sum_leading
 void k76_sum_leading(const vg_call& c) {
-  vg_column_sum<1>(c, c.batch(), 151296, vg_matrix{c.arg<float>(0), 151296}, vg_store_matrix{c.arg<float>(1), 0});
+  const float* add_in = c.arg<float>(0);
+  float* sum_leading_out = c.arg<float>(1);
+  vg_column_sum<1>(c, c.batch(), 151296, vg_matrix{add_in, 151296}, vg_store_matrix{sum_leading_out, 0});
 }
 
 // vit_b16.yaml:26:5 pos_embed
@@ -1366,7 +1809,11 @@ struct k77_body {
   }
 };
 void k77_add(const vg_call& c) {
-  vg_pointwise<1>(c, 197, 768, k77_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_pos_embed = c.arg<float>(0);
+  const float* sum_leading_in = c.arg<float>(1);
+  float* d_pos_embed2 = c.arg<float>(2);
+  const k77_body body{d_pos_embed, sum_leading_in, d_pos_embed2};
+  vg_pointwise<1>(c, 197, 768, body);
 }
 
 // vit_b16.yaml:25:5 cls_token
@@ -1381,26 +1828,39 @@ struct k78_body {
   }
 };
 void k78_add(const vg_call& c) {
-  vg_pointwise<1>(c, 1, 768, k78_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* d_cls_token = c.arg<float>(0);
+  const float* sum_leading_in = c.arg<float>(1);
+  float* d_cls_token2 = c.arg<float>(2);
+  const k78_body body{d_cls_token, sum_leading_in, d_cls_token2};
+  vg_pointwise<1>(c, 1, 768, body);
 }
 
 // vit_b16.yaml:49:3 train
 // sum_squares
 void k79_sum_squares(const vg_call& c) {
-  vg_sumsq(c, 86567664, c.arg<float>(0), c.arg<float>(1));
+  const float* grads = c.arg<float>(0);
+  float* sum_squares_out = c.arg<float>(1);
+  vg_sumsq(c, 86567664, grads, sum_squares_out);
 }
 
 // vit_b16.yaml:49:3 train
 // clip_scale
 void k80_clip_scale(const vg_call& c) {
-  vg_clip_scale(c, c.arg<float>(0), 1.0f, c.arg<float>(1));
+  const float* sum_squares_in = c.arg<float>(0);
+  float* clip_scale_out = c.arg<float>(1);
+  vg_clip_scale(c, sum_squares_in, 1.0f, clip_scale_out);
 }
 
 // vit_b16.yaml:24:5 patch_embed.proj.weight
 // mul + adamw
 void k81_adamw(const vg_call& c) {
-  vg_adamw(c, 86292480, c.arg<float>(0), c.arg<float>(1), c.arg<float>(2), c.arg<float>(3), 0.9, 0.999, 1e-08f, 0.05f, c.arg<float>(4));
-  vg_adamw(c, 275184, c.arg<float>(0) + 86292480, c.arg<float>(1) + 86292480, c.arg<float>(2) + 86292480, c.arg<float>(3) + 86292480, 0.9, 0.999, 1e-08f, 0.0f, c.arg<float>(4));
+  float* params = c.arg<float>(0);
+  const float* grads = c.arg<float>(1);
+  float* state0 = c.arg<float>(2);
+  float* state1 = c.arg<float>(3);
+  const float* clip_scale_in = c.arg<float>(4);
+  vg_adamw(c, 86292480, params, grads, state0, state1, 0.9, 0.999, 1e-08f, 0.05f, clip_scale_in);
+  vg_adamw(c, 275184, params + 86292480, grads + 86292480, state0 + 86292480, state1 + 86292480, 0.9, 0.999, 1e-08f, 0.0f, clip_scale_in);
 }
 
 const vg_kernel table[] = {

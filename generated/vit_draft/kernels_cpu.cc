@@ -18,7 +18,10 @@ struct k00_epilogue {
   }
 };
 void k00_patchify(const vg_call& c) {
-  vg_patchify(c, 1, 96, 96, 16, c.arg<float>(0), k00_epilogue{c.arg<float>(1)});
+  const float* image = c.arg<float>(0);
+  float* patchify_out = c.arg<float>(1);
+  const k00_epilogue epilogue{patchify_out};
+  vg_patchify(c, 1, 96, 96, 16, image, epilogue);
 }
 
 // vit_draft.yaml:18:5 patch_embedding.conv
@@ -34,10 +37,16 @@ struct k01_epilogue {
   }
 };
 void k01_gemm_nt(const vg_call& c) {
+  const float* patchify_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* pos_embedding = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k01_epilogue epilogue{bias, pos_embedding, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 512, 256,
-      vg_matrix{c.arg<float>(0), 256},
-      c.arg<float>(1), 256,
-      k01_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{patchify_in, 256},
+      weight, 256,
+      epilogue);
 }
 
 // vit_draft.yaml:28:15 blks.0.attention
@@ -51,20 +60,29 @@ struct k02_epilogue {
   }
 };
 void k02_gemm_nt(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k02_epilogue epilogue{bias, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 1536, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k02_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{add_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:28:15 blks.0.attention, blks.1.attention
 // attention
 void k03_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 1536;
-  a.k = c.arg<float>(1), a.ldk = 1536;
-  a.v = c.arg<float>(2), a.ldv = 1536;
-  a.o = c.arg<float>(3), a.ldo = 512, a.lse = nullptr;
+  a.q = add_in, a.ldq = 1536;
+  a.k = add_in2, a.ldk = 1536;
+  a.v = add_in3, a.ldv = 1536;
+  a.o = o_out, a.ldo = 512, a.lse = nullptr;
   a.heads = 8, a.head_dim = 64, a.tq = 36, a.tk = 36, a.q_first = 0, a.q_total = 36;
   a.scale = 0.125f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -83,10 +101,16 @@ struct k04_epilogue {
   }
 };
 void k04_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k04_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k04_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{o_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:30:11 blks.0.addnorm1.ln, blks.1.addnorm1.ln
@@ -99,7 +123,12 @@ struct k05_epilogue {
   }
 };
 void k05_layernorm(const vg_call& c) {
-  vg_layernorm<36>(c, int64_t(c.batch()) * 36, 512, vg_matrix{c.arg<float>(0), 512}, c.arg<float>(1), c.arg<float>(2), 1e-05f, nullptr, nullptr, k05_epilogue{c.arg<float>(3)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* y_out = c.arg<float>(3);
+  const k05_epilogue epilogue{y_out};
+  vg_layernorm<36>(c, int64_t(c.batch()) * 36, 512, vg_matrix{add_in, 512}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
 }
 
 // vit_draft.yaml:32:15 blks.0.ffn.dense1, blks.1.ffn.dense1
@@ -114,10 +143,15 @@ struct k06_epilogue {
   }
 };
 void k06_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* relu_out = c.arg<float>(3);
+  const k06_epilogue epilogue{bias, relu_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 2048, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k06_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:34:15 blks.0.ffn.dense2, blks.1.ffn.dense2
@@ -133,10 +167,16 @@ struct k07_epilogue {
   }
 };
 void k07_gemm_nt(const vg_call& c) {
+  const float* relu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* y_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k07_epilogue epilogue{bias, y_in, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 2048,
-      k07_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{relu_in, 2048},
+      weight, 2048,
+      epilogue);
 }
 
 // vit_draft.yaml:28:15 blks.1.attention
@@ -150,10 +190,15 @@ struct k08_epilogue {
   }
 };
 void k08_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k08_epilogue epilogue{bias, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 1536, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k08_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:28:15 blks.1.attention
@@ -169,10 +214,16 @@ struct k09_epilogue {
   }
 };
 void k09_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* y_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k09_epilogue epilogue{bias, y_in, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k09_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{o_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:37:5 3
@@ -185,7 +236,10 @@ struct k10_epilogue {
   }
 };
 void k10_sum_tokens(const vg_call& c) {
-  vg_token_sum<36>(c, c.batch(), 512, vg_matrix{c.arg<float>(0), 512}, k10_epilogue{c.arg<float>(1)});
+  const float* y_in = c.arg<float>(0);
+  float* scale_out = c.arg<float>(1);
+  const k10_epilogue epilogue{scale_out};
+  vg_token_sum<36>(c, c.batch(), 512, vg_matrix{y_in, 512}, epilogue);
 }
 
 // vit_draft.yaml:38:5 head
@@ -199,28 +253,44 @@ struct k11_epilogue {
   }
 };
 void k11_gemm_nt(const vg_call& c) {
+  const float* scale_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k11_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 10, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k11_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{scale_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:40:7 loss
 // cross_entropy
 void k12_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 10, vg_matrix{c.arg<float>(0), 10}, c.arg<int32_t>(1), 0.0f, c.arg<float>(2), c.arg<float>(3), vg_none{});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  vg_cross_entropy(c, 10, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, vg_none{});
 }
 
 // vit_draft.yaml:28:15 blks.0.attention, blks.1.attention
 // attention
 void k13_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
+  float* lse_out = c.arg<float>(4);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(5)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(6)));
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 1536;
-  a.k = c.arg<float>(1), a.ldk = 1536;
-  a.v = c.arg<float>(2), a.ldv = 1536;
-  a.o = c.arg<float>(3), a.ldo = 512, a.lse = c.arg<float>(4);
+  a.q = add_in, a.ldq = 1536;
+  a.k = add_in2, a.ldk = 1536;
+  a.v = add_in3, a.ldv = 1536;
+  a.o = o_out, a.ldo = 512, a.lse = lse_out;
   a.heads = 8, a.head_dim = 64, a.tq = 36, a.tk = 36, a.q_first = 0, a.q_total = 36;
-  a.scale = 0.125f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(5))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(6)));
+  a.scale = 0.125f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention(c, a);
 }
 
@@ -239,10 +309,18 @@ struct k14_epilogue {
   }
 };
 void k14_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* add_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k14_epilogue epilogue{bias, vg_dropout(c.step(), dropout_site, dropout_thr), add_in, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k14_epilogue{c.arg<float>(2), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4)))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{o_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:30:11 blks.0.addnorm1.ln, blks.1.addnorm1.ln
@@ -255,7 +333,14 @@ struct k15_epilogue {
   }
 };
 void k15_layernorm(const vg_call& c) {
-  vg_layernorm<36>(c, int64_t(c.batch()) * 36, 512, vg_matrix{c.arg<float>(0), 512}, c.arg<float>(1), c.arg<float>(2), 1e-05f, c.arg<float>(3), c.arg<float>(4), k15_epilogue{c.arg<float>(5)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k15_epilogue epilogue{y_out};
+  vg_layernorm<36>(c, int64_t(c.batch()) * 36, 512, vg_matrix{add_in, 512}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
 }
 
 // vit_draft.yaml:34:15 blks.0.ffn.dense2, blks.1.ffn.dense2
@@ -273,10 +358,18 @@ struct k16_epilogue {
   }
 };
 void k16_gemm_nt(const vg_call& c) {
+  const float* relu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* y_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k16_epilogue epilogue{bias, vg_dropout(c.step(), dropout_site, dropout_thr), y_in, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 2048,
-      k16_epilogue{c.arg<float>(2), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4)))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{relu_in, 2048},
+      weight, 2048,
+      epilogue);
 }
 
 // vit_draft.yaml:28:15 blks.1.attention
@@ -294,10 +387,18 @@ struct k17_epilogue {
   }
 };
 void k17_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* y_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k17_epilogue epilogue{bias, vg_dropout(c.step(), dropout_site, dropout_thr), y_in, add_out};
   vg_gemm_nt<36>(c, int64_t(c.batch()) * 36, 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k17_epilogue{c.arg<float>(2), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4)))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{o_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:40:7 loss
@@ -309,7 +410,13 @@ struct k18_epilogue {
   }
 };
 void k18_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 10, vg_matrix{c.arg<float>(0), 10}, c.arg<int32_t>(1), 0.0f, c.arg<float>(2), c.arg<float>(3), k18_epilogue{c.arg<float>(4)});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  float* cross_entropy_grad_out = c.arg<float>(4);
+  const k18_epilogue epilogue{cross_entropy_grad_out};
+  vg_cross_entropy(c, 10, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, epilogue);
 }
 
 // vit_draft.yaml:38:5 head
@@ -327,10 +434,16 @@ struct k19_row_sum {
   }
 };
 void k19_gemm_tn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* scale_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k19_epilogue epilogue{d_weight};
+  const k19_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 10, 512, c.batch(),
-      vg_matrix{c.arg<float>(0), 10},
-      vg_matrix{c.arg<float>(1), 512},
-      k19_epilogue{c.arg<float>(2)}, k19_row_sum{c.arg<float>(3)});
+      vg_matrix{cross_entropy_grad_in, 10},
+      vg_matrix{scale_in, 512},
+      epilogue, row_sum);
 }
 
 // vit_draft.yaml:38:5 head
@@ -343,10 +456,14 @@ struct k20_epilogue {
   }
 };
 void k20_gemm_nn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* scale_out = c.arg<float>(2);
+  const k20_epilogue epilogue{scale_out};
   vg_gemm_nn<1>(c, c.batch(), 512, 10,
-      vg_matrix{c.arg<float>(0), 10},
-      c.arg<float>(1), 512,
-      k20_epilogue{c.arg<float>(2)});
+      vg_matrix{cross_entropy_grad_in, 10},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:36:11 blks.1.addnorm2.ln
@@ -369,7 +486,20 @@ struct k21_epilogue {
   }
 };
 void k21_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<36>(c, int64_t(c.batch()) * 36, 512, k21_dy{c.arg<float>(0)}, vg_matrix{c.arg<float>(1), 512}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k21_epilogue{c.arg<float>(5), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(6))), uint32_t(uintptr_t(c.arg<char>(7)))), c.arg<float>(8)}, vg_store_matrix{c.arg<float>(9), 0}, vg_store_matrix{c.arg<float>(10), 0});
+  const float* scale_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  float* dx_out = c.arg<float>(5);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(6)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(7)));
+  float* dropout_out = c.arg<float>(8);
+  float* d_weight = c.arg<float>(9);
+  float* d_bias = c.arg<float>(10);
+  const k21_dy dy{scale_in};
+  const k21_epilogue epilogue{dx_out, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
+  vg_layernorm_grad<36>(c, int64_t(c.batch()) * 36, 512, dy, vg_matrix{add_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit_draft.yaml:34:15 blks.1.ffn.dense2, blks.0.ffn.dense2
@@ -387,10 +517,16 @@ struct k22_row_sum {
   }
 };
 void k22_gemm_tn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* relu_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k22_epilogue epilogue{d_weight};
+  const k22_row_sum row_sum{d_bias};
   vg_gemm_tn<36>(c, 512, 2048, int64_t(c.batch()) * 36,
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 2048},
-      k22_epilogue{c.arg<float>(2)}, k22_row_sum{c.arg<float>(3)});
+      vg_matrix{dropout_in, 512},
+      vg_matrix{relu_in, 2048},
+      epilogue, row_sum);
 }
 
 // vit_draft.yaml:34:15 blks.1.ffn.dense2, blks.0.ffn.dense2
@@ -404,10 +540,15 @@ struct k23_epilogue {
   }
 };
 void k23_gemm_nn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* relu_in = c.arg<float>(2);
+  float* relu_grad_out = c.arg<float>(3);
+  const k23_epilogue epilogue{relu_in, relu_grad_out};
   vg_gemm_nn<36>(c, int64_t(c.batch()) * 36, 2048, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 2048,
-      k23_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{dropout_in, 512},
+      weight, 2048,
+      epilogue);
 }
 
 // vit_draft.yaml:32:15 blks.1.ffn.dense1, blks.0.ffn.dense1
@@ -425,10 +566,16 @@ struct k24_row_sum {
   }
 };
 void k24_gemm_tn(const vg_call& c) {
+  const float* relu_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k24_epilogue epilogue{d_weight};
+  const k24_row_sum row_sum{d_bias};
   vg_gemm_tn<36>(c, 2048, 512, int64_t(c.batch()) * 36,
-      vg_matrix{c.arg<float>(0), 2048},
-      vg_matrix{c.arg<float>(1), 512},
-      k24_epilogue{c.arg<float>(2)}, k24_row_sum{c.arg<float>(3)});
+      vg_matrix{relu_grad_in, 2048},
+      vg_matrix{y_in, 512},
+      epilogue, row_sum);
 }
 
 // vit_draft.yaml:32:15 blks.1.ffn.dense1, blks.0.ffn.dense1
@@ -442,10 +589,15 @@ struct k25_epilogue {
   }
 };
 void k25_gemm_nn(const vg_call& c) {
+  const float* relu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* dx_in = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k25_epilogue epilogue{dx_in, add_out};
   vg_gemm_nn<36>(c, int64_t(c.batch()) * 36, 512, 2048,
-      vg_matrix{c.arg<float>(0), 2048},
-      c.arg<float>(1), 512,
-      k25_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{relu_grad_in, 2048},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:30:11 blks.1.addnorm1.ln, blks.0.addnorm1.ln
@@ -462,7 +614,19 @@ struct k26_epilogue {
   }
 };
 void k26_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<36>(c, int64_t(c.batch()) * 36, 512, vg_matrix{c.arg<float>(0), 512}, vg_matrix{c.arg<float>(1), 512}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k26_epilogue{c.arg<float>(5), vg_dropout(c.step(), uint32_t(uintptr_t(c.arg<char>(6))), uint32_t(uintptr_t(c.arg<char>(7)))), c.arg<float>(8)}, vg_store_matrix{c.arg<float>(9), 0}, vg_store_matrix{c.arg<float>(10), 0});
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  float* dx_out = c.arg<float>(5);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(6)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(7)));
+  float* dropout_out = c.arg<float>(8);
+  float* d_weight = c.arg<float>(9);
+  float* d_bias = c.arg<float>(10);
+  const k26_epilogue epilogue{dx_out, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
+  vg_layernorm_grad<36>(c, int64_t(c.batch()) * 36, 512, vg_matrix{add_in, 512}, vg_matrix{add_in2, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit_draft.yaml:28:15 blks.1.attention, blks.0.attention
@@ -474,10 +638,14 @@ struct k27_epilogue {
   }
 };
 void k27_gemm_nn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k27_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<36>(c, int64_t(c.batch()) * 36, 512, 512,
-      vg_matrix{c.arg<float>(0), 512},
-      c.arg<float>(1), 512,
-      k27_epilogue{c.arg<float>(2)});
+      vg_matrix{dropout_in, 512},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:28:15 blks.1.attention, blks.0.attention
@@ -495,27 +663,44 @@ struct k28_row_sum {
   }
 };
 void k28_gemm_tn(const vg_call& c) {
+  const float* dropout_in = c.arg<float>(0);
+  const float* o_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k28_epilogue epilogue{d_weight};
+  const k28_row_sum row_sum{d_bias};
   vg_gemm_tn<36>(c, 512, 512, int64_t(c.batch()) * 36,
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 512},
-      k28_epilogue{c.arg<float>(2)}, k28_row_sum{c.arg<float>(3)});
+      vg_matrix{dropout_in, 512},
+      vg_matrix{o_in, 512},
+      epilogue, row_sum);
 }
 
 // vit_draft.yaml:28:15 blks.1.attention, blks.0.attention
 // attention_grad
 void k29_attention_grad(const vg_call& c) {
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* add_in2 = c.arg<float>(2);
+  const float* add_in3 = c.arg<float>(3);
+  const float* o_in = c.arg<float>(4);
+  const float* lse_in = c.arg<float>(5);
+  float* dq_out = c.arg<float>(6);
+  float* dk_out = c.arg<float>(7);
+  float* dv_out = c.arg<float>(8);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(9)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(10)));
   vg_attention_grad_args a{};
-  a.q = c.arg<float>(1), a.ldq = 1536;
-  a.k = c.arg<float>(2), a.ldk = 1536;
-  a.v = c.arg<float>(3), a.ldv = 1536;
-  a.o = c.arg<float>(4), a.ldo = 512;
-  a.dout = c.arg<float>(0), a.lddout = 512;
-  a.dq = c.arg<float>(6), a.lddq = 1536;
-  a.dk = c.arg<float>(7), a.lddk = 1536;
-  a.dv = c.arg<float>(8), a.lddv = 1536;
-  a.lse = c.arg<float>(5);
+  a.q = add_in, a.ldq = 1536;
+  a.k = add_in2, a.ldk = 1536;
+  a.v = add_in3, a.ldv = 1536;
+  a.o = o_in, a.ldo = 512;
+  a.dout = linear_dx_in, a.lddout = 512;
+  a.dq = dq_out, a.lddq = 1536;
+  a.dk = dk_out, a.lddk = 1536;
+  a.dv = dv_out, a.lddv = 1536;
+  a.lse = lse_in;
   a.heads = 8, a.head_dim = 64, a.tq = 36, a.tk = 36, a.q_first = 0, a.q_total = 36;
-  a.scale = 0.125f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(9))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(10)));
+  a.scale = 0.125f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention_grad(c, a);
 }
 
@@ -534,10 +719,16 @@ struct k30_row_sum {
   }
 };
 void k30_gemm_tn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k30_epilogue epilogue{d_weight};
+  const k30_row_sum row_sum{d_bias};
   vg_gemm_tn<36>(c, 1536, 512, int64_t(c.batch()) * 36,
-      vg_matrix{c.arg<float>(0), 1536},
-      vg_matrix{c.arg<float>(1), 512},
-      k30_epilogue{c.arg<float>(2)}, k30_row_sum{c.arg<float>(3)});
+      vg_matrix{concat_last_in, 1536},
+      vg_matrix{y_in, 512},
+      epilogue, row_sum);
 }
 
 // vit_draft.yaml:28:15 blks.1.attention, blks.0.attention
@@ -551,10 +742,15 @@ struct k31_epilogue {
   }
 };
 void k31_gemm_nn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* dx_in = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k31_epilogue epilogue{dx_in, add_out};
   vg_gemm_nn<36>(c, int64_t(c.batch()) * 36, 512, 1536,
-      vg_matrix{c.arg<float>(0), 1536},
-      c.arg<float>(1), 512,
-      k31_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{concat_last_in, 1536},
+      weight, 512,
+      epilogue);
 }
 
 // vit_draft.yaml:28:15 blks.0.attention
@@ -572,16 +768,24 @@ struct k32_row_sum {
   }
 };
 void k32_gemm_tn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k32_epilogue epilogue{d_weight};
+  const k32_row_sum row_sum{d_bias};
   vg_gemm_tn<36>(c, 1536, 512, int64_t(c.batch()) * 36,
-      vg_matrix{c.arg<float>(0), 1536},
-      vg_matrix{c.arg<float>(1), 512},
-      k32_epilogue{c.arg<float>(2)}, k32_row_sum{c.arg<float>(3)});
+      vg_matrix{concat_last_in, 1536},
+      vg_matrix{add_in, 512},
+      epilogue, row_sum);
 }
 
 // vit_draft.yaml:21:5 pos_embedding
 // sum_leading
 void k33_sum_leading(const vg_call& c) {
-  vg_column_sum<1>(c, c.batch(), 18432, vg_matrix{c.arg<float>(0), 18432}, vg_store_matrix{c.arg<float>(1), 0});
+  const float* add_in = c.arg<float>(0);
+  float* d_pos_embedding = c.arg<float>(1);
+  vg_column_sum<1>(c, c.batch(), 18432, vg_matrix{add_in, 18432}, vg_store_matrix{d_pos_embedding, 0});
 }
 
 // vit_draft.yaml:21:5 pos_embedding
@@ -594,7 +798,9 @@ struct k34_body {
   }
 };
 void k34_scale(const vg_call& c) {
-  vg_pointwise<1>(c, 964, 512, k34_body{c.arg<float>(0)});
+  float* d_pos_embedding = c.arg<float>(0);
+  const k34_body body{d_pos_embedding};
+  vg_pointwise<1>(c, 964, 512, body);
 }
 
 // vit_draft.yaml:18:5 patch_embedding.conv
@@ -612,16 +818,24 @@ struct k35_row_sum {
   }
 };
 void k35_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* patchify_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k35_epilogue epilogue{d_weight};
+  const k35_row_sum row_sum{d_bias};
   vg_gemm_tn<36>(c, 512, 256, int64_t(c.batch()) * 36,
-      vg_matrix{c.arg<float>(0), 512},
-      vg_matrix{c.arg<float>(1), 256},
-      k35_epilogue{c.arg<float>(2)}, k35_row_sum{c.arg<float>(3)});
+      vg_matrix{add_in, 512},
+      vg_matrix{patchify_in, 256},
+      epilogue, row_sum);
 }
 
 // vit_draft.yaml:18:5 patch_embedding.conv.weight
 // sgd
 void k36_sgd(const vg_call& c) {
-  vg_sgd<false>(c, 6953488, c.arg<float>(0), c.arg<float>(1), nullptr, 0.0f, 0.0f, nullptr);
+  float* params = c.arg<float>(0);
+  const float* grads = c.arg<float>(1);
+  vg_sgd<false>(c, 6953488, params, grads, nullptr, 0.0f, 0.0f, nullptr);
 }
 
 const vg_kernel table[] = {

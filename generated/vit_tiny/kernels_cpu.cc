@@ -18,7 +18,10 @@ struct k00_epilogue {
   }
 };
 void k00_patchify(const vg_call& c) {
-  vg_patchify(c, 1, 8, 8, 2, c.arg<float>(0), k00_epilogue{c.arg<float>(1)});
+  const float* image = c.arg<float>(0);
+  float* patchify_out = c.arg<float>(1);
+  const k00_epilogue epilogue{patchify_out};
+  vg_patchify(c, 1, 8, 8, 2, image, epilogue);
 }
 
 // vit_tiny.yaml:17:5 patch
@@ -32,10 +35,15 @@ struct k01_epilogue {
   }
 };
 void k01_gemm_nt(const vg_call& c) {
+  const float* patchify_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k01_epilogue epilogue{bias, add_out};
   vg_gemm_nt<16>(c, int64_t(c.batch()) * 16, 64, 4,
-      vg_matrix{c.arg<float>(0), 4},
-      c.arg<float>(1), 4,
-      k01_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{patchify_in, 4},
+      weight, 4,
+      epilogue);
 }
 
 // vit_tiny.yaml:19:5 pos_embed
@@ -46,13 +54,18 @@ struct k02_body {
   const float* pos_embed;
   float* add_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = at.token == 0 ? vg_load<V>(cls_token + at.col, at.n) : (uint32_t(at.token + -1) < 16u ? vg_load<V>(add_in + (int64_t(at.sample) * 16 + at.token + -1) * 64 + at.col, at.n) : V(0.0f));
+    const V v0 = at.token == 0 ? vg_load<V>(cls_token + at.col, at.n) : (uint32_t(at.token - 1) < 16u ? vg_load<V>(add_in + (int64_t(at.sample) * 16 + at.token - 1) * 64 + at.col, at.n) : V(0.0f));
     const V v1 = v0 + vg_load<V>(pos_embed + int64_t(at.token) * 64 + at.col, at.n);
     vg_store(add_out + at.row * 64 + at.col, v1, at.n);
   }
 };
 void k02_prepend_token(const vg_call& c) {
-  vg_pointwise<17>(c, int64_t(c.batch()) * 17, 64, k02_body{c.arg<float>(1), c.arg<float>(0), c.arg<float>(2), c.arg<float>(3)});
+  const float* cls_token = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* pos_embed = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k02_body body{add_in, cls_token, pos_embed, add_out};
+  vg_pointwise<17>(c, int64_t(c.batch()) * 17, 64, body);
 }
 
 // vit_tiny.yaml:25:15 blocks.0.norm1, blocks.1.norm1
@@ -65,7 +78,12 @@ struct k03_epilogue {
   }
 };
 void k03_layernorm(const vg_call& c) {
-  vg_layernorm<17>(c, int64_t(c.batch()) * 17, 64, vg_matrix{c.arg<float>(0), 64}, c.arg<float>(1), c.arg<float>(2), 1e-05f, nullptr, nullptr, k03_epilogue{c.arg<float>(3)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* y_out = c.arg<float>(3);
+  const k03_epilogue epilogue{y_out};
+  vg_layernorm<17>(c, int64_t(c.batch()) * 17, 64, vg_matrix{add_in, 64}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.0.attn
@@ -79,20 +97,29 @@ struct k04_epilogue {
   }
 };
 void k04_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k04_epilogue epilogue{bias, add_out};
   vg_gemm_nt<17>(c, int64_t(c.batch()) * 17, 192, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k04_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.0.attn
 // attention
 void k05_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 192;
-  a.k = c.arg<float>(1), a.ldk = 192;
-  a.v = c.arg<float>(2), a.ldv = 192;
-  a.o = c.arg<float>(3), a.ldo = 64, a.lse = nullptr;
+  a.q = add_in, a.ldq = 192;
+  a.k = add_in2, a.ldk = 192;
+  a.v = add_in3, a.ldv = 192;
+  a.o = o_out, a.ldo = 64, a.lse = nullptr;
   a.heads = 4, a.head_dim = 16, a.tq = 17, a.tk = 17, a.q_first = 0, a.q_total = 17;
   a.scale = 0.25f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -111,10 +138,16 @@ struct k06_epilogue {
   }
 };
 void k06_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k06_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<17>(c, int64_t(c.batch()) * 17, 64, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k06_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{o_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:31:15 blocks.0.fc1
@@ -129,10 +162,15 @@ struct k07_epilogue {
   }
 };
 void k07_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* gelu_out = c.arg<float>(3);
+  const k07_epilogue epilogue{bias, gelu_out};
   vg_gemm_nt<17>(c, int64_t(c.batch()) * 17, 128, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k07_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:33:15 blocks.0.fc2
@@ -148,10 +186,16 @@ struct k08_epilogue {
   }
 };
 void k08_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k08_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<17>(c, int64_t(c.batch()) * 17, 64, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 128,
-      k08_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{gelu_in, 128},
+      weight, 128,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -159,7 +203,7 @@ void k08_gemm_nt(const vg_call& c) {
 struct k09_a {
   const float* y_in;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 17 + at.token + 0) * 64 + at.col, at.n);
+    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 17 + at.token) * 64 + at.col, at.n);
     return v0;
   }
 };
@@ -172,10 +216,16 @@ struct k09_epilogue {
   }
 };
 void k09_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k09_a a{y_in};
+  const k09_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 64, 64,
-      k09_a{c.arg<float>(0)},
-      c.arg<float>(1), 64,
-      k09_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      a,
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -189,20 +239,29 @@ struct k10_epilogue {
   }
 };
 void k10_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k10_epilogue epilogue{bias, add_out};
   vg_gemm_nt<17>(c, int64_t(c.batch()) * 17, 128, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k10_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
 // attention
 void k11_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 64;
-  a.k = c.arg<float>(1), a.ldk = 128;
-  a.v = c.arg<float>(2), a.ldv = 128;
-  a.o = c.arg<float>(3), a.ldo = 64, a.lse = nullptr;
+  a.q = add_in, a.ldq = 64;
+  a.k = add_in2, a.ldk = 128;
+  a.v = add_in3, a.ldv = 128;
+  a.o = o_out, a.ldo = 64, a.lse = nullptr;
   a.heads = 4, a.head_dim = 16, a.tq = 1, a.tk = 17, a.q_first = 0, a.q_total = 17;
   a.scale = 0.25f, a.causal = false, a.drop_site = 0, a.drop_thr = 0;
   vg_attention(c, a);
@@ -219,10 +278,15 @@ struct k12_epilogue {
   }
 };
 void k12_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k12_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 64, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k12_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{o_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:24:11 blocks.1.0
@@ -232,13 +296,17 @@ struct k13_body {
   const float* add_in2;
   float* add_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 17 + at.token + 0) * 64 + at.col, at.n);
+    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 17 + at.token) * 64 + at.col, at.n);
     const V v1 = v0 + vg_load<V>(add_in2 + at.row * 64 + at.col, at.n);
     vg_store(add_out + at.row * 64 + at.col, v1, at.n);
   }
 };
 void k13_slice_tokens(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 64, k13_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  float* add_out = c.arg<float>(2);
+  const k13_body body{add_in, add_in2, add_out};
+  vg_pointwise<1>(c, c.batch(), 64, body);
 }
 
 // vit_tiny.yaml:30:15 blocks.1.norm2
@@ -251,7 +319,12 @@ struct k14_epilogue {
   }
 };
 void k14_layernorm(const vg_call& c) {
-  vg_layernorm<1>(c, c.batch(), 64, vg_matrix{c.arg<float>(0), 64}, c.arg<float>(1), c.arg<float>(2), 1e-05f, nullptr, nullptr, k14_epilogue{c.arg<float>(3)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* y_out = c.arg<float>(3);
+  const k14_epilogue epilogue{y_out};
+  vg_layernorm<1>(c, c.batch(), 64, vg_matrix{add_in, 64}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
 }
 
 // vit_tiny.yaml:31:15 blocks.1.fc1
@@ -266,10 +339,15 @@ struct k15_epilogue {
   }
 };
 void k15_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* gelu_out = c.arg<float>(3);
+  const k15_epilogue epilogue{bias, gelu_out};
   vg_gemm_nt<1>(c, c.batch(), 128, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k15_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:33:15 blocks.1.fc2
@@ -285,10 +363,16 @@ struct k16_epilogue {
   }
 };
 void k16_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const float* add_in = c.arg<float>(3);
+  float* add_out = c.arg<float>(4);
+  const k16_epilogue epilogue{bias, add_in, add_out};
   vg_gemm_nt<1>(c, c.batch(), 64, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 128,
-      k16_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{gelu_in, 128},
+      weight, 128,
+      epilogue);
 }
 
 // vit_tiny.yaml:37:5 head
@@ -302,16 +386,25 @@ struct k17_epilogue {
   }
 };
 void k17_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k17_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 10, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k17_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{y_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:39:8 loss
 // cross_entropy
 void k18_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 10, vg_matrix{c.arg<float>(0), 10}, c.arg<int32_t>(1), 0.1f, c.arg<float>(2), c.arg<float>(3), vg_none{});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  vg_cross_entropy(c, 10, vg_matrix{add_in, 10}, label, 0.1f, loss_out, correct_out, vg_none{});
 }
 
 // vit_tiny.yaml:25:15 blocks.0.norm1, blocks.1.norm1
@@ -324,19 +417,33 @@ struct k19_epilogue {
   }
 };
 void k19_layernorm(const vg_call& c) {
-  vg_layernorm<17>(c, int64_t(c.batch()) * 17, 64, vg_matrix{c.arg<float>(0), 64}, c.arg<float>(1), c.arg<float>(2), 1e-05f, c.arg<float>(3), c.arg<float>(4), k19_epilogue{c.arg<float>(5)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k19_epilogue epilogue{y_out};
+  vg_layernorm<17>(c, int64_t(c.batch()) * 17, 64, vg_matrix{add_in, 64}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.0.attn
 // attention
 void k20_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
+  float* lse_out = c.arg<float>(4);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(5)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(6)));
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 192;
-  a.k = c.arg<float>(1), a.ldk = 192;
-  a.v = c.arg<float>(2), a.ldv = 192;
-  a.o = c.arg<float>(3), a.ldo = 64, a.lse = c.arg<float>(4);
+  a.q = add_in, a.ldq = 192;
+  a.k = add_in2, a.ldk = 192;
+  a.v = add_in3, a.ldv = 192;
+  a.o = o_out, a.ldo = 64, a.lse = lse_out;
   a.heads = 4, a.head_dim = 16, a.tq = 17, a.tk = 17, a.q_first = 0, a.q_total = 17;
-  a.scale = 0.25f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(5))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(6)));
+  a.scale = 0.25f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention(c, a);
 }
 
@@ -354,10 +461,16 @@ struct k21_epilogue {
   }
 };
 void k21_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  float* gelu_out = c.arg<float>(4);
+  const k21_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm_nt<17>(c, int64_t(c.batch()) * 17, 128, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k21_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{y_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -366,12 +479,15 @@ struct k22_body {
   const float* y_in;
   float* slice_tokens_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 17 + at.token + 0) * 64 + at.col, at.n);
+    const V v0 = vg_load<V>(y_in + (int64_t(at.sample) * 17 + at.token) * 64 + at.col, at.n);
     vg_store(slice_tokens_out + at.row * 64 + at.col, v0, at.n);
   }
 };
 void k22_slice_tokens(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 64, k22_body{c.arg<float>(0), c.arg<float>(1)});
+  const float* y_in = c.arg<float>(0);
+  float* slice_tokens_out = c.arg<float>(1);
+  const k22_body body{y_in, slice_tokens_out};
+  vg_pointwise<1>(c, c.batch(), 64, body);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -385,22 +501,34 @@ struct k23_epilogue {
   }
 };
 void k23_gemm_nt(const vg_call& c) {
+  const float* slice_tokens_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  const k23_epilogue epilogue{bias, add_out};
   vg_gemm_nt<1>(c, c.batch(), 64, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k23_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{slice_tokens_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
 // attention
 void k24_attention(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* add_in2 = c.arg<float>(1);
+  const float* add_in3 = c.arg<float>(2);
+  float* o_out = c.arg<float>(3);
+  float* lse_out = c.arg<float>(4);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(5)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(6)));
   vg_attention_args a{};
-  a.q = c.arg<float>(0), a.ldq = 64;
-  a.k = c.arg<float>(1), a.ldk = 128;
-  a.v = c.arg<float>(2), a.ldv = 128;
-  a.o = c.arg<float>(3), a.ldo = 64, a.lse = c.arg<float>(4);
+  a.q = add_in, a.ldq = 64;
+  a.k = add_in2, a.ldk = 128;
+  a.v = add_in3, a.ldv = 128;
+  a.o = o_out, a.ldo = 64, a.lse = lse_out;
   a.heads = 4, a.head_dim = 16, a.tq = 1, a.tk = 17, a.q_first = 0, a.q_total = 17;
-  a.scale = 0.25f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(5))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(6)));
+  a.scale = 0.25f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention(c, a);
 }
 
@@ -419,10 +547,17 @@ struct k25_epilogue {
   }
 };
 void k25_gemm_nt(const vg_call& c) {
+  const float* o_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  float* drop_path_out = c.arg<float>(5);
+  const k25_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
   vg_gemm_nt<1>(c, c.batch(), 64, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k25_epilogue{c.arg<float>(2), &c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4))), c.arg<float>(5)});
+      vg_matrix{o_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:24:11 blocks.1.0
@@ -432,13 +567,17 @@ struct k26_body {
   const float* drop_path_in;
   float* add_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 17 + at.token + 0) * 64 + at.col, at.n);
+    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 17 + at.token) * 64 + at.col, at.n);
     const V v1 = v0 + vg_load<V>(drop_path_in + at.row * 64 + at.col, at.n);
     vg_store(add_out + at.row * 64 + at.col, v1, at.n);
   }
 };
 void k26_slice_tokens(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 64, k26_body{c.arg<float>(0), c.arg<float>(1), c.arg<float>(2)});
+  const float* add_in = c.arg<float>(0);
+  const float* drop_path_in = c.arg<float>(1);
+  float* add_out = c.arg<float>(2);
+  const k26_body body{add_in, drop_path_in, add_out};
+  vg_pointwise<1>(c, c.batch(), 64, body);
 }
 
 // vit_tiny.yaml:30:15 blocks.1.norm2
@@ -451,7 +590,14 @@ struct k27_epilogue {
   }
 };
 void k27_layernorm(const vg_call& c) {
-  vg_layernorm<1>(c, c.batch(), 64, vg_matrix{c.arg<float>(0), 64}, c.arg<float>(1), c.arg<float>(2), 1e-05f, c.arg<float>(3), c.arg<float>(4), k27_epilogue{c.arg<float>(5)});
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* mean_out = c.arg<float>(3);
+  float* rstd_out = c.arg<float>(4);
+  float* y_out = c.arg<float>(5);
+  const k27_epilogue epilogue{y_out};
+  vg_layernorm<1>(c, c.batch(), 64, vg_matrix{add_in, 64}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
 }
 
 // vit_tiny.yaml:31:15 blocks.1.fc1
@@ -468,10 +614,16 @@ struct k28_epilogue {
   }
 };
 void k28_gemm_nt(const vg_call& c) {
+  const float* y_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  float* add_out = c.arg<float>(3);
+  float* gelu_out = c.arg<float>(4);
+  const k28_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm_nt<1>(c, c.batch(), 128, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k28_epilogue{c.arg<float>(2), c.arg<float>(3), c.arg<float>(4)});
+      vg_matrix{y_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:33:15 blocks.1.fc2
@@ -491,10 +643,18 @@ struct k29_epilogue {
   }
 };
 void k29_gemm_nt(const vg_call& c) {
+  const float* gelu_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* bias = c.arg<float>(2);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  const float* add_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const k29_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, add_in, add_out};
   vg_gemm_nt<1>(c, c.batch(), 64, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 128,
-      k29_epilogue{c.arg<float>(2), &c.step(), uint32_t(uintptr_t(c.arg<char>(3))), uint32_t(uintptr_t(c.arg<char>(4))), c.arg<float>(5), c.arg<float>(6)});
+      vg_matrix{gelu_in, 128},
+      weight, 128,
+      epilogue);
 }
 
 // vit_tiny.yaml:39:8 loss
@@ -506,7 +666,13 @@ struct k30_epilogue {
   }
 };
 void k30_cross_entropy(const vg_call& c) {
-  vg_cross_entropy(c, 10, vg_matrix{c.arg<float>(0), 10}, c.arg<int32_t>(1), 0.1f, c.arg<float>(2), c.arg<float>(3), k30_epilogue{c.arg<float>(4)});
+  const float* add_in = c.arg<float>(0);
+  const int32_t* label = c.arg<int32_t>(1);
+  float* loss_out = c.arg<float>(2);
+  float* correct_out = c.arg<float>(3);
+  float* cross_entropy_grad_out = c.arg<float>(4);
+  const k30_epilogue epilogue{cross_entropy_grad_out};
+  vg_cross_entropy(c, 10, vg_matrix{add_in, 10}, label, 0.1f, loss_out, correct_out, epilogue);
 }
 
 // vit_tiny.yaml:37:5 head
@@ -524,10 +690,16 @@ struct k31_row_sum {
   }
 };
 void k31_gemm_tn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k31_epilogue epilogue{d_weight};
+  const k31_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 10, 64, c.batch(),
-      vg_matrix{c.arg<float>(0), 10},
-      vg_matrix{c.arg<float>(1), 64},
-      k31_epilogue{c.arg<float>(2)}, k31_row_sum{c.arg<float>(3)});
+      vg_matrix{cross_entropy_grad_in, 10},
+      vg_matrix{y_in, 64},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:37:5 head
@@ -539,10 +711,14 @@ struct k32_epilogue {
   }
 };
 void k32_gemm_nn(const vg_call& c) {
+  const float* cross_entropy_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k32_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 64, 10,
-      vg_matrix{c.arg<float>(0), 10},
-      c.arg<float>(1), 64,
-      k32_epilogue{c.arg<float>(2)});
+      vg_matrix{cross_entropy_grad_in, 10},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:36:5 norm
@@ -554,7 +730,16 @@ struct k33_epilogue {
   }
 };
 void k33_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<1>(c, c.batch(), 64, vg_matrix{c.arg<float>(0), 64}, vg_matrix{c.arg<float>(1), 64}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k33_epilogue{c.arg<float>(5)}, vg_store_matrix{c.arg<float>(6), 0}, vg_store_matrix{c.arg<float>(7), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  float* dx_out = c.arg<float>(5);
+  float* d_weight = c.arg<float>(6);
+  float* d_bias = c.arg<float>(7);
+  const k33_epilogue epilogue{dx_out};
+  vg_layernorm_grad<1>(c, c.batch(), 64, vg_matrix{linear_dx_in, 64}, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit_tiny.yaml:34:15 blocks.1.1.4
@@ -571,7 +756,12 @@ struct k34_body {
   }
 };
 void k34_drop_path(const vg_call& c) {
-  vg_pointwise<1>(c, c.batch(), 64, k34_body{c.arg<float>(2), &c.step(), uint32_t(uintptr_t(c.arg<char>(0))), uint32_t(uintptr_t(c.arg<char>(1))), c.arg<float>(3)});
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(0)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(1)));
+  const float* layernorm_grad_in = c.arg<float>(2);
+  float* drop_path_out = c.arg<float>(3);
+  const k34_body body{layernorm_grad_in, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  vg_pointwise<1>(c, c.batch(), 64, body);
 }
 
 // vit_tiny.yaml:33:15 blocks.1.fc2
@@ -589,10 +779,16 @@ struct k35_row_sum {
   }
 };
 void k35_gemm_tn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* gelu_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k35_epilogue epilogue{d_weight};
+  const k35_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 64, 128, c.batch(),
-      vg_matrix{c.arg<float>(0), 64},
-      vg_matrix{c.arg<float>(1), 128},
-      k35_epilogue{c.arg<float>(2)}, k35_row_sum{c.arg<float>(3)});
+      vg_matrix{drop_path_in, 64},
+      vg_matrix{gelu_in, 128},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:33:15 blocks.1.fc2
@@ -606,10 +802,15 @@ struct k36_epilogue {
   }
 };
 void k36_gemm_nn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  float* gelu_grad_out = c.arg<float>(3);
+  const k36_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm_nn<1>(c, c.batch(), 128, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 128,
-      k36_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{drop_path_in, 64},
+      weight, 128,
+      epilogue);
 }
 
 // vit_tiny.yaml:31:15 blocks.1.fc1
@@ -627,10 +828,16 @@ struct k37_row_sum {
   }
 };
 void k37_gemm_tn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k37_epilogue epilogue{d_weight};
+  const k37_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 128, 64, c.batch(),
-      vg_matrix{c.arg<float>(0), 128},
-      vg_matrix{c.arg<float>(1), 64},
-      k37_epilogue{c.arg<float>(2)}, k37_row_sum{c.arg<float>(3)});
+      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{y_in, 64},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:31:15 blocks.1.fc1
@@ -642,10 +849,14 @@ struct k38_epilogue {
   }
 };
 void k38_gemm_nn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k38_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 64, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 64,
-      k38_epilogue{c.arg<float>(2)});
+      vg_matrix{gelu_grad_in, 128},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:30:15 blocks.1.norm2
@@ -665,7 +876,20 @@ struct k39_epilogue {
   }
 };
 void k39_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<1>(c, c.batch(), 64, vg_matrix{c.arg<float>(0), 64}, vg_matrix{c.arg<float>(1), 64}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k39_epilogue{c.arg<float>(5), c.arg<float>(6), &c.step(), uint32_t(uintptr_t(c.arg<char>(7))), uint32_t(uintptr_t(c.arg<char>(8))), c.arg<float>(9)}, vg_store_matrix{c.arg<float>(10), 0}, vg_store_matrix{c.arg<float>(11), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* layernorm_grad_in = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(7)));
+  const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(8)));
+  float* drop_path_out = c.arg<float>(9);
+  float* d_weight = c.arg<float>(10);
+  float* d_bias = c.arg<float>(11);
+  const k39_epilogue epilogue{layernorm_grad_in, add_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  vg_layernorm_grad<1>(c, c.batch(), 64, vg_matrix{linear_dx_in, 64}, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -683,10 +907,16 @@ struct k40_row_sum {
   }
 };
 void k40_gemm_tn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* o_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k40_epilogue epilogue{d_weight};
+  const k40_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 64, 64, c.batch(),
-      vg_matrix{c.arg<float>(0), 64},
-      vg_matrix{c.arg<float>(1), 64},
-      k40_epilogue{c.arg<float>(2)}, k40_row_sum{c.arg<float>(3)});
+      vg_matrix{drop_path_in, 64},
+      vg_matrix{o_in, 64},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -698,27 +928,42 @@ struct k41_epilogue {
   }
 };
 void k41_gemm_nn(const vg_call& c) {
+  const float* drop_path_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k41_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 64, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k41_epilogue{c.arg<float>(2)});
+      vg_matrix{drop_path_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
 // attention_grad
 void k42_attention_grad(const vg_call& c) {
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* add_in2 = c.arg<float>(2);
+  const float* add_in3 = c.arg<float>(3);
+  const float* o_in = c.arg<float>(4);
+  const float* lse_in = c.arg<float>(5);
+  float* dq_out = c.arg<float>(6);
+  float* dk_out = c.arg<float>(7);
+  float* dv_out = c.arg<float>(8);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(9)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(10)));
   vg_attention_grad_args a{};
-  a.q = c.arg<float>(1), a.ldq = 64;
-  a.k = c.arg<float>(2), a.ldk = 128;
-  a.v = c.arg<float>(3), a.ldv = 128;
-  a.o = c.arg<float>(4), a.ldo = 64;
-  a.dout = c.arg<float>(0), a.lddout = 64;
-  a.dq = c.arg<float>(6), a.lddq = 64;
-  a.dk = c.arg<float>(7), a.lddk = 128;
-  a.dv = c.arg<float>(8), a.lddv = 128;
-  a.lse = c.arg<float>(5);
+  a.q = add_in, a.ldq = 64;
+  a.k = add_in2, a.ldk = 128;
+  a.v = add_in3, a.ldv = 128;
+  a.o = o_in, a.ldo = 64;
+  a.dout = linear_dx_in, a.lddout = 64;
+  a.dq = dq_out, a.lddq = 64;
+  a.dk = dk_out, a.lddk = 128;
+  a.dv = dv_out, a.lddv = 128;
+  a.lse = lse_in;
   a.heads = 4, a.head_dim = 16, a.tq = 1, a.tk = 17, a.q_first = 0, a.q_total = 17;
-  a.scale = 0.25f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(9))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(10)));
+  a.scale = 0.25f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention_grad(c, a);
 }
 
@@ -737,10 +982,16 @@ struct k43_row_sum {
   }
 };
 void k43_gemm_tn(const vg_call& c) {
+  const float* dq_in = c.arg<float>(0);
+  const float* slice_tokens_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k43_epilogue epilogue{d_weight};
+  const k43_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 64, 64, c.batch(),
-      vg_matrix{c.arg<float>(0), 64},
-      vg_matrix{c.arg<float>(1), 64},
-      k43_epilogue{c.arg<float>(2)}, k43_row_sum{c.arg<float>(3)});
+      vg_matrix{dq_in, 64},
+      vg_matrix{slice_tokens_in, 64},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -758,10 +1009,16 @@ struct k44_row_sum {
   }
 };
 void k44_gemm_tn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k44_epilogue epilogue{d_weight};
+  const k44_row_sum row_sum{d_bias};
   vg_gemm_tn<17>(c, 128, 64, int64_t(c.batch()) * 17,
-      vg_matrix{c.arg<float>(0), 128},
-      vg_matrix{c.arg<float>(1), 64},
-      k44_epilogue{c.arg<float>(2)}, k44_row_sum{c.arg<float>(3)});
+      vg_matrix{concat_last_in, 128},
+      vg_matrix{y_in, 64},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -773,10 +1030,14 @@ struct k45_epilogue {
   }
 };
 void k45_gemm_nn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k45_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<17>(c, int64_t(c.batch()) * 17, 64, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 64,
-      k45_epilogue{c.arg<float>(2)});
+      vg_matrix{concat_last_in, 128},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.1.attn
@@ -788,10 +1049,14 @@ struct k46_epilogue {
   }
 };
 void k46_gemm_nn(const vg_call& c) {
+  const float* dq_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k46_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 64, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k46_epilogue{c.arg<float>(2)});
+      vg_matrix{dq_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:24:11 blocks.1.0
@@ -800,12 +1065,15 @@ struct k47_body {
   const float* add_in;
   float* pad_tokens_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(add_in + (int64_t(at.sample) * 1 + at.token + 0) * 64 + at.col, at.n) : V(0.0f));
+    const V v0 = (uint32_t(at.token) < 1u ? vg_load<V>(add_in + (int64_t(at.sample) * 1 + at.token) * 64 + at.col, at.n) : V(0.0f));
     vg_store(pad_tokens_out + at.row * 64 + at.col, v0, at.n);
   }
 };
 void k47_pad_tokens(const vg_call& c) {
-  vg_pointwise<17>(c, int64_t(c.batch()) * 17, 64, k47_body{c.arg<float>(0), c.arg<float>(1)});
+  const float* add_in = c.arg<float>(0);
+  float* pad_tokens_out = c.arg<float>(1);
+  const k47_body body{add_in, pad_tokens_out};
+  vg_pointwise<17>(c, int64_t(c.batch()) * 17, 64, body);
 }
 
 // vit_tiny.yaml:25:15 blocks.1.norm1
@@ -814,7 +1082,7 @@ struct k48_dy {
   const float* linear_dx_in;
   const float* linear_dx_in2;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = (uint32_t(at.token + 0) < 1u ? vg_load<V>(linear_dx_in + (int64_t(at.sample) * 1 + at.token + 0) * 64 + at.col, at.n) : V(0.0f));
+    const V v0 = (uint32_t(at.token) < 1u ? vg_load<V>(linear_dx_in + (int64_t(at.sample) * 1 + at.token) * 64 + at.col, at.n) : V(0.0f));
     const V v1 = vg_load<V>(linear_dx_in2 + at.row * 64 + at.col, at.n) + v0;
     return v1;
   }
@@ -828,7 +1096,19 @@ struct k48_epilogue {
   }
 };
 void k48_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<17>(c, int64_t(c.batch()) * 17, 64, k48_dy{c.arg<float>(0), c.arg<float>(1)}, vg_matrix{c.arg<float>(2), 64}, c.arg<float>(4), c.arg<float>(5), c.arg<float>(3), k48_epilogue{c.arg<float>(6), c.arg<float>(7)}, vg_store_matrix{c.arg<float>(8), 0}, vg_store_matrix{c.arg<float>(9), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* linear_dx_in2 = c.arg<float>(1);
+  const float* add_in = c.arg<float>(2);
+  const float* weight = c.arg<float>(3);
+  const float* mean_in = c.arg<float>(4);
+  const float* rstd_in = c.arg<float>(5);
+  const float* pad_tokens_in = c.arg<float>(6);
+  float* add_out = c.arg<float>(7);
+  float* d_weight = c.arg<float>(8);
+  float* d_bias = c.arg<float>(9);
+  const k48_dy dy{linear_dx_in, linear_dx_in2};
+  const k48_epilogue epilogue{pad_tokens_in, add_out};
+  vg_layernorm_grad<17>(c, int64_t(c.batch()) * 17, 64, dy, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit_tiny.yaml:33:15 blocks.0.fc2
@@ -846,10 +1126,16 @@ struct k49_row_sum {
   }
 };
 void k49_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* gelu_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k49_epilogue epilogue{d_weight};
+  const k49_row_sum row_sum{d_bias};
   vg_gemm_tn<17>(c, 64, 128, int64_t(c.batch()) * 17,
-      vg_matrix{c.arg<float>(0), 64},
-      vg_matrix{c.arg<float>(1), 128},
-      k49_epilogue{c.arg<float>(2)}, k49_row_sum{c.arg<float>(3)});
+      vg_matrix{add_in, 64},
+      vg_matrix{gelu_in, 128},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:33:15 blocks.0.fc2
@@ -863,10 +1149,15 @@ struct k50_epilogue {
   }
 };
 void k50_gemm_nn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  const float* add_in2 = c.arg<float>(2);
+  float* gelu_grad_out = c.arg<float>(3);
+  const k50_epilogue epilogue{add_in2, gelu_grad_out};
   vg_gemm_nn<17>(c, int64_t(c.batch()) * 17, 128, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 128,
-      k50_epilogue{c.arg<float>(2), c.arg<float>(3)});
+      vg_matrix{add_in, 64},
+      weight, 128,
+      epilogue);
 }
 
 // vit_tiny.yaml:31:15 blocks.0.fc1
@@ -884,10 +1175,16 @@ struct k51_row_sum {
   }
 };
 void k51_gemm_tn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k51_epilogue epilogue{d_weight};
+  const k51_row_sum row_sum{d_bias};
   vg_gemm_tn<17>(c, 128, 64, int64_t(c.batch()) * 17,
-      vg_matrix{c.arg<float>(0), 128},
-      vg_matrix{c.arg<float>(1), 64},
-      k51_epilogue{c.arg<float>(2)}, k51_row_sum{c.arg<float>(3)});
+      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{y_in, 64},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:31:15 blocks.0.fc1
@@ -899,10 +1196,14 @@ struct k52_epilogue {
   }
 };
 void k52_gemm_nn(const vg_call& c) {
+  const float* gelu_grad_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k52_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<17>(c, int64_t(c.batch()) * 17, 64, 128,
-      vg_matrix{c.arg<float>(0), 128},
-      c.arg<float>(1), 64,
-      k52_epilogue{c.arg<float>(2)});
+      vg_matrix{gelu_grad_in, 128},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:30:15 blocks.0.norm2
@@ -917,7 +1218,17 @@ struct k53_epilogue {
   }
 };
 void k53_layernorm_grad(const vg_call& c) {
-  vg_layernorm_grad<17>(c, int64_t(c.batch()) * 17, 64, vg_matrix{c.arg<float>(0), 64}, vg_matrix{c.arg<float>(1), 64}, c.arg<float>(3), c.arg<float>(4), c.arg<float>(2), k53_epilogue{c.arg<float>(5), c.arg<float>(6)}, vg_store_matrix{c.arg<float>(7), 0}, vg_store_matrix{c.arg<float>(8), 0});
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* weight = c.arg<float>(2);
+  const float* mean_in = c.arg<float>(3);
+  const float* rstd_in = c.arg<float>(4);
+  const float* add_in2 = c.arg<float>(5);
+  float* add_out = c.arg<float>(6);
+  float* d_weight = c.arg<float>(7);
+  float* d_bias = c.arg<float>(8);
+  const k53_epilogue epilogue{add_in2, add_out};
+  vg_layernorm_grad<17>(c, int64_t(c.batch()) * 17, 64, vg_matrix{linear_dx_in, 64}, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 
 // vit_tiny.yaml:26:15 blocks.0.attn
@@ -935,10 +1246,16 @@ struct k54_row_sum {
   }
 };
 void k54_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* o_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k54_epilogue epilogue{d_weight};
+  const k54_row_sum row_sum{d_bias};
   vg_gemm_tn<17>(c, 64, 64, int64_t(c.batch()) * 17,
-      vg_matrix{c.arg<float>(0), 64},
-      vg_matrix{c.arg<float>(1), 64},
-      k54_epilogue{c.arg<float>(2)}, k54_row_sum{c.arg<float>(3)});
+      vg_matrix{add_in, 64},
+      vg_matrix{o_in, 64},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:26:15 blocks.0.attn
@@ -950,27 +1267,42 @@ struct k55_epilogue {
   }
 };
 void k55_gemm_nn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k55_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<17>(c, int64_t(c.batch()) * 17, 64, 64,
-      vg_matrix{c.arg<float>(0), 64},
-      c.arg<float>(1), 64,
-      k55_epilogue{c.arg<float>(2)});
+      vg_matrix{add_in, 64},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:26:15 blocks.0.attn
 // attention_grad
 void k56_attention_grad(const vg_call& c) {
+  const float* linear_dx_in = c.arg<float>(0);
+  const float* add_in = c.arg<float>(1);
+  const float* add_in2 = c.arg<float>(2);
+  const float* add_in3 = c.arg<float>(3);
+  const float* o_in = c.arg<float>(4);
+  const float* lse_in = c.arg<float>(5);
+  float* dq_out = c.arg<float>(6);
+  float* dk_out = c.arg<float>(7);
+  float* dv_out = c.arg<float>(8);
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(9)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(10)));
   vg_attention_grad_args a{};
-  a.q = c.arg<float>(1), a.ldq = 192;
-  a.k = c.arg<float>(2), a.ldk = 192;
-  a.v = c.arg<float>(3), a.ldv = 192;
-  a.o = c.arg<float>(4), a.ldo = 64;
-  a.dout = c.arg<float>(0), a.lddout = 64;
-  a.dq = c.arg<float>(6), a.lddq = 192;
-  a.dk = c.arg<float>(7), a.lddk = 192;
-  a.dv = c.arg<float>(8), a.lddv = 192;
-  a.lse = c.arg<float>(5);
+  a.q = add_in, a.ldq = 192;
+  a.k = add_in2, a.ldk = 192;
+  a.v = add_in3, a.ldv = 192;
+  a.o = o_in, a.ldo = 64;
+  a.dout = linear_dx_in, a.lddout = 64;
+  a.dq = dq_out, a.lddq = 192;
+  a.dk = dk_out, a.lddk = 192;
+  a.dv = dv_out, a.lddv = 192;
+  a.lse = lse_in;
   a.heads = 4, a.head_dim = 16, a.tq = 17, a.tk = 17, a.q_first = 0, a.q_total = 17;
-  a.scale = 0.25f, a.causal = false, a.drop_site = uint32_t(uintptr_t(c.arg<char>(9))), a.drop_thr = uint32_t(uintptr_t(c.arg<char>(10)));
+  a.scale = 0.25f, a.causal = false, a.drop_site = dropout_site, a.drop_thr = dropout_thr;
   vg_attention_grad(c, a);
 }
 
@@ -989,10 +1321,16 @@ struct k57_row_sum {
   }
 };
 void k57_gemm_tn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* y_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k57_epilogue epilogue{d_weight};
+  const k57_row_sum row_sum{d_bias};
   vg_gemm_tn<17>(c, 192, 64, int64_t(c.batch()) * 17,
-      vg_matrix{c.arg<float>(0), 192},
-      vg_matrix{c.arg<float>(1), 64},
-      k57_epilogue{c.arg<float>(2)}, k57_row_sum{c.arg<float>(3)});
+      vg_matrix{concat_last_in, 192},
+      vg_matrix{y_in, 64},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:26:15 blocks.0.attn
@@ -1004,10 +1342,14 @@ struct k58_epilogue {
   }
 };
 void k58_gemm_nn(const vg_call& c) {
+  const float* concat_last_in = c.arg<float>(0);
+  const float* weight = c.arg<float>(1);
+  float* linear_dx_out = c.arg<float>(2);
+  const k58_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<17>(c, int64_t(c.batch()) * 17, 64, 192,
-      vg_matrix{c.arg<float>(0), 192},
-      c.arg<float>(1), 64,
-      k58_epilogue{c.arg<float>(2)});
+      vg_matrix{concat_last_in, 192},
+      weight, 64,
+      epilogue);
 }
 
 // vit_tiny.yaml:17:5 patch
@@ -1032,16 +1374,25 @@ struct k59_row_sum {
   }
 };
 void k59_gemm_tn(const vg_call& c) {
+  const float* add_in = c.arg<float>(0);
+  const float* patchify_in = c.arg<float>(1);
+  float* d_weight = c.arg<float>(2);
+  float* d_bias = c.arg<float>(3);
+  const k59_a a{add_in};
+  const k59_epilogue epilogue{d_weight};
+  const k59_row_sum row_sum{d_bias};
   vg_gemm_tn<16>(c, 64, 4, int64_t(c.batch()) * 16,
-      k59_a{c.arg<float>(0)},
-      vg_matrix{c.arg<float>(1), 4},
-      k59_epilogue{c.arg<float>(2)}, k59_row_sum{c.arg<float>(3)});
+      a,
+      vg_matrix{patchify_in, 4},
+      epilogue, row_sum);
 }
 
 // vit_tiny.yaml:19:5 pos_embed
 // sum_leading
 void k60_sum_leading(const vg_call& c) {
-  vg_column_sum<1>(c, c.batch(), 1088, vg_matrix{c.arg<float>(0), 1088}, vg_store_matrix{c.arg<float>(1), 0});
+  const float* add_in = c.arg<float>(0);
+  float* d_pos_embed = c.arg<float>(1);
+  vg_column_sum<1>(c, c.batch(), 1088, vg_matrix{add_in, 1088}, vg_store_matrix{d_pos_embed, 0});
 }
 
 // vit_tiny.yaml:18:5 cls_token
@@ -1049,31 +1400,43 @@ void k60_sum_leading(const vg_call& c) {
 struct k61_source {
   const float* add_in;
   template <class V> VG_FN V operator()(vg_at at) const {
-    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 17 + at.token + 0) * 64 + at.col, at.n);
+    const V v0 = vg_load<V>(add_in + (int64_t(at.sample) * 17 + at.token) * 64 + at.col, at.n);
     return v0;
   }
 };
 void k61_sum_leading(const vg_call& c) {
-  vg_column_sum<1>(c, c.batch(), 64, k61_source{c.arg<float>(0)}, vg_store_matrix{c.arg<float>(1), 0});
+  const float* add_in = c.arg<float>(0);
+  float* d_cls_token = c.arg<float>(1);
+  const k61_source source{add_in};
+  vg_column_sum<1>(c, c.batch(), 64, source, vg_store_matrix{d_cls_token, 0});
 }
 
 // vit_tiny.yaml:42:3 train
 // sum_squares
 void k62_sum_squares(const vg_call& c) {
-  vg_sumsq(c, 69200, c.arg<float>(0), c.arg<float>(1));
+  const float* grads = c.arg<float>(0);
+  float* sum_squares_out = c.arg<float>(1);
+  vg_sumsq(c, 69200, grads, sum_squares_out);
 }
 
 // vit_tiny.yaml:42:3 train
 // clip_scale
 void k63_clip_scale(const vg_call& c) {
-  vg_clip_scale(c, c.arg<float>(0), 1.0f, c.arg<float>(1));
+  const float* sum_squares_in = c.arg<float>(0);
+  float* clip_scale_out = c.arg<float>(1);
+  vg_clip_scale(c, sum_squares_in, 1.0f, clip_scale_out);
 }
 
 // vit_tiny.yaml:17:5 patch.weight
 // mul + adamw
 void k64_adamw(const vg_call& c) {
-  vg_adamw(c, 66432, c.arg<float>(0), c.arg<float>(1), c.arg<float>(2), c.arg<float>(3), 0.9, 0.999, 1e-08f, 0.05f, c.arg<float>(4));
-  vg_adamw(c, 2768, c.arg<float>(0) + 66432, c.arg<float>(1) + 66432, c.arg<float>(2) + 66432, c.arg<float>(3) + 66432, 0.9, 0.999, 1e-08f, 0.0f, c.arg<float>(4));
+  float* params = c.arg<float>(0);
+  const float* grads = c.arg<float>(1);
+  float* state0 = c.arg<float>(2);
+  float* state1 = c.arg<float>(3);
+  const float* clip_scale_in = c.arg<float>(4);
+  vg_adamw(c, 66432, params, grads, state0, state1, 0.9, 0.999, 1e-08f, 0.05f, clip_scale_in);
+  vg_adamw(c, 2768, params + 66432, grads + 66432, state0 + 66432, state1 + 66432, 0.9, 0.999, 1e-08f, 0.0f, clip_scale_in);
 }
 
 const vg_kernel table[] = {
