@@ -177,6 +177,30 @@ func (g *Graph) Uses() map[*Value][]*Node {
 	return uses
 }
 
+// Stored is the set of values of a fused graph that must be in memory: those
+// read by another group than their own, directly or through a view, and those
+// that leave the graph. Sources are not in it: they have a memory of their own.
+func (g *Graph) Stored() map[*Value]bool {
+	group := make(map[*Node]*Group, len(g.Nodes))
+	for _, gr := range g.Groups {
+		for _, n := range gr.Nodes {
+			group[n] = gr
+		}
+	}
+	stored := make(map[*Value]bool)
+	for _, n := range g.Nodes {
+		for _, a := range n.Args {
+			if group[a.Def] != group[n] && a.Def.Op.Info().Class != ClassSource {
+				stored[a] = true
+			}
+		}
+	}
+	for _, o := range g.Outputs {
+		stored[o.Value] = true
+	}
+	return stored
+}
+
 // ReplaceAll makes every use of old, outputs included, read new instead.
 func (g *Graph) ReplaceAll(old, new *Value) {
 	for _, n := range g.Nodes {

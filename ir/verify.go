@@ -209,7 +209,7 @@ func (v *verifier) places() error {
 	if err != nil {
 		return err
 	}
-	stored := v.stored()
+	stored := v.g.Stored()
 	for _, n := range v.g.Nodes {
 		for _, o := range n.Outs {
 			if root := slots[o].Root; stored[o] && slots[o].Home == HomeArena {
@@ -254,27 +254,4 @@ func (v *verifier) strangers() error {
 		return fmt.Errorf("%d places belong to values that are not in the graph", len(v.g.Places)-n)
 	}
 	return nil
-}
-
-// stored finds the values that must be in memory: those that leave the graph
-// or are read by another group than their own.
-func (v *verifier) stored() map[*Value]bool {
-	group := make(map[*Node]int)
-	for i, gr := range v.g.Groups {
-		for _, n := range gr.Nodes {
-			group[n] = i
-		}
-	}
-	stored := make(map[*Value]bool)
-	for _, n := range v.g.Nodes {
-		for _, a := range n.Args {
-			if group[a.Def] != group[n] {
-				stored[a] = true
-			}
-		}
-	}
-	for _, o := range v.g.Outputs {
-		stored[o.Value] = true
-	}
-	return stored
 }

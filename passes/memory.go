@@ -94,7 +94,7 @@ func lifetimes(g *ir.Graph, slots map[*ir.Value]ir.Slot) []life {
 		}
 		l.first, l.last = min(l.first, at), max(l.last, at)
 	}
-	for v := range storedValues(g) {
+	for v := range g.Stored() {
 		if v.Def.Op.Info().Class != ir.ClassView {
 			touch(v, groupOf[v.Def])
 		}
@@ -120,29 +120,6 @@ func lifetimes(g *ir.Graph, slots map[*ir.Value]ir.Slot) []life {
 		lives[i] = *byRoot[r]
 	}
 	return lives
-}
-
-// storedValues is the set of values that a kernel must write to memory: read
-// by another group (directly or through a view) or by the host.
-func storedValues(g *ir.Graph) map[*ir.Value]bool {
-	groupOf := map[*ir.Node]*ir.Group{}
-	for _, gr := range g.Groups {
-		for _, n := range gr.Nodes {
-			groupOf[n] = gr
-		}
-	}
-	stored := map[*ir.Value]bool{}
-	for _, n := range g.Nodes {
-		for _, a := range n.Args {
-			if groupOf[a.Def] != groupOf[n] && a.Def.Op.Info().Class != ir.ClassSource {
-				stored[a] = true
-			}
-		}
-	}
-	for _, o := range g.Outputs {
-		stored[o.Value] = true
-	}
-	return stored
 }
 
 // outputPlaces puts logits, loss and correct at the start of the arena; the
@@ -240,7 +217,7 @@ func CheckPlaces(g *ir.Graph) error {
 		}
 		return nil
 	}
-	stored := storedValues(g)
+	stored := g.Stored()
 	for _, gr := range g.Groups {
 		in := map[*ir.Node]bool{}
 		for _, n := range gr.Nodes {

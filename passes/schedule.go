@@ -92,7 +92,7 @@ func newScheduler(g *ir.Graph, slots map[*ir.Value]ir.Slot) *scheduler {
 			groupOf[n] = i
 		}
 	}
-	stored := storedValues(g)
+	stored := g.Stored()
 	for i, gr := range g.Groups {
 		before := map[int]bool{}
 		touched := map[*ir.Value]bool{}

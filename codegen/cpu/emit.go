@@ -23,13 +23,13 @@ type File struct {
 // Files returns the CPU sources of a plan: the kernels once, two files that
 // compile them again for wider vectors, and the library headers.
 func Files(p *plan.Plan, header string) []File {
-	return []File{
-		{"kernels_cpu.cc", source(p, header)},
-		{"kernels_avx2_amd64.cc", again(header, 1, "avx2,fma")},
-		{"kernels_avx512_amd64.cc", again(header, 2, "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")},
-		{"vg_cpu.h", kernels.CPUHeader()},
-		{"vg_abi.h", kernels.ABIHeader()},
+	files := []File{{"kernels_cpu.cc", source(p, header)}}
+	for _, isa := range kernels.ISAs {
+		if isa.Target != "" {
+			files = append(files, File{"kernels_" + isa.Name + "_amd64.cc", again(header, isa)})
+		}
 	}
+	return append(files, File{"vg_cpu.h", kernels.CPUHeader()}, File{"vg_abi.h", kernels.ABIHeader()})
 }
 
 // again prints the file that compiles kernels_cpu.cc for another instruction
@@ -37,8 +37,8 @@ func Files(p *plan.Plan, header string) []File {
 //
 // Built with CGO_CXXFLAGS=-DVG_PLAIN_ONLY a package has its plain kernels alone,
 // in a third of the compile time: meant for tests and debugging.
-func again(header string, isa int, target string) []byte {
-	return fmt.Appendf(nil, "// %s\n#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)\n#pragma GCC target(%q)\n#define VG_ISA %d\n#include \"kernels_cpu.cc\"\n#endif\n", header, target, isa)
+func again(header string, isa kernels.ISA) []byte {
+	return fmt.Appendf(nil, "// %s\n#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)\n%s#endif\n", header, isa.Wrapper("kernels_cpu.cc"))
 }
 
 func source(p *plan.Plan, header string) []byte {

@@ -50,8 +50,7 @@ func (b *builder) program(name string, g *ir.Graph) error {
 	if err != nil {
 		return err
 	}
-	pb := &programBuilder{builder: b, g: g, slots: slots, stored: map[*ir.Value]bool{}, prog: &Program{Name: name}}
-	pb.findStored()
+	pb := &programBuilder{builder: b, g: g, slots: slots, stored: g.Stored(), prog: &Program{Name: name}}
 	base := int64(0)
 	if g.Output("logits") == nil {
 		base = b.reserved // an update must not write over losses still to be read
@@ -87,25 +86,6 @@ type programBuilder struct {
 	stored map[*ir.Value]bool // read by another group or the host
 	prog   *Program
 	base   int64
-}
-
-func (pb *programBuilder) findStored() {
-	groupOf := map[*ir.Node]*ir.Group{}
-	for _, gr := range pb.g.Groups {
-		for _, n := range gr.Nodes {
-			groupOf[n] = gr
-		}
-	}
-	for _, n := range pb.g.Nodes {
-		for _, a := range n.Args {
-			if groupOf[a.Def] != groupOf[n] {
-				pb.stored[a] = true
-			}
-		}
-	}
-	for _, o := range pb.g.Outputs {
-		pb.stored[o.Value] = true
-	}
 }
 
 // ref is the address of a value's first element.
