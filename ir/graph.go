@@ -21,6 +21,22 @@ type Value struct {
 	Type Type
 	Def  *Node // the node that produces it
 	Out  int   // which of Def.Outs it is
+
+	// Narrow is the element type it has in memory, if that is not Type's: a
+	// kernel computes in Type, rounds as it stores and widens as it loads. Set
+	// by the storage pass on the roots of memory; views have their root's.
+	Narrow DType
+}
+
+// MemoryBytes is the size of the value in memory, at full batch.
+func (v *Value) MemoryBytes() int64 { return int64(v.Type.Elems()) * int64(v.MemoryType().Size()) }
+
+// MemoryType is the element type in memory.
+func (v *Value) MemoryType() DType {
+	if v.Narrow != Invalid {
+		return v.Narrow
+	}
+	return v.Type.DType
 }
 
 func (v *Value) String() string { return fmt.Sprintf("%%%d", v.ID) }
@@ -80,6 +96,29 @@ type Group struct {
 	Family Family
 	Anchor *Node   // nil for a pointwise group or a view
 	Nodes  []*Node // topological order, anchor included
+
+	// Joined: the group shares the launch of the kernel before it. Neither
+	// reads what the other writes.
+	Joined bool
+}
+
+// LaunchOf gives, for every group, the number of the launch it is part of. A
+// group without a kernel has the number of the launch that comes next.
+func (g *Graph) LaunchOf() []int {
+	of := make([]int, len(g.Groups))
+	next := 0
+	for i, gr := range g.Groups {
+		of[i] = next
+		if gr.Family == FamilyNone {
+			continue
+		}
+		if gr.Joined {
+			of[i] = next - 1
+		} else {
+			next++
+		}
+	}
+	return of
 }
 
 // Family is the kind of kernel a group becomes.
@@ -229,7 +268,7 @@ func (g *Graph) Clone() (*Graph, map[*Value]*Value) {
 			m.Args = append(m.Args, vals[a])
 		}
 		for _, o := range n.Outs {
-			v := &Value{ID: o.ID, Type: o.Type, Def: m, Out: o.Out}
+			v := &Value{ID: o.ID, Type: o.Type, Def: m, Out: o.Out, Narrow: o.Narrow}
 			vals[o] = v
 			m.Outs = append(m.Outs, v)
 		}
@@ -240,7 +279,7 @@ func (g *Graph) Clone() (*Graph, map[*Value]*Value) {
 		c.Outputs = append(c.Outputs, Output{o.Name, vals[o.Value]})
 	}
 	for _, gr := range g.Groups {
-		h := &Group{Family: gr.Family, Anchor: nodes[gr.Anchor]}
+		h := &Group{Family: gr.Family, Anchor: nodes[gr.Anchor], Joined: gr.Joined}
 		for _, n := range gr.Nodes {
 			h.Nodes = append(h.Nodes, nodes[n])
 		}

@@ -206,8 +206,8 @@ func (p *parser) graph() *Graph {
 		p.g.Arena = p.integer()
 	}
 	p.expect('{')
-	for p.peek() == '%' || p.peek() == 'g' {
-		if p.peek() == 'g' {
+	for p.peek() == '%' || p.peek() == 'g' || p.peek() == 'w' {
+		if p.peek() != '%' {
 			p.group()
 			continue
 		}
@@ -224,13 +224,18 @@ func (p *parser) graph() *Graph {
 	return p.g
 }
 
-// group := "group" family "{" {["*"] node} "}"
+// group := ("group" | "with") family "{" {["*"] node} "}"
 func (p *parser) group() {
 	if p.g.Groups == nil && len(p.g.Nodes) > 0 {
 		p.failAt(p.pos, "group after nodes that are in none")
 	}
-	p.keyword("group")
-	gr := &Group{Family: Family(p.oneOf("family", familyNames[:]))}
+	joined := p.peek() == 'w'
+	if joined {
+		p.keyword("with")
+	} else {
+		p.keyword("group")
+	}
+	gr := &Group{Family: Family(p.oneOf("family", familyNames[:])), Joined: joined}
 	p.g.Groups = append(p.g.Groups, gr)
 	p.expect('{')
 	for p.peek() == '%' || p.peek() == '*' {
@@ -403,7 +408,7 @@ func (p *parser) typ() Type {
 	return t
 }
 
-// results := ":" type ["!" offset "+" size] {"," …}, against the inferred ones.
+// results := ":" type ["as" dtype] ["!" offset "+" size] {"," …}, against the inferred ones.
 func (p *parser) results(n *Node, at int) {
 	p.expect(':')
 	var types []Type
@@ -424,6 +429,10 @@ func (p *parser) results(n *Node, at int) {
 		o.Type = p.typ()
 		if p.err == nil && !o.Type.Equal(types[i]) {
 			p.failAt(at, "%v is %v, not %v", o, types[i], o.Type)
+		}
+		if p.peek() == 'a' {
+			p.keyword("as")
+			o.Narrow = DType(p.oneOf("element type", dtypeNames[:]))
 		}
 		if p.peek() == '!' {
 			p.place(o)

@@ -15,8 +15,11 @@ import (
 //	}
 //
 // A fused graph prints its groups as `group FAMILY {` … `}` around their
-// nodes, the anchor marked with *; a planned graph says arena=BYTES before the
-// brace and ends each stored result's type with its place, !offset+size.
+// nodes, the anchor marked with *; a group that shares the launch of the one
+// before it starts with the word with. A value that memory holds in another
+// type than its own says so behind its type, as bf16. A planned graph says
+// arena=BYTES before the brace and ends each stored result's type with its
+// place, !offset+size.
 func (g *Graph) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "graph %s %q %s", quoteName(g.Name), g.File, g.Stage)
@@ -26,7 +29,11 @@ func (g *Graph) String() string {
 	b.WriteString(" {\n")
 	if g.Groups != nil {
 		for _, gr := range g.Groups {
-			fmt.Fprintf(&b, "  group %s {\n", gr.Family)
+			word := "group"
+			if gr.Joined {
+				word = "with"
+			}
+			fmt.Fprintf(&b, "  %s %s {\n", word, gr.Family)
 			for _, n := range gr.Nodes {
 				mark := "  "
 				if n == gr.Anchor {
@@ -96,6 +103,9 @@ func (g *Graph) nodeText(n *Node) string {
 			b.WriteString(", ")
 		}
 		b.WriteString(o.Type.String())
+		if o.Narrow != Invalid {
+			fmt.Fprintf(&b, " as %s", o.Narrow)
+		}
 		if p, ok := g.Places[o]; ok {
 			fmt.Fprintf(&b, "!%d+%d", p.Offset, p.Size)
 		}

@@ -16,7 +16,9 @@ import (
 // the graph under unique names. In a forward graph no op stands that only the
 // backward pass or the update uses. From the fused stage on, groups partition
 // the nodes in their order, and every kernel has the anchor its family asks
-// for. In a planned graph every value that one kernel hands to another, or to
+// for; groups that share a launch have kernels and do not read one another. Only
+// the root of a memory in the arena may be stored narrower than its type, f32 as
+// bf16, and only if everything in it is f32. In a planned graph every value that one kernel hands to another, or to
 // the host, has a place in the arena: its own, or that of the value it is a
 // view of (see Layout). That places do not overlap in time is checked apart.
 func Verify(g *Graph) error {
@@ -162,6 +164,69 @@ func (v *verifier) groups() error {
 	if len(rest) > 0 {
 		return v.complain(rest[0], "is in no group")
 	}
+	if err := v.joined(); err != nil {
+		return err
+	}
+	return v.narrow()
+}
+
+// joined checks the groups that share a launch.
+func (v *verifier) joined() error {
+	launch := v.g.LaunchOf()
+	at := map[*Node]int{} // launch, of nodes with a kernel
+	reach := map[*Value]int{}
+	for i, gr := range v.g.Groups {
+		if gr.Joined && (gr.Family == FamilyNone || launch[i] < 0) {
+			return v.complain(gr.Nodes[0], "group %d (%s) has no launch to share", i, gr.Family)
+		}
+		in := map[*Node]bool{}
+		for _, n := range gr.Nodes {
+			in[n] = true
+		}
+		for _, n := range gr.Nodes {
+			after := -1 // the latest launch that n waits for, through views
+			for _, a := range n.Args {
+				if l, ok := at[a.Def]; ok && !in[a.Def] {
+					after = max(after, l)
+				} else if !in[a.Def] {
+					after = max(after, reach[a])
+				}
+			}
+			if gr.Family == FamilyNone {
+				for _, o := range n.Outs {
+					reach[o] = after
+				}
+				continue
+			}
+			if after >= launch[i] && len(n.Args) > 0 {
+				return v.complain(n, "shares launch %d with what it waits for", launch[i])
+			}
+		}
+		if gr.Family != FamilyNone {
+			for _, n := range gr.Nodes {
+				at[n] = launch[i]
+			}
+		}
+	}
+	return nil
+}
+
+// narrow checks the values that memory holds in another type than their own.
+func (v *verifier) narrow() error {
+	slots, err := v.g.Layout()
+	for _, n := range v.g.Nodes {
+		for _, o := range n.Outs {
+			if o.Narrow == Invalid {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			if o.Narrow != BF16 || o.Type.DType != F32 || slots[o].Root != o || slots[o].Home != HomeArena {
+				return v.complain(n, "%v of type %v cannot be stored as %v", o, o.Type, o.Narrow)
+			}
+		}
+	}
 	return nil
 }
 
@@ -234,8 +299,8 @@ func (v *verifier) place(n *Node, o *Value, s Slot) error {
 		return v.complain(n, "%v has a place in the arena but lies in the memory of %v", o, s.Root)
 	case p.Offset%PlaceAlign != 0:
 		return v.complain(n, "%v is at offset %d, no multiple of %d", o, p.Offset, PlaceAlign)
-	case p.Size < o.Type.Bytes():
-		return v.complain(n, "%v has %d bytes for %v, which takes %d", o, p.Size, o.Type, o.Type.Bytes())
+	case p.Size < o.MemoryBytes():
+		return v.complain(n, "%v has %d bytes for %v, which takes %d", o, p.Size, o.Type, o.MemoryBytes())
 	case p.Offset < 0 || p.Offset > v.g.Arena || p.Size > v.g.Arena-p.Offset:
 		return v.complain(n, "%v is at %d+%d in an arena of %d bytes", o, p.Offset, p.Size, v.g.Arena)
 	}

@@ -59,7 +59,7 @@ func planMemory(g *ir.Graph, reuse bool) error {
 	return nil
 }
 
-// life is the time a root must be kept: from the group that writes it first
+// life is the time a root must be kept: from the launch that writes it first
 // to the one that reads it last.
 type life struct {
 	root        *ir.Value
@@ -73,7 +73,7 @@ func alignUp(n int64) int64 { return (n + ir.PlaceAlign - 1) / ir.PlaceAlign * i
 // lifetimes finds the arena roots that are stored at all: those read by
 // another group than their own, or by the host.
 func lifetimes(g *ir.Graph, slots map[*ir.Value]ir.Slot) []life {
-	groupOf := map[*ir.Node]int{}
+	groupOf, launchOf := map[*ir.Node]int{}, g.LaunchOf()
 	for i, gr := range g.Groups {
 		for _, n := range gr.Nodes {
 			groupOf[n] = i
@@ -88,7 +88,7 @@ func lifetimes(g *ir.Graph, slots map[*ir.Value]ir.Slot) []life {
 		}
 		l := byRoot[s.Root]
 		if l == nil {
-			l = &life{root: s.Root, first: at, last: at, place: ir.Place{Size: alignUp(s.Root.Type.Bytes())}}
+			l = &life{root: s.Root, first: at, last: at, place: ir.Place{Size: alignUp(s.Root.MemoryBytes())}}
 			byRoot[s.Root] = l
 			order = append(order, s.Root)
 		}
@@ -96,7 +96,7 @@ func lifetimes(g *ir.Graph, slots map[*ir.Value]ir.Slot) []life {
 	}
 	for v := range g.Stored() {
 		if v.Def.Op.Info().Class != ir.ClassView {
-			touch(v, groupOf[v.Def])
+			touch(v, launchOf[groupOf[v.Def]])
 		}
 	}
 	for i, gr := range g.Groups {
@@ -106,7 +106,7 @@ func lifetimes(g *ir.Graph, slots map[*ir.Value]ir.Slot) []life {
 		for _, n := range gr.Nodes {
 			for _, a := range n.Args {
 				if groupOf[a.Def] != i {
-					touch(a, i)
+					touch(a, launchOf[i])
 				}
 			}
 		}
@@ -132,7 +132,7 @@ func outputPlaces(g *ir.Graph, slots map[*ir.Value]ir.Slot) (map[*ir.Value]ir.Pl
 		if v == nil {
 			continue
 		}
-		size := alignUp(v.Type.Bytes())
+		size := alignUp(v.MemoryBytes())
 		places[slots[v].Root] = ir.Place{Offset: end, Size: size}
 		end += size
 	}
@@ -195,7 +195,7 @@ func CheckPlaces(g *ir.Graph) error {
 		if !ok {
 			return nil, fmt.Errorf("%v has no place", r)
 		}
-		need := (r.Type.Bytes() + ir.PlaceAlign - 1) / ir.PlaceAlign
+		need := (r.MemoryBytes() + ir.PlaceAlign - 1) / ir.PlaceAlign
 		if p.Offset%ir.PlaceAlign != 0 || p.Offset < 0 || p.Offset/ir.PlaceAlign+need > int64(len(owner)) {
 			return nil, fmt.Errorf("%v does not fit the arena at %d", r, p.Offset)
 		}
@@ -218,19 +218,22 @@ func CheckPlaces(g *ir.Graph) error {
 		return nil
 	}
 	stored := g.Stored()
-	for _, gr := range g.Groups {
-		in := map[*ir.Node]bool{}
-		for _, n := range gr.Nodes {
-			in[n] = true
+	for at := 0; at < len(g.Groups); {
+		// The kernels of one launch: they run at the same time.
+		end := at + 1
+		for end < len(g.Groups) && (g.Groups[end].Joined || g.Groups[end].Family == ir.FamilyNone) {
+			end++
 		}
-		if gr.Family == ir.FamilyNone {
-			continue
-		}
-		// Writes first: a kernel may write any output before it has read its
-		// last input, so an input must survive the outputs.
-		for _, n := range gr.Nodes {
-			for _, o := range n.Outs {
-				if stored[o] && slots[o].Home == ir.HomeArena {
+		launch := g.Groups[at:end]
+		at = end
+		// Writes first: a kernel may write any output before another, or it
+		// itself, has read its last input, so an input must survive the outputs.
+		for _, gr := range launch {
+			for _, n := range gr.Nodes {
+				for _, o := range n.Outs {
+					if gr.Family == ir.FamilyNone || !stored[o] || slots[o].Home != ir.HomeArena {
+						continue
+					}
 					root := slots[o].Root
 					ls, err := lines(root)
 					if err != nil {
@@ -242,11 +245,17 @@ func CheckPlaces(g *ir.Graph) error {
 				}
 			}
 		}
-		for _, n := range gr.Nodes {
-			for _, a := range n.Args {
-				if !in[a.Def] {
-					if err := expect(a, n.Op.String()); err != nil {
-						return err
+		for _, gr := range launch {
+			in := map[*ir.Node]bool{}
+			for _, n := range gr.Nodes {
+				in[n] = true
+			}
+			for _, n := range gr.Nodes {
+				for _, a := range n.Args {
+					if gr.Family != ir.FamilyNone && !in[a.Def] {
+						if err := expect(a, n.Op.String()); err != nil {
+							return err
+						}
 					}
 				}
 			}

@@ -14,6 +14,8 @@ import (
 // Options are the compiler's debug switches. The zero Options compile with
 // every pass and say nothing.
 type Options struct {
+	Target Target // what the programs will run on; empty: CPU
+
 	Disable   []string // passes to leave out; only optional ones can be
 	StopAfter string   // the last pass to run; the programs are returned as they are then
 
@@ -30,6 +32,14 @@ type Options struct {
 	// relies on an order nobody promised.
 	Seed uint64
 }
+
+// Target is a kind of machine that programs are compiled for.
+type Target string
+
+const (
+	CPU  Target = "cpu"
+	CUDA Target = "cuda"
+)
 
 // Programs are the compiled graphs of a spec.
 type Programs struct {
@@ -94,7 +104,8 @@ func (c *compilation) run() (*ir.Graph, error) {
 // runs gives what a pass does here; nil: nothing.
 func (c *compilation) runs(p Pass) func(*compilation, *ir.Graph) error {
 	switch {
-	case !slices.Contains(p.Programs, c.program) || p.when != nil && !p.when(c.spec):
+	case !slices.Contains(p.Programs, c.program) || p.when != nil && !p.when(c.spec),
+		p.Target != "" && p.Target != c.options.Target:
 		return nil
 	case slices.Contains(c.options.Disable, p.Name):
 		return p.off

@@ -133,10 +133,10 @@ func (s *scheduler) cost(i int) int64 {
 	var c int64
 	for _, r := range s.roots[i] {
 		if !s.started[r] {
-			c += alignUp(r.Type.Bytes())
+			c += alignUp(r.MemoryBytes())
 		}
 		if s.left[r] == 1 {
-			c -= alignUp(r.Type.Bytes())
+			c -= alignUp(r.MemoryBytes())
 		}
 	}
 	return c

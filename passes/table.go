@@ -17,6 +17,7 @@ type Pass struct {
 	Doc      string
 	Optional bool      // can be disabled: programs are right without it
 	Programs []Program // those it runs on
+	Target   Target    // the only target it runs for; empty: all
 	After    []Order   // passes that must come earlier
 
 	when func(*spec.Spec) bool // nil: for every spec
@@ -110,8 +111,8 @@ var passTable = []Pass{
 	},
 	{
 		Name: "precision", Programs: allPrograms,
-		Doc: "checks element types against the spec's precision",
-		run: func(c *compilation, g *ir.Graph) error { return Precision(g, c.spec.Train.Precision) },
+		Doc: "checks that every value is computed in f32",
+		run: func(_ *compilation, g *ir.Graph) error { return Precision(g) },
 		After: []Order{
 			{"autodiff", "gradients have element types as well"},
 			{"cse-late", "casts would hide equal values"},
@@ -143,15 +144,26 @@ var passTable = []Pass{
 		},
 	},
 	{
+		Name: "storage", Programs: modelPrograms, Target: CUDA,
+		run:   func(c *compilation, g *ir.Graph) error { return Storage(g, c.spec.Train.Precision) },
+		Doc:   "chooses the element type of what kernels hand to each other",
+		After: []Order{{"fuse", "only what goes from one kernel to another is in memory"}},
+	},
+	{
 		Name: "schedule", Optional: true, Programs: allPrograms, run: simple(Schedule),
 		Doc:   "orders kernels so that less memory is alive at once",
-		After: []Order{{"fuse", "kernels are what is ordered"}},
+		After: []Order{{"fuse", "kernels are what is ordered"}, {"storage", "it weighs values by their bytes in memory"}},
+	},
+	{
+		Name: "join", Optional: true, Programs: allPrograms, Target: CUDA, run: simple(Join),
+		Doc:   "lets independent kernels share a launch",
+		After: []Order{{"schedule", "it moves kernels only a little, and the schedule would tear them apart"}},
 	},
 	{
 		Name: "memory", Optional: true, Programs: allPrograms, run: simple(PlanMemory),
 		off:   func(_ *compilation, g *ir.Graph) error { return planMemory(g, false) },
 		Doc:   "places every stored value in one arena; disabled: none shares its place",
-		After: []Order{{"schedule", "lifetimes follow from the order"}},
+		After: []Order{{"schedule", "lifetimes follow from the order"}, {"join", "kernels of one launch run at the same time"}},
 	},
 }
 

@@ -94,6 +94,7 @@ func run(g *ir.Graph, env Env, visit func(*ir.Value, Tensor), dead map[*ir.Node]
 		return err
 	}
 	vals := make(map[*ir.Value]Tensor)
+	read := reader(g)
 	for _, node := range g.Nodes {
 		c := &call{node: node, env: &env}
 		for _, a := range node.Args {
@@ -101,7 +102,7 @@ func run(g *ir.Graph, env Env, visit func(*ir.Value, Tensor), dead map[*ir.Node]
 			if !ok {
 				panic(fmt.Sprintf("BUG: %s reads %v before it is defined", node.Op, a))
 			}
-			c.in = append(c.in, t)
+			c.in = append(c.in, read(node, a, t))
 		}
 		for _, o := range node.Outs {
 			c.out = append(c.out, New(shapeOf(o.Type, n)...))
