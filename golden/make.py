@@ -2,7 +2,8 @@
 
 Everything is computed in float64 from float32-representable inputs. A second
 evaluation, in float32, says how far honest single precision lands from it, and
-sets each tensor's tolerance. --check recomputes and compares with the files
+sets each tensor's tolerance; others, with products in tf32 and bf16, say where
+those precisions need more than their default. --check recomputes and compares with the files
 that are there instead of writing (last bits may differ between machines).
 """
 
@@ -20,6 +21,7 @@ import torch
 import formula
 import models
 from replay import Train, replay
+from torch.utils._python_dispatch import TorchDispatchMode
 
 HERE = pathlib.Path(__file__).resolve().parent
 VECTORS = HERE.parent / "runtime" / "formula" / "testdata" / "vectors.json"
@@ -31,6 +33,11 @@ FLOOR = {"forward": 2e-6, "gradient": 4e-6}
 # Gradients that vanish in exact arithmetic are stored as zeros and compared absolutely.
 ZERO_FLOOR = 1e-6
 MARGIN = 4
+# What verify allows every tensor in a coarser precision. Rounding turns a ReLU
+# on or off and gradients follow, so some need more: COARSE_MARGIN times what
+# PyTorch itself is off by when its products are as coarse.
+COARSE = {"tf32": 2e-3, "bf16": 2e-2}
+COARSE_MARGIN = 2
 SAMPLES = 64
 
 
@@ -298,6 +305,58 @@ def tolerances(g: Golden, want, inputs):
             for name, (kind, tensor) in want.items()}
 
 
+class Products(TorchDispatchMode):
+    """Matrix products as a tensor core computes them, forward and backward.
+
+    Operands are rounded, sums are float32. With bf16 results are rounded too,
+    as they are when they go to memory.
+    """
+
+    # Which arguments are operands.
+    OPERANDS = {torch.ops.aten.mm.default: (0, 1), torch.ops.aten.bmm.default: (0, 1),
+                torch.ops.aten.addmm.default: (1, 2), torch.ops.aten.baddbmm.default: (1, 2),
+                torch.ops.aten.convolution.default: (0, 1),
+                torch.ops.aten.convolution_backward.default: (0, 1, 2)}
+
+    def __init__(self, precision):
+        super().__init__()
+        self.bf16 = precision == "bf16"
+        self.count = 0
+
+    def round(self, t):
+        if not isinstance(t, torch.Tensor):
+            return t
+        if self.bf16:
+            return t.bfloat16().float()
+        # tf32 keeps 10 bits of mantissa; to nearest, ties away from zero.
+        return ((t.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        operands = self.OPERANDS.get(func)
+        if operands is None:
+            return func(*args, **(kwargs or {}))
+        self.count += 1
+        args = [self.round(a) if i in operands else a for i, a in enumerate(args)]
+        out = func(*args, **(kwargs or {}))
+        if not self.bf16:
+            return out
+        return tuple(map(self.round, out)) if isinstance(out, tuple) else self.round(out)
+
+
+def coarse_tolerances(g: Golden, want, inputs, precision):
+    """{entry: relative norm} for the entries that need more than the precision's default."""
+    with Products(precision) as products:
+        got = entries(g, run(g, inputs, torch.float32))
+    assert products.count > 3 * g.steps, "PyTorch computed its products in another way"
+    out = {}
+    for name, (_, tensor) in want.items():
+        err = error(got[name][1], tensor)
+        assert err < 0.25, f"{g.name}: {name}: {precision} is off by {err:.2e}"
+        if COARSE_MARGIN * err > COARSE[precision]:
+            out[name] = float(f"{COARSE_MARGIN * err:.1e}")
+    return out
+
+
 def build(g: Golden):
     """(tensors, metadata) of one golden file."""
     model = g.build()
@@ -310,6 +369,8 @@ def build(g: Golden):
 
     meta = {"vitgen.golden": "1", "torch": torch.__version__.partition("+")[0],
             "tolerance": json.dumps(tolerances(g, want, inputs), sort_keys=True)}
+    for precision in COARSE:
+        meta[f"tolerance.{precision}"] = json.dumps(coarse_tolerances(g, want, inputs, precision), sort_keys=True)
     tensors = {}
     if table is None:
         tensors = {"image": image, "label": label} | {f"param.{n}": p for n, p in params.items()}

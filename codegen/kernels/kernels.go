@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-//go:embed common/*.h cpu/*.h
+//go:embed common/*.h cpu/*.h cuda/*.cuh
 var files embed.FS
 
 // An ISA is one instruction set that the CPU kernels are compiled for.
@@ -47,6 +47,10 @@ var CompileFlags = []string{
 
 // CPUHeader returns the whole CPU library as one self-contained header.
 func CPUHeader() []byte { return amalgamate("cpu/vitgen.h") }
+
+// CUDAHeader returns the whole CUDA library as one self-contained header. For
+// the kernel simulator it includes <vg_sim.h>, which is not part of it.
+func CUDAHeader() []byte { return amalgamate("cuda/vitgen.cuh") }
 
 // ABIHeader returns the contract between host and kernels alone. It may be
 // included beside CPUHeader's text, which contains it.

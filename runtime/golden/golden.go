@@ -17,7 +17,8 @@
 // metadata "formula" the inputs are absent, and computed instead.
 //
 // Metadata: vitgen.golden = 1; optionally spec_sha256, torch, tolerance,
-// formula with batch, vitgen.dropout = on with vitgen.seed.
+// tolerance.tf32, tolerance.bf16, formula with batch, vitgen.dropout = on with
+// vitgen.seed.
 package golden
 
 import (
@@ -67,6 +68,9 @@ type Golden struct {
 	// Tolerances maps an entry's name, or a prefix of names that ends in a
 	// dot, to a relative norm.
 	Tolerances map[string]float64
+	// Coarse holds, by precision (tf32, bf16), the entries that need more than
+	// the precision's default.
+	Coarse map[string]map[string]float64
 	// Formula says how Image ("image") and Params were computed; nil when the
 	// file stores them.
 	Formula map[string]Formula
@@ -128,17 +132,18 @@ const (
 )
 
 // Tolerance returns the relative norm allowed for an entry when the model is
-// computed in the given precision: fp32 (or ""), tf32 or bf16. A golden's own
-// tolerances are for fp32; the coarser types widen them to their default.
+// computed in the given precision: fp32 (or ""), tf32 or bf16. The coarser types
+// widen a golden's tolerances for fp32 to their default, or to what the golden
+// says of them.
 func (g *Golden) Tolerance(entry, precision string) float64 {
 	tol := g.fp32Tolerance(entry)
 	switch precision {
 	case "", "fp32":
 		return tol
 	case "tf32":
-		return max(tol, TF32Tolerance)
+		return max(tol, TF32Tolerance, g.Coarse[precision][entry])
 	case "bf16":
-		return max(tol, BF16Tolerance)
+		return max(tol, BF16Tolerance, g.Coarse[precision][entry])
 	}
 	panic(fmt.Sprintf("BUG: golden: precision %q", precision))
 }

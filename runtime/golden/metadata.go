@@ -51,18 +51,12 @@ func (r *reader) entry(g *Golden, key, text string) {
 			err = fmt.Errorf("made for spec %s, this is spec %s: remake the golden, or use the spec it is for", text, want)
 		}
 	case "tolerance":
-		g.Tolerances = map[string]float64{}
-		err = object(text, func(name string, dec *json.Decoder) error {
-			var tol float64
-			if err := dec.Decode(&tol); err != nil {
-				return err
-			}
-			if !(tol > 0 && tol <= 1) {
-				return fmt.Errorf("%v is no tolerance: must lie in (0, 1]", tol)
-			}
-			g.Tolerances[name] = tol
-			return nil
-		})
+		g.Tolerances, err = tolerances(text)
+	case "tolerance.tf32", "tolerance.bf16":
+		if g.Coarse == nil {
+			g.Coarse = map[string]map[string]float64{}
+		}
+		g.Coarse[strings.TrimPrefix(key, "tolerance.")], err = tolerances(text)
 	case "formula":
 		g.Formula = map[string]Formula{}
 		err = object(text, func(name string, dec *json.Decoder) error {
@@ -95,6 +89,23 @@ func (r *reader) entry(g *Golden, key, text string) {
 	if err != nil {
 		r.fault("metadata %q: %v", key, err)
 	}
+}
+
+// tolerances reads {name: relative norm}.
+func tolerances(text string) (map[string]float64, error) {
+	all := map[string]float64{}
+	err := object(text, func(name string, dec *json.Decoder) error {
+		var tol float64
+		if err := dec.Decode(&tol); err != nil {
+			return err
+		}
+		if !(tol > 0 && tol <= 1) {
+			return fmt.Errorf("%v is no tolerance: must lie in (0, 1]", tol)
+		}
+		all[name] = tol
+		return nil
+	})
+	return all, err
 }
 
 // object walks the members of a JSON object, refusing duplicates.
@@ -130,8 +141,9 @@ func object(text string, member func(name string, dec *json.Decoder) error) erro
 // tolerances faults those that apply to nothing: a typing mistake in one would
 // silently leave its tensor to the default.
 func (r *reader) tolerances(g *Golden) {
-	used := map[string]bool{}
+	used, entries := map[string]bool{}, map[string]bool{}
 	for i := range r.file.Tensors {
+		entries[r.file.Tensors[i].Name] = true
 		name := r.file.Tensors[i].Name
 		used[name] = true
 		for at, c := range name {
@@ -143,6 +155,13 @@ func (r *reader) tolerances(g *Golden) {
 	for _, name := range sortedKeys(g.Tolerances) {
 		if !used[name] {
 			r.fault("metadata \"tolerance\": %q is neither an entry of the file nor a prefix of one that ends in a dot", name)
+		}
+	}
+	for _, precision := range sortedKeys(g.Coarse) {
+		for _, name := range sortedKeys(g.Coarse[precision]) {
+			if !entries[name] {
+				r.fault("metadata \"tolerance.%s\": %q is no entry of the file", precision, name)
+			}
 		}
 	}
 }

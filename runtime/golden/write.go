@@ -109,6 +109,9 @@ func metadata(g *Golden) map[string]string {
 	optional("torch", g.Torch, g.Torch != "")
 	optional("spec_sha256", g.SpecSHA256, g.SpecSHA256 != "")
 	optional("tolerance", text(g.Tolerances), len(g.Tolerances) > 0)
+	for precision, tolerances := range g.Coarse {
+		optional("tolerance."+precision, text(tolerances), len(tolerances) > 0)
+	}
 	optional("vitgen.dropout", "on", g.Dropout)
 	optional("vitgen.seed", strconv.FormatUint(g.Seed, 10), g.Dropout)
 	if g.Formula != nil {

@@ -5,8 +5,10 @@
 // barrier between two launches, so a whole training step costs one call per
 // worker. Everything here is plain C and is mirrored by runtime/cpu.
 #pragma once
+#ifndef __CUDACC_RTC__  // which has its own, see cuda/types.cuh
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 #ifdef __cplusplus
 extern "C" {

@@ -9,7 +9,9 @@
 // sixteen lanes get their bits without moving any between lanes.
 // Indices must stay below 2^35.
 #pragma once
+#ifndef __CUDACC_RTC__  // which has its own, see cuda/types.cuh
 #include <stdint.h>
+#endif
 
 #ifdef __CUDACC__
 #define VG_PORTABLE static __host__ __device__ inline
