@@ -5,10 +5,12 @@ package codegen
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"path/filepath"
 
 	"github.com/vitgen/vitgen/codegen/cpu"
+	"github.com/vitgen/vitgen/codegen/cuda"
 	"github.com/vitgen/vitgen/codegen/gogen"
 	"github.com/vitgen/vitgen/codegen/plan"
 	"github.com/vitgen/vitgen/ir"
@@ -21,7 +23,8 @@ const Version = "0.1"
 // Input is what a package is generated from.
 type Input struct {
 	Spec       *spec.Spec
-	Programs   []*ir.Graph // planned, in the order of ProgramNames
+	Programs   []*ir.Graph // planned for the CPU, in the order of ProgramNames
+	CUDA       []*ir.Graph // the same for CUDA devices; nil: not a target
 	ImportPath string      // of the generated package; empty: no trainer
 
 	StepFLOPs, StepFLOPsUnpruned int64 // per training step, for info
@@ -46,10 +49,19 @@ func Generate(in Input) ([]File, error) {
 	if err != nil {
 		return nil, err
 	}
+	var c *plan.Plan
+	if in.CUDA != nil {
+		if c, err = PlanCUDA(in.Spec, in.CUDA); err != nil {
+			return nil, fmt.Errorf("cuda: %w", err)
+		}
+		if !maps.Equal(p.Outputs, c.Outputs) {
+			return nil, fmt.Errorf("BUG: outputs lie at %v on the CPU, at %v on CUDA", p.Outputs, c.Outputs)
+		}
+	}
 	base := filepath.Base(in.Spec.File)
 	header := fmt.Sprintf("%s from %s; DO NOT EDIT.", Marker, base)
 	goFiles, err := gogen.Files(gogen.Input{
-		Spec: in.Spec, Plan: p, File: base, Hash: in.Spec.Hash(), Header: header, Generator: Version,
+		Spec: in.Spec, Plan: p, CUDA: c, File: base, Hash: in.Spec.Hash(), Header: header, Generator: Version,
 		ImportPath: in.ImportPath, StepFLOPs: in.StepFLOPs, StepFLOPsUnpruned: in.StepFLOPsUnpruned,
 	})
 	if err != nil {
@@ -62,17 +74,33 @@ func Generate(in Input) ([]File, error) {
 	for _, f := range cpu.Files(p, header) {
 		out = append(out, File(f))
 	}
+	if c != nil {
+		for _, f := range cuda.Files(c, header) {
+			out = append(out, File(f))
+		}
+	}
 	return out, nil
 }
 
-// Plan plans the kernels of a model.
+// Plan plans the kernels of a model for the CPU.
 func Plan(s *spec.Spec, programs []*ir.Graph) (*plan.Plan, error) {
+	return build(s, programs, "")
+}
+
+// PlanCUDA plans the kernels of a model for CUDA devices, in the spec's
+// precision.
+func PlanCUDA(s *spec.Spec, programs []*ir.Graph) (*plan.Plan, error) {
+	return build(s, programs, s.Train.Precision)
+}
+
+func build(s *spec.Spec, programs []*ir.Graph, math string) (*plan.Plan, error) {
 	var params []plan.Param
 	for _, p := range s.Params() {
 		params = append(params, plan.Param{Name: p.Name, Shape: p.Shape, Decay: s.Train.Optimizer.DecayAll || p.Decays()})
 	}
 	return plan.Build(plan.Input{
 		Name: s.Name, File: filepath.Base(s.File), Batch: s.Train.Batch,
-		Params: params, Programs: programs, Names: ProgramNames,
+		Image: [3]int{s.Input.Channels, s.Input.Height, s.Input.Width},
+		Params: params, Programs: programs, Names: ProgramNames, Math: math,
 	})
 }

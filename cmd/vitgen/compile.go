@@ -7,9 +7,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vitgen/vitgen/codegen"
+	"github.com/vitgen/vitgen/internal/nvcc"
 	"github.com/vitgen/vitgen/ir"
 	"github.com/vitgen/vitgen/passes"
 	"github.com/vitgen/vitgen/spec"
@@ -31,6 +32,7 @@ type compileFlags struct {
 	disable   []string
 	timing    bool
 	verbose   bool
+	cuda      cudaFlags
 }
 
 func (f *compileFlags) add(cmd *cobra.Command) {
@@ -49,55 +51,26 @@ func compileCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "compile SPEC",
 		Short: "compile a spec into a Go package and its trainer",
-		Args:  usage(cobra.ExactArgs(1)),
+		Long: `Compiles a spec into a Go package and its trainer.
+
+The package's code for the CPU is C++ and compiled with the trainer. Its kernels
+for CUDA devices are compiled here, to PTX, if there is nvcc or NVRTC on this
+machine; without, the package is the same but for the PTX.`,
+		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, err := compile(cmd, &f, args[0])
-			return err
+			if err := f.cuda.check(); err != nil {
+				return err
+			}
+			dir, err := compile(cmd, &f, args[0], f.cuda.targets)
+			if err != nil || dir == "" || !f.cuda.wanted() {
+				return err
+			}
+			return f.cuda.compilePTX(cmd, dir, true, f.verbose)
 		},
 	}
 	f.add(cmd)
+	f.cuda.add(cmd, []string{"cpu", "cuda"}, "what to write code for: cpu, cuda; the passes shown are the first's, and cpu is always written")
 	return cmd
-}
-
-func buildCommand() *cobra.Command {
-	var f compileFlags
-	var bin string
-	cmd := &cobra.Command{
-		Use:   "build SPEC|DIR",
-		Short: "compile a spec, or take a generated package, and build the trainer binary",
-		Args:  usage(cobra.ExactArgs(1)),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			dir := args[0]
-			if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-				if dir, err = compile(cmd, &f, args[0]); err != nil || f.stopAfter != "" {
-					return err
-				}
-			}
-			if bin == "" {
-				bin = filepath.Join("bin", filepath.Base(dir))
-			}
-			return buildTrainer(cmd, dir, bin)
-		},
-	}
-	f.add(cmd)
-	cmd.Flags().StringVar(&bin, "bin", "", "the binary to write (default bin/NAME)")
-	return cmd
-}
-
-// buildTrainer runs the Go tool on a package's trainer.
-func buildTrainer(cmd *cobra.Command, dir, bin string) error {
-	abs, err := filepath.Abs(bin)
-	if err != nil {
-		return err
-	}
-	build := exec.Command("go", "build", "-o", abs, "./trainer")
-	build.Dir = dir
-	build.Stdout, build.Stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("go build of %s: %w (it needs Go and g++)", filepath.Join(dir, "trainer"), err)
-	}
-	fmt.Fprintln(cmd.OutOrStdout(), "built", bin)
-	return nil
 }
 
 func readSpec(file string) (*spec.Spec, error) {
@@ -116,8 +89,9 @@ func readSpec(file string) (*spec.Spec, error) {
 }
 
 // compile runs the whole compiler and writes the package. It returns the
-// package's folder.
-func compile(cmd *cobra.Command, f *compileFlags, file string) (string, error) {
+// package's folder, or "" if --stop-after wants none. The flags that show what
+// passes do are about the first target.
+func compile(cmd *cobra.Command, f *compileFlags, file string, targets []string) (string, error) {
 	s, err := readSpec(file)
 	if err != nil {
 		return "", err
@@ -126,7 +100,7 @@ func compile(cmd *cobra.Command, f *compileFlags, file string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	programs, err := passes.Compile(s, o)
+	graphs, err := compileTargets(s, o, targets)
 	if err != nil || f.stopAfter != "" {
 		return "", err
 	}
@@ -139,8 +113,8 @@ func compile(cmd *cobra.Command, f *compileFlags, file string) (string, error) {
 		return "", err
 	}
 	in := codegen.Input{
-		Spec: s, ImportPath: importPath, StepFLOPs: ir.FLOPs(programs.Grad),
-		Programs: []*ir.Graph{programs.Forward, programs.Eval, programs.Grad, programs.Update},
+		Spec: s, ImportPath: importPath, StepFLOPs: ir.FLOPs(graphs[passes.CPU].Grad),
+		Programs: programsOf(graphs[passes.CPU]), CUDA: programsOf(graphs[passes.CUDA]),
 	}
 	if in.StepFLOPsUnpruned, err = unprunedFLOPs(s); err != nil {
 		return "", err
@@ -157,6 +131,34 @@ func compile(cmd *cobra.Command, f *compileFlags, file string) (string, error) {
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s: wrote %d files to %s\n", file, len(files), out)
 	return out, nil
+}
+
+// compileTargets makes the programs of the CPU and of the targets. Only of the
+// first target the passes' doings are shown; with --stop-after, only it is
+// compiled.
+func compileTargets(s *spec.Spec, o passes.Options, targets []string) (map[passes.Target]*passes.Programs, error) {
+	graphs := map[passes.Target]*passes.Programs{}
+	for _, t := range append(slices.Clone(targets), "cpu") {
+		o.Target = passes.Target(t)
+		if graphs[o.Target] != nil {
+			continue
+		}
+		p, err := passes.Compile(s, o)
+		if err != nil || o.StopAfter != "" {
+			return nil, err
+		}
+		graphs[o.Target] = p
+		o = passes.Options{Disable: o.Disable}
+	}
+	return graphs, nil
+}
+
+// programsOf lists a target's programs as codegen takes them; nil of nil.
+func programsOf(p *passes.Programs) []*ir.Graph {
+	if p == nil {
+		return nil
+	}
+	return []*ir.Graph{p.Forward, p.Eval, p.Grad, p.Update}
 }
 
 // unprunedFLOPs counts what a step would cost if every row were computed.
@@ -272,7 +274,11 @@ func writePackage(dir string, files []codegen.File) (err error) {
 			return err
 		}
 	}
-	return removeStale(dir, files)
+	if err := removeStale(dir, files); err != nil {
+		return err
+	}
+	_, err = nvcc.RemoveStale(dir)
+	return err
 }
 
 // makeDirs is MkdirAll that notes what it made.
@@ -296,7 +302,7 @@ func makeDirs(dir string, made *[]string) error {
 // carry no marker; their names tell.
 func isGenerated(name string) bool {
 	switch filepath.Base(name) {
-	case "vg_cpu.h", "vg_abi.h", "const.f32":
+	case "vg_cpu.h", "vg_cuda.h", "vg_abi.h", "const.f32":
 		return true
 	}
 	data, err := os.ReadFile(name)
@@ -320,7 +326,7 @@ func removeStale(dir string, files []codegen.File) error {
 	for _, f := range files {
 		keep[filepath.Join(dir, filepath.FromSlash(f.Name))] = true
 	}
-	for _, pattern := range []string{"*.go", "*.cc", "*.h", "const.f32"} {
+	for _, pattern := range []string{"*.go", "*.cc", "*.cu", "*.h", "const.f32"} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err

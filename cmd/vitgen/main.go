@@ -2,6 +2,8 @@
 //
 //	vitgen compile examples/vit.yaml     write the Go package and its trainer
 //	vitgen build examples/vit.yaml       compile, then build the trainer binary
+//	vitgen build examples/vit.yaml --target cpu,cuda
+//	                                     the same, for CUDA devices too
 //	vitgen check examples/vit.yaml       only look for mistakes
 //	vitgen schema                        print the JSON Schema of specs
 //	vitgen passes                        list the compiler's passes

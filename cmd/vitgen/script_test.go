@@ -18,9 +18,11 @@ func TestMain(m *testing.M) {
 // The scripts in testdata/script use vitgen as people do. VITGEN_UPDATE=1
 // rewrites the outputs they compare with.
 //
-// They have, besides testscript's own: $ROOT, the folder of this module; the
-// command module NAME, which makes the working folder a module that uses this
-// one; and the condition [root], for tests that need file permissions.
+// They have, besides testscript's own: $ROOT, the folder of this module; $BIN,
+// which holds nothing but vitgen; the command module NAME, which makes the working folder a module that uses this
+// one; the condition [root], for tests that need file permissions; and
+// [cudatoolkit], where a CUDA compiler is found even with nothing in PATH. They
+// use none unless they say so, whatever there is.
 func TestScripts(t *testing.T) {
 	root, err := filepath.Abs("../..")
 	if err != nil {
@@ -34,13 +36,21 @@ func TestScripts(t *testing.T) {
 		Dir:           filepath.Join("testdata", "script"),
 		UpdateScripts: os.Getenv("VITGEN_UPDATE") == "1",
 		Setup: func(env *testscript.Env) error {
-			env.Vars = append(env.Vars, "ROOT="+root, "GOFLAGS=-mod=mod")
+			vitgen, err := exec.LookPath("vitgen")
+			if err != nil {
+				return err
+			}
+			env.Vars = append(env.Vars, "ROOT="+root, "BIN="+filepath.Dir(vitgen), "GOFLAGS=-mod=mod",
+				"VITGEN_NVCC=none", "VITGEN_CACHE="+filepath.Join(env.WorkDir, ".cache"))
 			env.Vars = append(env.Vars, cached...)
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "root" {
+			switch cond {
+			case "root":
 				return os.Getuid() == 0, nil
+			case "cudatoolkit":
+				return hasToolkit(), nil
 			}
 			return false, fmt.Errorf("unknown condition %s", cond)
 		},
@@ -50,6 +60,16 @@ func TestScripts(t *testing.T) {
 			},
 		},
 	})
+}
+
+// hasToolkit reports whether a CUDA compiler lies where no variable leads to.
+func hasToolkit() bool {
+	for _, pattern := range []string{"/usr/local/cuda/bin/nvcc", "/usr/local/cuda/*/libnvrtc.so*", "/usr/lib*/libnvrtc.so*", "/usr/lib/*/libnvrtc.so*"} {
+		if found, err := filepath.Glob(pattern); err != nil || len(found) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // goEnv gives settings of the Go tool as NAME=value.

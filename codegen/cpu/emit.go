@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/vitgen/vitgen/codegen/cxx"
 	"github.com/vitgen/vitgen/codegen/kernels"
@@ -110,7 +109,7 @@ extern "C" void vg_%[1]s_run(const vg_program* p, vg_worker* w) {
 // functors, its function.
 func kernel(w io.Writer, file string, k *plan.Kernel) {
 	fmt.Fprint(w, "\n")
-	for _, u := range uses(file, k) {
+	for _, u := range cxx.Uses(file, k) {
 		fmt.Fprintf(w, "// %s\n", u)
 	}
 	fmt.Fprintf(w, "// %s\n", k.Doc)
@@ -127,20 +126,4 @@ func kernel(w io.Writer, file string, k *plan.Kernel) {
 	}
 	e.body(w)
 	fmt.Fprint(w, "}\n")
-}
-
-// uses lists the layers of a kernel by spec position.
-func uses(file string, k *plan.Kernel) []string {
-	var lines []string
-	at := map[string]int{}
-	for _, u := range k.Uses {
-		pos := fmt.Sprintf("%s:%d:%d", file, u.Pos.Line, u.Pos.Col)
-		if i, ok := at[pos]; ok {
-			lines[i] += ", " + u.Layer
-			continue
-		}
-		at[pos] = len(lines)
-		lines = append(lines, strings.TrimRight(pos+" "+u.Layer, " "))
-	}
-	return lines
 }

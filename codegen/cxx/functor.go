@@ -85,11 +85,22 @@ func (p *printer) need(typ, name, init string) string {
 
 func (p *printer) pointer(i int) string {
 	a := p.k.Args[i]
-	typ := "const float*"
-	if a.Type == plan.Out || a.Type == plan.InOut {
-		typ = "float*"
+	return p.need(PointerType(a), a.Name, p.args.Pointer(i, a.Type))
+}
+
+// PointerType is the C++ type of a pointer argument.
+func PointerType(a plan.Arg) string {
+	elem := "float"
+	switch {
+	case a.Type == plan.InI32:
+		elem = "int32_t"
+	case a.Narrow:
+		elem = "vg_bf16"
 	}
-	return p.need(typ, a.Name, p.args.Pointer(i, a.Type))
+	if a.Type == plan.Out || a.Type == plan.InOut {
+		return elem + "*"
+	}
+	return "const " + elem + "*"
 }
 
 func (p *printer) stmt(s plan.Stmt) string {
@@ -242,4 +253,20 @@ func Double(x float64) string {
 		s += ".0"
 	}
 	return s
+}
+
+// Uses lists the layers of a kernel by spec position.
+func Uses(file string, k *plan.Kernel) []string {
+	var lines []string
+	at := map[string]int{}
+	for _, u := range k.Uses {
+		pos := fmt.Sprintf("%s:%d:%d", file, u.Pos.Line, u.Pos.Col)
+		if i, ok := at[pos]; ok {
+			lines[i] += ", " + u.Layer
+			continue
+		}
+		at[pos] = len(lines)
+		lines = append(lines, strings.TrimRight(pos+" "+u.Layer, " "))
+	}
+	return lines
 }

@@ -26,12 +26,13 @@ const (
 // Input is what the Go files are written from.
 type Input struct {
 	Spec       *spec.Spec
-	Plan       *plan.Plan
-	File       string // base name of the spec
-	Hash       string // of the spec's canonical form
-	Header     string // first comment line of every file
-	Generator  string // version of vitgen
-	ImportPath string // of the generated package; empty: no trainer is written
+	Plan       *plan.Plan // for the CPU
+	CUDA       *plan.Plan // for CUDA devices; nil: not a target
+	File       string     // base name of the spec
+	Hash       string     // of the spec's canonical form
+	Header     string     // first comment line of every file
+	Generator  string     // version of vitgen
+	ImportPath string     // of the generated package; empty: no trainer is written
 
 	StepFLOPs, StepFLOPsUnpruned int64
 }
@@ -44,19 +45,16 @@ type File struct {
 
 // Files writes all Go files of the package.
 func Files(in Input) ([]File, error) {
-	files := []struct {
-		name string
-		file *jen.File
-	}{
+	files := []goFile{
 		{in.Spec.Name + ".go", model(in)},
 		{"step.go", steps(in)},
 		{"cpu.go", cpu(in)},
 	}
+	if in.CUDA != nil {
+		files = append(files, goFile{"step_cuda.go", stepsCUDA(in)}, goFile{"cuda.go", cuda(in)})
+	}
 	if in.ImportPath != "" {
-		files = append(files, struct {
-			name string
-			file *jen.File
-		}{"trainer/main.go", trainer(in)})
+		files = append(files, goFile{"trainer/main.go", trainer(in)})
 	}
 	var out []File
 	for _, f := range files {
@@ -70,6 +68,11 @@ func Files(in Input) ([]File, error) {
 		out = append(out, File{"const.f32", constBytes(in.Plan.Const)})
 	}
 	return out, nil
+}
+
+type goFile struct {
+	name string
+	file *jen.File
 }
 
 func constBytes(v []float32) []byte {

@@ -122,17 +122,24 @@ func describe(in Input) []jen.Code {
 	if len(p.Const) > 0 {
 		fields = append(fields, field("ConstData", jen.Id("constData")))
 	}
-	return append(fields, field("CPU", jen.Id("cpuCode").Call()), jen.Line())
+	fields = append(fields, field("CPU", jen.Id("cpuCode").Call()))
+	if in.CUDA != nil {
+		fields = append(fields, field("CUDA", jen.Id("cudaCode").Call()))
+	}
+	return append(fields, jen.Line())
 }
 
 func programs(p *plan.Plan) jen.Code {
 	return jen.Index(rt("NumPrograms")).Add(rt("Program")).ValuesFunc(func(g *jen.Group) {
 		for _, pr := range p.Programs {
-			g.Line().Add(rt(strings.ToUpper(pr.Name[:1]) + pr.Name[1:])).Op(":").Id("record").Call(jen.Id(pr.Name))
+			g.Line().Add(rt(programID(pr.Name))).Op(":").Id("record").Call(jen.Id(pr.Name))
 		}
 		g.Line()
 	})
 }
+
+// programID is the runtime's constant for a program: Grad.
+func programID(name string) string { return strings.ToUpper(name[:1]) + name[1:] }
 
 func train(s *spec.Spec) jen.Code {
 	t, o, c := s.Train, s.Train.Optimizer, s.Train.Schedule
@@ -215,7 +222,38 @@ func kernel(in Input, k *plan.Kernel) []jen.Code {
 		jen.Id("Name").Op(":").Lit(k.Name), jen.Id("Family").Op(":").Lit(k.Family.String()),
 		jen.Id("Layer").Op(":").Lit(u.Layer), jen.Id("Pos").Op(":").Lit(fmt.Sprintf("%s:%d:%d", in.File, u.Pos.Line, u.Pos.Col)),
 		jen.Id("Doc").Op(":").Lit(k.Doc), jen.Id("FLOPs").Op(":").Lit(int(k.FLOPs)), jen.Id("Bytes").Op(":").Lit(int(k.Bytes)),
+		jen.Id("Outs").Op(":").Add(outs(plan.PartUse{Kernel: k})),
 	}
+}
+
+// outs lists what the parts of a launch write.
+func outs(parts ...plan.PartUse) jen.Code {
+	return jen.Index().Add(rt("Span")).ValuesFunc(func(g *jen.Group) {
+		for _, p := range parts {
+			for i, a := range p.Kernel.Args {
+				if a.Type == plan.Out && a.Span.Cols > 0 {
+					g.Add(span(p.FirstArg+i, a))
+				}
+			}
+		}
+	})
+}
+
+func span(arg int, a plan.Arg) jen.Code {
+	fields := []jen.Code{jen.Id("Arg").Op(":").Lit(arg), jen.Id("Elems").Op(":").Lit(a.Span.Cols)}
+	if a.Span.Rows > 1 {
+		fields = append(fields, jen.Id("Rows").Op(":").Lit(a.Span.Rows))
+	}
+	if a.Span.LD != int64(a.Span.Cols) {
+		fields = append(fields, jen.Id("Stride").Op(":").Lit(int(a.Span.LD)))
+	}
+	if a.Span.PerSample {
+		fields = append(fields, jen.Id("PerSample").Op(":").True())
+	}
+	if a.Narrow {
+		fields = append(fields, jen.Id("Half").Op(":").True())
+	}
+	return jen.Values(fields...)
 }
 
 func product(dims []int) int {

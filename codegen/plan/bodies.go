@@ -73,7 +73,7 @@ func (b *launchBuilder) gemm(n *ir.Node) Body {
 		g.Kind = "nn"
 	}
 	g.A = b.operand(x, "a")
-	g.B = Operand{Arg: b.in(w), LD: b.slots[w].Stride}
+	g.B = Operand{Arg: b.weight(w), LD: b.slots[w].Stride}
 	g.Epilogue = b.epilogue("epilogue", n.Out(), out)
 	return g
 }
@@ -259,7 +259,7 @@ func (b *launchBuilder) sumSquares(n *ir.Node) (Body, error) {
 // optimizer covers all updates in one launch. Parameters with and without
 // weight decay stand apart in the arena, so two ranges suffice.
 func (b *launchBuilder) optimizer() (Body, error) {
-	o := &Optimizer{N: b.plan.Layout.Elems, Decay: b.plan.Layout.DecayElems, S0: -1, S1: -1, Clip: -1}
+	o := &Optimizer{N: b.plan.Layout.Elems, Decay: b.plan.Layout.DecayElems, S0: -1, S1: -1, Clip: -1, Half: -1}
 	names := map[string]bool{}
 	var first *ir.Node
 	for _, n := range b.gr.Nodes {
@@ -291,6 +291,10 @@ func (b *launchBuilder) optimizer() (Body, error) {
 	}
 	if g := first.Args[1].Def; g.Op == ir.OpMul {
 		o.Clip = b.in(g.Args[1])
+	}
+	if b.plan.Math == "bf16" {
+		o.Half = b.arg("half", Out, Ref{Half, 0})
+		b.args[o.Half].Narrow = true
 	}
 	return o, nil
 }

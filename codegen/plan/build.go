@@ -14,9 +14,14 @@ import (
 type Input struct {
 	Name, File string
 	Batch      int
+	Image      [3]int      // channels, height, width
 	Params     []Param     // in the spec's order
 	Programs   []*ir.Graph // planned: forward, eval, grad, update
 	Names      []string    // of the programs
+
+	// Math is what matrix products multiply in on a CUDA device: fp32, tf32 or
+	// bf16. Empty: the plan is for the CPU.
+	Math string
 }
 
 // Build makes the plan. The graphs must be at ir.StagePlanned.
@@ -25,12 +30,16 @@ func Build(in Input) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{Name: in.Name, File: in.File, Batch: in.Batch, Layout: layout, Outputs: map[string]Ref{}}
+	p := &Plan{Name: in.Name, File: in.File, Batch: in.Batch, Image: in.Image, Math: in.Math, Layout: layout, Outputs: map[string]Ref{}}
 	b := &builder{plan: p, byKey: map[string]*Kernel{}, tables: map[string]int64{}}
 	for i, g := range in.Programs {
 		if err := b.program(in.Names[i], g); err != nil {
 			return nil, fmt.Errorf("%s: %w", in.Names[i], err)
 		}
+	}
+	if in.Math != "" {
+		p.Device = p.device()
+		return p, nil
 	}
 	for _, k := range p.Kernels {
 		p.WorkspaceBytes = max(p.WorkspaceBytes, k.workspace())
@@ -91,7 +100,7 @@ type programBuilder struct {
 // ref is the address of a value's first element.
 func (pb *programBuilder) ref(v *ir.Value) Ref {
 	s := pb.slots[v]
-	off := s.Offset * 4
+	off := s.Offset * int64(s.Root.MemoryType().Size())
 	param := func(r Region) Ref {
 		at, ok := pb.plan.Layout.offset[s.Name]
 		if !ok {
@@ -175,6 +184,9 @@ func (pb *programBuilder) launch(gr *ir.Group) error {
 	}
 	k := &Kernel{Family: gr.Family, Args: b.args, Body: body, Functors: b.functors, Doc: describe(gr)}
 	k.FLOPs, k.Bytes = groupFLOPs(gr), b.traffic()
+	if b.plan.Math != "" {
+		k.Part = b.device(body)
+	}
 	key := k.key()
 	if old, ok := pb.byKey[key]; ok {
 		k = old
@@ -188,7 +200,7 @@ func (pb *programBuilder) launch(gr *ir.Group) error {
 	if !slices.Contains(k.Uses, use) {
 		k.Uses = append(k.Uses, use)
 	}
-	pb.prog.Launches = append(pb.prog.Launches, Launch{Kernel: k, Args: b.refs, Layer: main.Layer, Pos: main.Pos})
+	pb.prog.Launches = append(pb.prog.Launches, Launch{Kernel: k, Args: b.refs, Layer: main.Layer, Pos: main.Pos, Joined: gr.Joined})
 	return nil
 }
 
@@ -199,7 +211,7 @@ func (b *launchBuilder) arg(name string, t ArgType, ref Ref) int {
 		name = fmt.Sprintf("%s%d", base, i)
 		i++
 	}
-	b.args = append(b.args, Arg{name, t})
+	b.args = append(b.args, Arg{Name: name, Type: t})
 	b.refs = append(b.refs, ref)
 	return len(b.args) - 1
 }
@@ -209,11 +221,30 @@ func (b *launchBuilder) in(v *ir.Value) int {
 	if v.Type.DType == ir.I32 {
 		t = InI32
 	}
-	return b.arg(valueName(b.slots[v], v, "in"), t, b.ref(v))
+	return b.describe(b.arg(valueName(b.slots[v], v, "in"), t, b.ref(v)), v)
 }
 
 func (b *launchBuilder) out(v *ir.Value) int {
-	return b.arg(valueName(b.slots[v], v, "out"), Out, b.ref(v))
+	i := b.describe(b.arg(valueName(b.slots[v], v, "out"), Out, b.ref(v)), v)
+	b.args[i].Span = Span{Rows: v.Type.Rows(), Cols: v.Type.Last(), LD: b.slots[v].Stride, PerSample: v.Type.Batched}
+	return i
+}
+
+// describe notes what argument i points at.
+func (b *launchBuilder) describe(i int, v *ir.Value) int {
+	b.args[i].Narrow = b.slots[v].Root.Narrow == ir.BF16
+	return i
+}
+
+// weight is the weight operand of a product: the bf16 copy of the parameters
+// where products multiply in bf16.
+func (b *launchBuilder) weight(v *ir.Value) int {
+	i := b.in(v)
+	if b.plan.Math == "bf16" && b.slots[v].Home == ir.HomeParam {
+		b.args[i].Narrow = true
+		b.refs[i] = Ref{Half, b.refs[i].Offset / 2}
+	}
+	return i
 }
 
 // outIfStored is out, or -1 for a value that nobody reads.

@@ -92,7 +92,7 @@ func (b *launchBuilder) traffic() int64 {
 	count := func(v *ir.Value) {
 		if !seen[v] && b.slots[v].Home != ir.HomeNone {
 			seen[v] = true
-			total += v.Type.Bytes()
+			total += int64(v.Type.Elems()) * int64(b.slots[v].Root.MemoryType().Size())
 		}
 	}
 	for _, n := range b.gr.Nodes {

@@ -16,6 +16,8 @@ import (
 type Plan struct {
 	Name, File string
 	Batch      int
+	Image      [3]int // channels, height, width
+	Math       string // of products on a CUDA device; empty: a plan for the CPU
 	Layout     Layout
 	Kernels    []*Kernel
 	Programs   []*Program
@@ -24,6 +26,8 @@ type Plan struct {
 
 	ArenaBytes     int64
 	WorkspaceBytes int64
+
+	Device *Device // the launches as a CUDA device runs them; nil on the CPU
 }
 
 // Program is a list of launches in order.
@@ -38,6 +42,7 @@ type Launch struct {
 	Args   []Ref
 	Layer  string
 	Pos    ir.Pos
+	Joined bool // shares a device launch with the one before it
 }
 
 // Region names a memory as runtime.Region does.
@@ -48,6 +53,7 @@ const (
 	Grads  Region = "Grads"
 	State0 Region = "State0"
 	State1 Region = "State1"
+	Half   Region = "Half" // the parameters as bf16, laid out as Params
 	Arena  Region = "Arena"
 	Image  Region = "Image"
 	Label  Region = "Label"
@@ -74,8 +80,18 @@ const (
 
 // Arg declares a kernel argument; its index is its place in Kernel.Args.
 type Arg struct {
-	Name string
-	Type ArgType
+	Name   string
+	Type   ArgType
+	Narrow bool // points at bf16 instead of float
+	Span   Span // of an Out argument: what the kernel writes there
+}
+
+// Span is a matrix in memory: Rows rows of Cols elements, LD apart; so many
+// rows for each sample if PerSample.
+type Span struct {
+	Rows, Cols int
+	LD         int64
+	PerSample  bool
 }
 
 // Kernel is one emitted function.
@@ -86,6 +102,7 @@ type Kernel struct {
 	Args     []Arg
 	Body     Body
 	Functors []*Functor
+	Part     *Part // how a CUDA device runs it; nil on the CPU
 	Uses     []Use // the layers it serves, in launch order
 	Doc      string
 	FLOPs    int64 // per launch at full batch
@@ -249,6 +266,7 @@ type Optimizer struct {
 	WeightDecay  float64
 	N, Decay     int
 	P, G, S0, S1 int // arguments; -1: absent
+	Half         int // bf16 copy of the parameters, kept up to date
 	Clip         int
 }
 

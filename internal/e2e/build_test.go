@@ -73,9 +73,10 @@ var (
 
 // build is one trainer, built once.
 type build struct {
-	once sync.Once
-	bin  string
-	err  error
+	once    sync.Once
+	bin     string
+	kernels string
+	err     error
 }
 
 // mode is how a trainer is built. What ships is allSets; the others compile in
@@ -87,12 +88,15 @@ const (
 	allSets     mode = iota // as vitgen build does
 	plainOnly               // optimized, but without the wider instruction sets
 	unoptimized             // plain, and compiled with -O0
+	withCUDA                // unoptimized, and with -tags cuda: see cuda_test.go
+	onlyCUDA                // the same, but its CPU kernels do nothing
 )
 
 // model is a compiled and built spec.
 type model struct {
-	spec *spec.Spec
-	bin  string // the trainer
+	spec    *spec.Spec
+	bin     string // the trainer
+	kernels string // its CUDA kernels, compiled for the simulator; if it has any
 }
 
 // mustParse reads a spec from text.
@@ -128,9 +132,16 @@ func generate(t testing.TB, s *spec.Spec, o passes.Options, importPath string) [
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.StopAfter, o.Target = "", passes.CUDA
+	o.Disable = o.Disable[1:]
+	cuda, err := passes.Compile(s, o)
+	if err != nil {
+		t.Fatal(err)
+	}
 	files, err := codegen.Generate(codegen.Input{
 		Spec: s, ImportPath: importPath,
 		Programs:  []*ir.Graph{p.Forward, p.Eval, p.Grad, p.Update},
+		CUDA:      []*ir.Graph{cuda.Forward, cuda.Eval, cuda.Grad, cuda.Update},
 		StepFLOPs: ir.FLOPs(p.Grad), StepFLOPsUnpruned: ir.FLOPs(whole.Grad),
 	})
 	if err != nil {
@@ -153,7 +164,15 @@ func compile(t testing.TB, s *spec.Spec, o passes.Options, how mode) *model {
 	key := hex.EncodeToString(h.Sum(nil)[:8])
 	key = fmt.Sprintf("%s-%d", key, how)
 	files := generate(t, s, o, module+"/"+packages+"/"+key)
-	if how == unoptimized {
+	if how == onlyCUDA {
+		for i, f := range files {
+			if f.Name == "kernels_cpu.cc" {
+				files[i].Data = fmt.Appendf(nil, "#include \"vg_abi.h\"\nextern \"C\" int vg_%[1]s_isa(void) { return 0; }\n"+
+					"extern \"C\" void vg_%[1]s_run(const vg_program*, vg_worker*) {}\n", s.Name)
+			}
+		}
+	}
+	if how >= unoptimized {
 		for i, f := range files {
 			if f.Name == "cpu.go" {
 				files[i].Data = bytes.Replace(f.Data, []byte("CXXFLAGS: -O3"), []byte("CXXFLAGS: -O0"), 1)
@@ -176,7 +195,7 @@ func compile(t testing.TB, s *spec.Spec, o passes.Options, how mode) *model {
 	if b.err != nil {
 		t.Fatal(b.err)
 	}
-	return &model{s, b.bin}
+	return &model{s, b.bin, b.kernels}
 }
 
 // run writes the package and calls the Go tool.
@@ -191,9 +210,22 @@ func (b *build) run(key string, files []codegen.File, how mode) error {
 			return err
 		}
 	}
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", b.bin, "./"+packages+"/"+key+"/trainer")
+	args := []string{"build", "-buildvcs=false", "-ldflags=-s -w", "-o", b.bin}
+	env := os.Environ()
+	if how >= withCUDA {
+		args = append(args, "-tags", "cuda")
+		cgo, err := cudaBuild()
+		if err != nil {
+			return err
+		}
+		env = append(env, cgo...)
+		if b.kernels, err = simulatorBuild(filepath.Join(dir, "kernels.cu")); err != nil {
+			return err
+		}
+	}
+	cmd := exec.Command("go", append(args, "./"+packages+"/"+key+"/trainer")...)
 	cmd.Dir = root
-	cmd.Env = os.Environ()
+	cmd.Env = env
 	if how != allSets {
 		cmd.Env = append(cmd.Env, "CGO_CXXFLAGS=-DVG_PLAIN_ONLY")
 	}

@@ -22,7 +22,7 @@ type rule struct {
 // compiler, the graph knows nothing of specs or kernels, and heavy libraries
 // stay where they are needed.
 var rules = []rule{
-	{place: "cmd", own: []string{"spec", "ir", "passes", "codegen"},
+	{place: "cmd", own: []string{"spec", "ir", "passes", "codegen", "internal/nvcc", "internal/cudaenv"},
 		others: []string{"github.com/spf13/cobra", "github.com/google/renameio"}},
 	{place: "spec", others: []string{"gopkg.in/yaml.v3", "github.com/agnivade/levenshtein"}},
 	{place: "ir/interp", own: []string{"ir"}},
@@ -35,12 +35,17 @@ var rules = []rule{
 	{place: "codegen", own: []string{"ir", "spec", "codegen/..."}},
 	{place: "runtime", own: []string{"runtime/..."}, others: []string{
 		"github.com/agnivade/levenshtein", "github.com/google/renameio", "github.com/mattn/go-isatty",
-		"github.com/schollz/progressbar", "gonum.org/v1/plot"}},
+		"github.com/schollz/progressbar", "gonum.org/v1/plot",
+		"github.com/mumax/3/cuda/cu"}}, // with -tags cuda
 	{place: "generated", own: []string{"runtime", "runtime/trainer", "generated/..."}},
 	{place: "examples", own: []string{"runtime/...", "generated/..."}},
+	{place: "bench/ptxas", own: []string{"internal/nvcc"}},
 	{place: "bench", own: []string{"runtime/...", "generated/..."}, others: []string{"github.com/google/renameio"}},
 	{place: "internal/e2e"},
+	{place: "internal/cudaenv", own: []string{"internal/cudaenv", "runtime/cuda/link"}, others: []string{"github.com/google/renameio"}},
+	{place: "internal/nvcc", others: []string{"github.com/google/renameio"}},
 	{place: "internal/testreport"},
+	{place: "sim"},
 }
 
 // goPackage is what the test reads of `go list -json`.
