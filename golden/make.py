@@ -35,9 +35,10 @@ ZERO_FLOOR = 1e-6
 MARGIN = 4
 # What verify allows every tensor in a coarser precision. Rounding turns a ReLU
 # on or off and gradients follow, so some need more: COARSE_MARGIN times what
-# PyTorch itself is off by when its products are as coarse.
+# PyTorch itself is off by when its products are as coarse, at worst of COARSE_RUNS.
 COARSE = {"tf32": 2e-3, "bf16": 2e-2}
 COARSE_MARGIN = 2
+COARSE_RUNS = 5
 SAMPLES = 64
 
 
@@ -309,7 +310,9 @@ class Products(TorchDispatchMode):
     """Matrix products as a tensor core computes them, forward and backward.
 
     Operands are rounded, sums are float32. With bf16 results are rounded too,
-    as they are when they go to memory.
+    as they are when they go to memory. Rounding is to nearest, or by chance if
+    there is a generator: which element is on the other side of zero then, is
+    another in every implementation.
     """
 
     # Which arguments are operands.
@@ -318,18 +321,21 @@ class Products(TorchDispatchMode):
                 torch.ops.aten.convolution.default: (0, 1),
                 torch.ops.aten.convolution_backward.default: (0, 1, 2)}
 
-    def __init__(self, precision):
+    def __init__(self, precision, rng):
         super().__init__()
         self.bf16 = precision == "bf16"
+        self.rng = rng
         self.count = 0
 
     def round(self, t):
         if not isinstance(t, torch.Tensor):
             return t
-        if self.bf16:
+        if self.bf16 and self.rng is None:
             return t.bfloat16().float()
-        # tf32 keeps 10 bits of mantissa; to nearest, ties away from zero.
-        return ((t.contiguous().view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
+        bits = t.contiguous().view(torch.int32)
+        unit = 1 << (16 if self.bf16 else 13)  # tf32 keeps 10 bits of mantissa
+        add = unit // 2 if self.rng is None else torch.randint(unit, t.shape, generator=self.rng, dtype=torch.int32)
+        return ((bits + add) & -unit).view(torch.float32)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         operands = self.OPERANDS.get(func)
@@ -345,16 +351,16 @@ class Products(TorchDispatchMode):
 
 def coarse_tolerances(g: Golden, want, inputs, precision):
     """{entry: relative norm} for the entries that need more than the precision's default."""
-    with Products(precision) as products:
-        got = entries(g, run(g, inputs, torch.float32))
-    assert products.count > 3 * g.steps, "PyTorch computed its products in another way"
-    out = {}
-    for name, (_, tensor) in want.items():
-        err = error(got[name][1], tensor)
-        assert err < 0.25, f"{g.name}: {name}: {precision} is off by {err:.2e}"
-        if COARSE_MARGIN * err > COARSE[precision]:
-            out[name] = float(f"{COARSE_MARGIN * err:.1e}")
-    return out
+    rng = torch.Generator().manual_seed(2)
+    worst = dict.fromkeys(want, 0.0)
+    for i in range(COARSE_RUNS):
+        with Products(precision, rng if i else None) as products:
+            got = entries(g, run(g, inputs, torch.float32))
+        assert products.count > 3 * g.steps, "PyTorch computed its products in another way"
+        for name, (_, tensor) in want.items():
+            worst[name] = max(worst[name], error(got[name][1], tensor))
+    assert max(worst.values()) < 0.25, f"{g.name}: {precision} is off by {max(worst.values()):.2e}"
+    return {name: float(f"{COARSE_MARGIN * err:.1e}") for name, err in worst.items() if COARSE_MARGIN * err > COARSE[precision]}
 
 
 def build(g: Golden):
