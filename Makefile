@@ -5,7 +5,7 @@ SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # (bin/vitgen is Go's business to keep fresh: FORCE asks it every time.)
-.PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu clean
+.PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu cuda-stub vet-cuda test-cuda cuda-toolchain check-cuda clean
 
 # Version stamping asks git, which refuses in a checkout that another user owns.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
@@ -14,6 +14,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 20s
 TESTFLAGS   ?=
 VENV        := .venv
+VENV_CUDA   := .venv-cuda
 # Files of this repository, not what tools put beside them.
 GOFILES = $(shell find . \( -name '.?*' -o -name _build -o -name runs \) -prune -o -name '*.go' -print)
 
@@ -63,6 +64,31 @@ race: ## the runtime's tests under the race detector
 
 bench-cpu: ## a training step against PyTorch, on this machine; needs it to be quiet
 	./bench/cpu/run.sh
+
+# What -tags cuda needs in place of an installed CUDA: a header, and a library
+# that loads the driver when it is called. The kernels for the CPU are not what
+# these targets are about: one instruction set of them will do.
+CUDA_ENV = settings=$$(./scripts/cuda-env.sh) && eval "$$settings" && export CGO_CXXFLAGS=-DVG_PLAIN_ONLY
+
+cuda-stub: ## make _build/cuda: the header and the library for building with -tags cuda
+	@./scripts/cuda-env.sh
+
+vet-cuda: ## go vet with -tags cuda; no CUDA needed
+	$(CUDA_ENV) && go vet -tags cuda ./...
+
+test-cuda: ## the runtime's tests with -tags cuda, on the simulated driver; no CUDA needed
+	$(CUDA_ENV) && go test -tags cuda -timeout 20m $(TESTFLAGS) ./runtime/...
+
+cuda-toolchain: $(VENV_CUDA)/stamp ## install the pinned nvcc from PyPI into .venv-cuda (0.3 GB), where vitgen finds it
+
+$(VENV_CUDA)/stamp: bench/ptxas/requirements.txt
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "Python 3 with venv is missing: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	[ -x $(VENV_CUDA)/bin/python ] || python3 -m venv $(VENV_CUDA)
+	$(VENV_CUDA)/bin/pip install --quiet -r bench/ptxas/requirements.txt
+	touch $@
+
+check-cuda: ## compile the CUDA kernels of all examples; no spills, and registers as in bench/ptxas/table.md
+	go run ./bench/ptxas
 
 clean: ## remove bin/ and _build/; runs/ holds your training runs and stays
 	rm -rf bin _build

@@ -62,7 +62,7 @@ func TestBlocksPerSM(t *testing.T) {
 // The CUDA toolkit has a header that computes the same; where it is there, the
 // two must agree.
 func TestBlocksPerSMAgainstToolkit(t *testing.T) {
-	c := compilers(t, NVCC)
+	c := compilerOf(t, NVCC)
 	include := filepath.Join(filepath.Dir(filepath.Dir(c.Path)), "include")
 	if !isFile(filepath.Join(include, "cuda_occupancy.h")) {
 		t.Skip("this CUDA toolkit has no cuda_occupancy.h")

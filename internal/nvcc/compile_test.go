@@ -3,7 +3,6 @@ package nvcc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,9 +62,8 @@ VG_KERNEL(64, 2) k01_scale(const vg_state* state, char* workspace, uint32_t* cou
 VG_EXPORT(k01_scale)
 `
 
-// compilers returns those of this machine; tests of each kind are skipped where
-// it is missing.
-func compilers(t *testing.T, kind Kind) *Compiler {
+// compilerOf returns this machine's compiler of a kind, or skips the test.
+func compilerOf(t *testing.T, kind Kind) *Compiler {
 	t.Helper()
 	for _, p := range append(explicitPlaces(), places()...) {
 		if p.kind == kind {
@@ -74,7 +72,7 @@ func compilers(t *testing.T, kind Kind) *Compiler {
 			}
 		}
 	}
-	t.Skipf("no %s on this machine; make cuda-toolchain installs nvcc", kind)
+	t.Skipf("no %s on this machine; for nvcc: make cuda-toolchain", kind)
 	return nil
 }
 
@@ -89,7 +87,7 @@ func explicitPlaces() []place {
 
 func eachCompiler(t *testing.T, test func(t *testing.T, c *Compiler)) {
 	for _, kind := range []Kind{NVCC, NVRTC} {
-		t.Run(kind.String(), func(t *testing.T) { test(t, compilers(t, kind)) })
+		t.Run(kind.String(), func(t *testing.T) { test(t, compilerOf(t, kind)) })
 	}
 }
 
@@ -148,9 +146,8 @@ func TestCompile(t *testing.T) {
 // Mistakes come back by kernel and spec line, whatever they are in.
 func TestCompileErrors(t *testing.T) {
 	headers := library(t)
-	for _, test := range []struct {
-		name, old, new string
-		nvcc, want     string
+	tests := []struct {
+		name, old, new, want string
 	}{
 		{name: "body", old: "y[vg_thread()] *= 2", new: "z[vg_thread()] *= 2",
 			want: `vit.yaml:34:15: kernel k01_scale: %s: error: identifier "z" is undefined (kernels.cu:27)`},
@@ -162,33 +159,33 @@ func TestCompileErrors(t *testing.T) {
 			want: `kernels.cu:5: %s: error: expected an expression`},
 		{name: "assembly", old: "y[vg_thread()] *= 2", new: `asm volatile("foo %0;" ::"r"(vg_thread()))`,
 			want: `vit.yaml:34:15: kernel k01_scale: ptxas: error: Not a name of any known instruction: 'foo'`},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			eachCompiler(t, func(t *testing.T, c *Compiler) {
+	}
+	eachCompiler(t, func(t *testing.T, c *Compiler) {
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
 				if c.Kind == NVRTC && test.name == "assembly" {
 					t.Skip("NVRTC does not print what its ptxas says")
 				}
 				source := strings.Replace(goodSource, test.old, test.new, 1)
-				_, _, err := Compile(t.Context(), Input{Source: []byte(source), Headers: headers, Archs: []string{"sm_80", "sm_90"}, Cubin: test.name == "assembly", Compiler: c})
+				_, _, err := Compile(t.Context(), Input{
+					Source: []byte(source), Headers: headers, Archs: []string{"sm_80", "sm_90"}, Cubin: test.name == "assembly", Compiler: c,
+				})
 				var e *Error
 				if !errors.As(err, &e) {
 					t.Fatalf("error %v", err)
 				}
-				want := test.want
-				if strings.Contains(want, "%s") {
-					want = fmt.Sprintf(want, c.Kind)
-				}
+				want := strings.Replace(test.want, "%s", c.Kind.String(), 1)
 				if !strings.HasPrefix(e.Error(), want) || test.name != "library" && len(e.Diagnostics) > 1 {
 					t.Errorf("got  %s\nwant %s", e, want)
 				}
 			})
-		})
-	}
+		}
+	})
 }
 
 // What is wrong with the machine rather than the source is said in words.
 func TestCompileMachine(t *testing.T) {
-	c := compilers(t, NVCC)
+	c := compilerOf(t, NVCC)
 	in := Input{Source: []byte(goodSource), Headers: library(t), Archs: []string{"sm_80"}, Compiler: c}
 	check := func(want string) {
 		t.Helper()

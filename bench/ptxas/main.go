@@ -1,0 +1,141 @@
+// Command ptxas compiles the CUDA kernels of every example to machine code and
+// checks what ptxas says of them: no register may be spilled, nothing may be
+// serialized, and each block must fit on each chip. It compares what kernels
+// take with the committed table.md, so that no change goes unseen.
+//
+//	go run ./bench/ptxas                  check, and compare with the table
+//	go run ./bench/ptxas DIR…             only check these generated packages
+//	VITGEN_UPDATE=1 go run ./bench/ptxas  write the table
+//
+// Without nvcc it says so and succeeds. It measures no time: that needs a GPU.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/vitgen/vitgen/internal/nvcc"
+)
+
+const tableFile = "bench/ptxas/table.md"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// options are the flags.
+type options struct {
+	nvcc  string
+	archs []string
+	dirs  []string // given by hand
+	table string
+}
+
+func parseOptions(args []string) (options, error) {
+	o := options{table: tableFile}
+	fl := flag.NewFlagSet("ptxas", flag.ContinueOnError)
+	fl.StringVar(&o.nvcc, "nvcc", "", "nvcc to use (default: that of `make cuda-toolchain`, else as vitgen finds it)")
+	archs := fl.String("arch", "sm_80,sm_90,sm_100", "chips to compile for")
+	if err := fl.Parse(args); err != nil {
+		return o, err
+	}
+	o.dirs = fl.Args()
+	var err error
+	o.archs, err = nvcc.ParseArchs(strings.Split(*archs, ","))
+	for _, arch := range o.archs {
+		if _, ok := nvcc.LimitsOf(arch); !ok && err == nil {
+			err = fmt.Errorf("what a multiprocessor of %s has is not known here; see internal/nvcc/arch.go", arch)
+		}
+	}
+	return o, err
+}
+
+func run(ctx context.Context, args []string, out io.Writer) error {
+	o, err := parseOptions(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	compiler, err := findNVCC(ctx, o.nvcc)
+	if errors.Is(err, nvcc.ErrNone) || errors.Is(err, nvcc.ErrNotFound) {
+		fmt.Fprintln(out, "SKIPPED: registers and occupancy of the CUDA kernels:", err)
+		return nil
+	} else if err != nil {
+		return err
+	}
+	if compiler.Kind != nvcc.NVCC {
+		fmt.Fprintf(out, "SKIPPED: registers and occupancy of the CUDA kernels: only nvcc tells them, and there is only %s; make cuda-toolchain installs nvcc\n", compiler)
+		return nil
+	}
+	dirs := o.dirs
+	if len(dirs) == 0 {
+		if dirs, err = examples("generated"); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(out, "%s, for %s\n", compiler, strings.Join(o.archs, ", "))
+	var all []example
+	var faults []string
+	for _, dir := range dirs {
+		e, err := compile(ctx, dir, o.archs, compiler)
+		if err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+		fmt.Fprintln(out, e.summary())
+		all = append(all, e)
+		faults = append(faults, e.faults...)
+	}
+	if len(o.dirs) == 0 {
+		stale, err := compareTable(o.table, render(all, o.archs, compiler.Version), out)
+		if err != nil {
+			return err
+		}
+		faults = append(faults, stale...)
+	}
+	if len(faults) > 0 {
+		return errors.New(strings.Join(faults, "\n"))
+	}
+	return nil
+}
+
+// findNVCC prefers the pinned toolchain, which the table is made with.
+func findNVCC(ctx context.Context, explicit string) (*nvcc.Compiler, error) {
+	if explicit == "" && os.Getenv("VITGEN_NVCC") == "" {
+		pinned, _ := filepath.Glob(filepath.Join(nvcc.Venv, "lib", "python3*", "site-packages", "nvidia", "cu*", "bin", "nvcc"))
+		if len(pinned) > 0 {
+			explicit = pinned[0]
+		}
+	}
+	return nvcc.Find(ctx, explicit)
+}
+
+// examples lists the generated packages that have CUDA kernels. That there are
+// none cannot be right.
+func examples(root string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(root, "*", nvcc.SourceName))
+	if err != nil {
+		return nil, err
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("no %s/*/%s; run this from the repository's root", root, nvcc.SourceName)
+	}
+	var dirs []string
+	for _, f := range files {
+		dirs = append(dirs, filepath.Dir(f))
+	}
+	return dirs, nil
+}
