@@ -13,7 +13,9 @@ func (m *Model) Check() error {
 	c.sizes()
 	if len(c.errs) == 0 {
 		c.params()
-		c.programs()
+		for _, target := range []string{"cpu", "cuda"} {
+			c.programs(target)
+		}
 	}
 	if len(c.errs) == 0 {
 		return nil
@@ -100,31 +102,78 @@ func (c *checker) params() {
 	}
 }
 
-func (c *checker) programs() {
+// programs checks the code for one target, if there is any.
+func (c *checker) programs(target string) {
 	m := c.model
-	size := m.RegionBytes()
+	if target == "cpu" && m.CPU.Run == nil && len(m.Kernels) == 0 || target == "cuda" && m.CUDA == nil {
+		return
+	}
+	code, err := m.Code(target)
+	if err != nil {
+		c.failf("%v", err)
+		return
+	}
 	ref := func(what string, r Ref, bytes int64) {
-		switch {
+		switch align := r.Region.elemBytes(); {
 		case r.Region == Imm:
 		case r.Region >= NumRegions:
 			c.failf("%s: region %d does not exist", what, r.Region)
-		case r.Offset < 0 || r.Offset%4 != 0 || r.Offset+bytes > size[r.Region]:
-			c.failf("%s: %d bytes at %d lie outside region %s of %d bytes", what, bytes, r.Offset, r.Region, size[r.Region])
+		case r.Offset < 0 || r.Offset%align != 0 || r.Offset+bytes > code.Regions[r.Region]:
+			c.failf("%s: %d bytes at %d lie outside region %s of %d bytes", what, bytes, r.Offset, r.Region, code.Regions[r.Region])
 		}
 	}
 	perSample := int64(m.Batch) * 4
-	ref("logits", m.Outputs.Logits, perSample*int64(m.Classes))
-	ref("loss", m.Outputs.Loss, perSample)
-	ref("correct", m.Outputs.Correct, perSample)
-	for id, program := range m.Programs {
+	ref("logits", code.Outputs.Logits, perSample*int64(m.Classes))
+	ref("loss", code.Outputs.Loss, perSample)
+	ref("correct", code.Outputs.Correct, perSample)
+	for id, program := range code.Programs {
 		for i, l := range program {
-			if l.Kernel < 0 || l.Kernel >= len(m.Kernels) {
+			if l.Kernel < 0 || l.Kernel >= len(code.Kernels) {
 				c.failf("program %s, launch %d: kernel %d does not exist", ProgramID(id), i, l.Kernel)
 				continue
 			}
+			k := &code.Kernels[l.Kernel]
 			for j, a := range l.Args {
-				ref(fmt.Sprintf("program %s, launch %d (%s), argument %d", ProgramID(id), i, m.Kernels[l.Kernel].Name, j), a, 4)
+				ref(fmt.Sprintf("program %s, launch %d (%s), argument %d", ProgramID(id), i, k.Name, j), a, a.Region.elemBytes())
 			}
+			c.outs(code, k, l, m.Batch)
 		}
+	}
+	if target == "cuda" {
+		c.cuda(m.CUDA)
+	}
+}
+
+// outs checks what a launch is said to write.
+func (c *checker) outs(code *Code, k *Kernel, l Launch, batch int) {
+	for _, o := range k.Outs {
+		if o.Arg < 0 || o.Arg >= len(l.Args) || o.Elems < 1 || o.Rows < 0 || o.Stride < 0 {
+			c.failf("kernel %s: it writes %+v of %d arguments", k.Name, o, len(l.Args))
+			continue
+		}
+		a := l.Args[o.Arg]
+		if _, _, size := o.extent(batch); a.Region >= Imm || a.Offset+int64(size) > code.Regions[a.Region] {
+			c.failf("kernel %s: output %+v of %d bytes lies outside its region", k.Name, o, size)
+		}
+	}
+}
+
+func (c *checker) cuda(code *CUDACode) {
+	if code.ArenaBytes < 0 || code.WorkspaceBytes < 0 || code.Counters < 0 || code.HalfElems < 0 {
+		c.failf("a memory size of the CUDA code is out of range")
+	}
+	const warp, most = 32, 1024
+	for _, k := range code.Kernels {
+		if k.Grid < 1 || k.Block < warp || k.Block > most || k.Block%warp != 0 || k.Shared < 0 {
+			c.failf("kernel %s is launched with %d blocks of %d threads and %d bytes of shared memory", k.Name, k.Grid, k.Block, k.Shared)
+		}
+	}
+	for what, i := range map[string]int{"gather": code.Gather, "halve": code.Halve} {
+		if i < -1 || i >= len(code.Kernels) {
+			c.failf("kernel %d to %s does not exist", i, what)
+		}
+	}
+	if code.HalfElems > 0 && (code.Halve < 0 || code.HalfElems > c.model.ParamElems) {
+		c.failf("there is a bf16 copy of %d parameters, and kernel %d to make it", code.HalfElems, code.Halve)
 	}
 }

@@ -11,6 +11,7 @@ import (
 // cpuDevice holds a model's memory outside the Go heap and runs its compiled
 // CPU kernels with a team of workers.
 type cpuDevice struct {
+	code      *Code
 	team      *cpu.Team
 	regions   [NumRegions]*cpu.Memory
 	workspace *cpu.Memory
@@ -27,6 +28,10 @@ func openCPU(m *Model, _ int, o Options) (Device, error) {
 		threads = goruntime.GOMAXPROCS(0) // knows about affinity and CPU quotas
 	}
 	d := &cpuDevice{isa: "plain"}
+	var err error
+	if d.code, err = m.Code("cpu"); err != nil {
+		return nil, err
+	}
 	if m.CPU.ISA != nil {
 		d.isa = m.CPU.ISA()
 	}
@@ -41,7 +46,7 @@ func (d *cpuDevice) open(m *Model, threads int) (err error) {
 	if d.team, err = cpu.NewTeam(m.CPU.Run, threads); err != nil {
 		return err
 	}
-	for r, bytes := range m.RegionBytes() {
+	for r, bytes := range d.code.Regions {
 		if d.regions[r], err = cpu.Alloc(bytes, threads); err != nil {
 			return fmt.Errorf("%s: %w", Region(r), err)
 		}
@@ -53,23 +58,28 @@ func (d *cpuDevice) open(m *Model, threads int) (err error) {
 		return fmt.Errorf("workspace: %w", err)
 	}
 	for id, program := range m.Programs {
-		launches := make([]cpu.Launch, len(program))
-		for i, l := range program {
-			args := make([]uintptr, len(l.Args))
-			for j, a := range l.Args {
-				if a.Region == Imm {
-					args[j] = uintptr(a.Offset)
-					continue
-				}
-				args[j] = d.regions[a.Region].Address() + uintptr(a.Offset)
-			}
-			launches[i] = cpu.Launch{Kernel: l.Kernel, Args: args}
-		}
-		if d.programs[id], err = cpu.NewProgram(d.team, launches, d.workspace); err != nil {
+		if d.programs[id], err = d.layOut(program); err != nil {
 			return fmt.Errorf("program %s: %w", ProgramID(id), err)
 		}
 	}
 	return nil
+}
+
+// layOut makes launches a program, with the addresses their arguments have.
+func (d *cpuDevice) layOut(program Program) (*cpu.Program, error) {
+	launches := make([]cpu.Launch, len(program))
+	for i, l := range program {
+		args := make([]uintptr, len(l.Args))
+		for j, a := range l.Args {
+			if a.Region == Imm {
+				args[j] = uintptr(a.Offset)
+				continue
+			}
+			args[j] = d.regions[a.Region].Address() + uintptr(a.Offset)
+		}
+		launches[i] = cpu.Launch{Kernel: l.Kernel, Args: args}
+	}
+	return cpu.NewProgram(d.team, launches, d.workspace)
 }
 
 func (d *cpuDevice) Name() string {
@@ -80,7 +90,7 @@ func (d *cpuDevice) Name() string {
 	return fmt.Sprintf("cpu (%d thread%s, %s)", d.team.Threads(), s, d.isa)
 }
 
-func (d *cpuDevice) FP32Only() bool { return true }
+func (d *cpuDevice) Code() *Code { return d.code }
 
 func (d *cpuDevice) Write(dst Ref, src []byte) error {
 	b, err := d.span(dst, len(src))
@@ -110,6 +120,16 @@ func (d *cpuDevice) Clear(r Region) error {
 
 func (d *cpuDevice) Run(id ProgramID, n int, s *StepScalars) error {
 	d.team.Run(d.programs[id], n, s)
+	return nil
+}
+
+func (d *cpuDevice) RunLaunch(id ProgramID, launch, n int, s *StepScalars) error {
+	p, err := d.layOut(d.code.Programs[id][launch : launch+1])
+	if err != nil {
+		return err
+	}
+	defer p.Free()
+	d.team.Run(p, n, s)
 	return nil
 }
 

@@ -44,7 +44,8 @@ type Model struct {
 	// ConstData fills the Const region; nil when there is none.
 	ConstData func() []float32
 
-	CPU CPUCode
+	CPU  CPUCode
+	CUDA *CUDACode // nil: compiled without that target
 }
 
 // Param is one trainable tensor.
@@ -172,6 +173,7 @@ const (
 	Image                // float32 [Batch, C, H, W], normalized
 	Label                // int32 [Batch]; -1 = no sample
 	Const                // read-only tables the compiler computed (sin-cos positions)
+	Half                 // bf16 copy of Params for devices that multiply in it: the same elements, two bytes each
 	Imm                  // not a memory: Offset itself is the argument, an integer
 	NumRegions
 )
@@ -199,6 +201,18 @@ type Kernel struct {
 	Doc    string // "linear + bias + gelu + dropout  [4736×512]·[2048×512]ᵀ"
 	FLOPs  int64  // at full batch
 	Bytes  int64  // least traffic: each operand once, at full batch
+	Outs   []Span // what it writes, for FindNaN; may be incomplete
+}
+
+// Span is part of a launch's memory that holds numbers: Rows rows of Elems
+// elements, Stride elements from the start of one to the next.
+type Span struct {
+	Arg       int  // index into Launch.Args
+	Elems     int  // of a row
+	Rows      int  // 0: 1
+	Stride    int  // 0: Elems
+	PerSample bool // so many rows for each sample of the batch
+	Half      bool // bf16; else float32
 }
 
 // Recorder collects the launches of a program while generated code lists them.
@@ -224,7 +238,7 @@ func (r Region) At(offset int64) Ref { return Ref{Region: r, Offset: offset} }
 func ParamRef(params []Param, r Region, name string, bytes ...int64) Ref {
 	for i := range params {
 		if params[i].Name == name {
-			at := int64(params[i].Offset) * 4
+			at := int64(params[i].Offset) * r.elemBytes()
 			for _, b := range bytes {
 				at += b
 			}
@@ -232,6 +246,14 @@ func ParamRef(params []Param, r Region, name string, bytes ...int64) Ref {
 		}
 	}
 	panic("BUG: no parameter " + name)
+}
+
+// elemBytes is the size of an element of a region laid out by parameter.
+func (r Region) elemBytes() int64 {
+	if r == Half {
+		return 2
+	}
+	return 4
 }
 
 // CPUCode is the entry into a generated package's compiled CPU kernels.

@@ -34,10 +34,12 @@ func (o *Options) warn(message string) {
 // optimizer state and counters. Its methods may be called from several
 // goroutines and take turns. They return errors and do not panic.
 type Session struct {
-	mu    sync.Mutex
-	model *Model
-	dev   Device // nil: closed
-	seed  uint64
+	mu       sync.Mutex
+	model    *Model
+	code     *Code    // what dev runs
+	dev      Device   // nil: closed
+	pipeline Pipeline // dev, if it is one
+	seed     uint64
 
 	updates    int // finished updates
 	micro      int // passes forward and backward since the start of training
@@ -47,6 +49,10 @@ type Session struct {
 	dropout    bool
 	perEpoch   int // updates per epoch, for schedules; 0: unknown
 	total      int // updates of the whole run; 0: unknown
+	uploaded   int // images that Upload put on the device
+
+	results [keptResults]result // of the last Submits, by their number
+	submits uint64              // number of the last one
 
 	// Staging for one batch, so that a step allocates nothing.
 	step    StepScalars
@@ -67,9 +73,10 @@ func NewSession(m *Model, o Options) (s *Session, err error) {
 		return nil, err
 	}
 	s = &Session{
-		model: m, dev: dev, seed: o.Seed, dropout: true,
+		model: m, code: dev.Code(), dev: dev, seed: o.Seed, dropout: true,
 		labels: make([]int32, m.Batch), loss: make([]float32, m.Batch), correct: make([]float32, m.Batch),
 	}
+	s.pipeline, _ = dev.(Pipeline)
 	if s.seed == 0 {
 		s.seed = m.Train.Seed
 	}
@@ -103,8 +110,18 @@ func recovered(what string, err *error) {
 
 var errClosed = errors.New("the session is closed")
 
-// lock takes the session for one operation, unless it is closed.
+// lock takes the session for one operation, unless it is closed. What Submit
+// left on its way is fetched first, so that nothing overtakes it.
 func (s *Session) lock() error {
+	err := s.lockBusy()
+	if err == nil {
+		s.fetchAll()
+	}
+	return err
+}
+
+// lockBusy is lock for operations that may run while others are on their way.
+func (s *Session) lockBusy() error {
 	s.mu.Lock()
 	if s.dev == nil {
 		s.mu.Unlock()
@@ -127,15 +144,23 @@ func (s *Session) Device() string {
 
 // Precision is the precision computed in: the spec's, or fp32 on a device
 // that has no other.
-func (s *Session) Precision() string {
-	if s.lock() != nil {
-		return s.model.Train.Precision
+func (s *Session) Precision() string { return s.code.Precision }
+
+// Code is what the device runs: kernels, launches and memory. It must not be
+// changed.
+func (s *Session) Code() *Code { return s.code }
+
+// DeviceBytes is the memory the session has on a device that has memory of its
+// own; 0 on the CPU.
+func (s *Session) DeviceBytes() int64 {
+	if s.lockBusy() != nil {
+		return 0
 	}
 	defer s.mu.Unlock()
-	if s.dev.FP32Only() || s.model.Train.Precision == "" {
-		return "fp32"
+	if d, ok := s.dev.(interface{ MemoryBytes() int64 }); ok {
+		return d.MemoryBytes()
 	}
-	return s.model.Train.Precision
+	return 0
 }
 
 // Seed of initialization and dropout.
@@ -209,9 +234,13 @@ func (s *Session) restart() error {
 			return err
 		}
 	}
-	s.updates, s.micro, s.pending, s.pendingSum, s.pendingOf = 0, 0, 0, 0, 0
+	s.updates, s.micro = 0, 0
+	s.discard()
 	return s.dev.Clear(Grads)
 }
+
+// discard forgets gradients that wait for Update.
+func (s *Session) discard() { s.pending, s.pendingSum, s.pendingOf = 0, 0, 0 }
 
 // Param returns a copy of a parameter's values.
 func (s *Session) Param(name string) ([]float32, error) { return s.tensor(Params, name) }

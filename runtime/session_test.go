@@ -370,9 +370,9 @@ func TestDevices(t *testing.T) {
 func TestPanicBecomesError(t *testing.T) {
 	m := fake.New(image, classes, 4, runtime.Train{})
 	s := open(t, m, runtime.Options{Threads: 1})
-	m.Outputs.Logits.Region = runtime.NumRegions
+	m.Classes = -1
 	x, _ := batch(1, 1)
-	if _, err := s.Forward(x, 1); err == nil || !strings.Contains(err.Error(), "index out of range") {
+	if _, err := s.Forward(x, 1); err == nil || !strings.Contains(err.Error(), "len out of range") {
 		t.Errorf("error %v", err)
 	}
 }

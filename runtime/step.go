@@ -5,6 +5,31 @@ import (
 	"time"
 )
 
+// Samples are what a program runs on: images [n, C, H, W], given normalized,
+// with their labels [n]; or, if Index is not nil, images of the data set that
+// Upload put on the device.
+type Samples struct {
+	Images []float32
+	Labels []int32
+	Index  []int32
+}
+
+// Len is the number of samples.
+func (b *Samples) Len() int {
+	if b.Index != nil {
+		return len(b.Index)
+	}
+	return len(b.Labels)
+}
+
+// Part is samples lo … hi-1, of images of elems numbers.
+func (b *Samples) Part(lo, hi, elems int) Samples {
+	if b.Index != nil {
+		return Samples{Index: b.Index[lo:hi]}
+	}
+	return Samples{Images: b.Images[lo*elems : hi*elems], Labels: b.Labels[lo:hi]}
+}
+
 // Forward computes the logits [n, Classes] of n images [n, C, H, W], given
 // normalized. n may exceed the compiled batch.
 func (s *Session) Forward(images []float32, n int) (logits []float32, err error) {
@@ -17,16 +42,17 @@ func (s *Session) Forward(images []float32, n int) (logits []float32, err error)
 		return nil, err
 	}
 	m := s.model
+	e := m.ImageElems()
 	logits = make([]float32, n*m.Classes)
 	for lo := 0; lo < n; lo += m.Batch {
 		hi := min(lo+m.Batch, n)
-		if err := s.write(images, nil, lo, hi); err != nil {
+		if err := s.dev.Write(Image.At(0), asBytes(images[lo*e:hi*e])); err != nil {
 			return nil, err
 		}
 		if err := s.dev.Run(Forward, hi-lo, s.scalars(hi-lo, false)); err != nil {
 			return nil, err
 		}
-		if err := s.dev.Read(asBytes(logits[lo*m.Classes:hi*m.Classes]), m.Outputs.Logits); err != nil {
+		if err := s.dev.Read(asBytes(logits[lo*m.Classes:hi*m.Classes]), s.code.Outputs.Logits); err != nil {
 			return nil, err
 		}
 	}
@@ -37,27 +63,45 @@ func (s *Session) Forward(images []float32, n int) (logits []float32, err error)
 // them the model classifies correctly, without dropout. n may exceed the
 // compiled batch.
 func (s *Session) Eval(images []float32, labels []int32, n int) (lossSum float64, correct int, err error) {
+	if len(labels) < n {
+		return 0, 0, fmt.Errorf("%d images and only %d labels", n, len(labels))
+	}
+	return s.EvalSamples(Samples{Images: images, Labels: labels[:max(n, 0)]})
+}
+
+// EvalSamples is Eval of Samples.
+func (s *Session) EvalSamples(b Samples) (lossSum float64, correct int, err error) {
 	defer recovered("eval", &err)
 	if err := s.lock(); err != nil {
 		return 0, 0, err
 	}
 	defer s.mu.Unlock()
-	if err := s.checkLabelled(images, labels, n); err != nil {
+	n := b.Len()
+	if err := s.checkSamples(&b); err != nil {
 		return 0, 0, err
 	}
+	add := func(r result) error {
+		s.fetch(&r)
+		lossSum, correct = lossSum+r.loss, correct+r.correct
+		return r.err
+	}
+	var before result // while the device is at one part, look at the one before
 	for lo := 0; lo < n; lo += s.model.Batch {
-		hi := min(lo+s.model.Batch, n)
-		if err := s.write(images, labels, lo, hi); err != nil {
+		part := b.Part(lo, min(lo+s.model.Batch, n), s.model.ImageElems())
+		if err := s.feed(&part); err != nil {
 			return 0, 0, err
 		}
-		if err := s.dev.Run(Eval, hi-lo, s.scalars(n, false)); err != nil {
+		if err := s.dev.Run(Eval, part.Len(), s.scalars(n, false)); err != nil {
 			return 0, 0, err
 		}
-		l, c, err := s.results(hi - lo)
-		if err != nil {
+		now := s.left(part.Len())
+		if err := add(before); err != nil {
 			return 0, 0, err
 		}
-		lossSum, correct = lossSum+l, correct+c
+		before = now
+	}
+	if err := add(before); err != nil {
+		return 0, 0, err
 	}
 	return lossSum, correct, nil
 }
@@ -73,48 +117,61 @@ func (s *Session) Grad(images []float32, labels []int32, n, total int) (lossSum 
 		return 0, 0, err
 	}
 	defer s.mu.Unlock()
-	if total == 0 {
-		total = n
-	}
 	if err := s.checkLabelled(images, labels, n); err != nil {
 		return 0, 0, err
 	}
-	return s.grad(images, labels, 0, n, total)
+	return s.grad(Samples{Images: images, Labels: labels[:n]}, total)
 }
 
-// grad runs samples lo … hi-1 of checked arrays.
-func (s *Session) grad(images []float32, labels []int32, lo, hi, total int) (lossSum float64, correct int, err error) {
-	n, accumulate := hi-lo, s.model.Train.Accumulate
+// grad is Grad of checked samples.
+func (s *Session) grad(b Samples, total int) (lossSum float64, correct int, err error) {
+	if err := s.prepare(&b, &total); err != nil {
+		return 0, 0, err
+	}
+	if err := s.dev.Run(Grad, b.Len(), s.scalars(total, s.dropout)); err != nil {
+		return 0, 0, err
+	}
+	s.count(b.Len(), total)
+	r := s.left(b.Len())
+	s.fetch(&r)
+	return r.loss, r.correct, r.err
+}
+
+// prepare makes everything ready for Grad to run over a micro-batch.
+func (s *Session) prepare(b *Samples, total *int) error {
+	n, accumulate := b.Len(), s.model.Train.Accumulate
+	if *total == 0 {
+		*total = n
+	}
 	switch {
 	case n > s.model.Batch:
-		return 0, 0, fmt.Errorf("%d images: the model is compiled for micro-batches of up to %d (train.batch); give Step more with train.accumulate", n, s.model.Batch)
+		return fmt.Errorf("%d images: the model is compiled for micro-batches of up to %d (train.batch); give Step more with train.accumulate", n, s.model.Batch)
 	case accumulate > 1 && s.pending == accumulate:
-		return 0, 0, fmt.Errorf("%d micro-batches have been accumulated (train.accumulate): call Update", s.pending)
-	case accumulate > 1 && s.pending > 0 && total != s.pendingOf:
-		return 0, 0, fmt.Errorf("the effective batch was announced with %d samples, now with %d", s.pendingOf, total)
+		return fmt.Errorf("%d micro-batches have been accumulated (train.accumulate): call Update", s.pending)
+	case accumulate > 1 && s.pending > 0 && *total != s.pendingOf:
+		return fmt.Errorf("the effective batch was announced with %d samples, now with %d", s.pendingOf, *total)
 	}
 	if accumulate == 1 {
-		s.pending, s.pendingSum = 0, 0 // kernels overwrite the gradients
+		s.discard() // kernels overwrite the gradients
 	}
-	if s.pendingSum+n > total {
-		return 0, 0, fmt.Errorf("%d samples are more than the effective batch of %d", s.pendingSum+n, total)
+	if s.pendingSum+n > *total {
+		return fmt.Errorf("%d samples are more than the effective batch of %d", s.pendingSum+n, *total)
 	}
-	if err := s.write(images, labels, lo, hi); err != nil {
-		return 0, 0, err
+	if err := s.feed(b); err != nil {
+		return err
 	}
 	if accumulate > 1 && s.pending == 0 {
-		if err := s.dev.Clear(Grads); err != nil {
-			return 0, 0, err
-		}
+		return s.dev.Clear(Grads)
 	}
-	if err := s.dev.Run(Grad, n, s.scalars(total, s.dropout)); err != nil {
-		return 0, 0, err
-	}
+	return nil
+}
+
+// count notes that Grad ran over n samples of an effective batch of total.
+func (s *Session) count(n, total int) {
 	s.pending++
 	s.pendingSum += n
 	s.pendingOf = total
 	s.micro++
-	return s.results(n)
 }
 
 // Update makes one optimizer update from the gradients Grad left.
@@ -124,25 +181,29 @@ func (s *Session) Update() (err error) {
 		return err
 	}
 	defer s.mu.Unlock()
-	return s.update()
-}
-
-func (s *Session) update() error {
 	if s.pending == 0 {
 		return fmt.Errorf("update %d: there are no gradients; call Grad first", s.updates+1)
 	}
-	lr, err := s.lr()
-	if err != nil {
+	scalars := s.scalars(s.pendingOf, s.dropout)
+	if err := s.addUpdate(scalars); err != nil {
 		return err
 	}
-	scalars := s.scalars(s.pendingOf, s.dropout)
-	c1, c2 := s.model.Train.Optimizer.biasCorrections(s.updates + 1)
-	scalars.LR, scalars.BiasCorr1, scalars.BiasCorr2 = float32(lr), float32(c1), float32(c2)
 	if err := s.dev.Run(Update, s.model.Batch, scalars); err != nil {
 		return err
 	}
 	s.updates++
-	s.pending, s.pendingSum, s.pendingOf = 0, 0, 0
+	s.discard()
+	return nil
+}
+
+// addUpdate fills in what Update needs besides.
+func (s *Session) addUpdate(scalars *StepScalars) error {
+	lr, err := s.lr()
+	if err != nil {
+		return err
+	}
+	c1, c2 := s.model.Train.Optimizer.biasCorrections(s.updates + 1)
+	scalars.LR, scalars.BiasCorr1, scalars.BiasCorr2 = float32(lr), float32(c1), float32(c2)
 	return nil
 }
 
@@ -156,14 +217,24 @@ func (s *Session) Step(images []float32, labels []int32) (loss float64, correct 
 	}
 	defer s.mu.Unlock()
 	n := len(labels)
-	if err := s.checkLabelled(images, labels, n); err != nil {
+	b := Samples{Images: images, Labels: labels}
+	if err := s.checkEffective(&b); err != nil {
 		return 0, 0, err
 	}
-	sum, correct, err := s.gradAll(images, labels, n)
-	if err != nil {
-		return 0, 0, err
+	s.discard()
+	sum := 0.0
+	for lo := 0; lo < n; lo += s.model.Batch {
+		r, err := s.submit(b.Part(lo, min(lo+s.model.Batch, n), s.model.ImageElems()), n)
+		if err != nil {
+			return 0, 0, err
+		}
+		s.fetch(&r)
+		if r.err != nil {
+			return 0, 0, r.err
+		}
+		sum, correct = sum+r.loss, correct+r.correct
 	}
-	return sum / float64(n), correct, s.update()
+	return sum / float64(n), correct, nil
 }
 
 // GradAll computes the gradients of an effective batch of n images without
@@ -177,16 +248,13 @@ func (s *Session) GradAll(images []float32, labels []int32, n int) (lossSum floa
 	if err := s.checkLabelled(images, labels, n); err != nil {
 		return 0, 0, err
 	}
-	return s.gradAll(images, labels, n)
-}
-
-func (s *Session) gradAll(images []float32, labels []int32, n int) (lossSum float64, correct int, err error) {
-	if most := s.model.Batch * s.model.Train.Accumulate; n > most {
-		return 0, 0, fmt.Errorf("%d images are more than the effective batch of %d (train.batch × train.accumulate)", n, most)
+	b := Samples{Images: images, Labels: labels[:n]}
+	if err := s.checkEffective(&b); err != nil {
+		return 0, 0, err
 	}
-	s.pending, s.pendingSum = 0, 0
+	s.discard()
 	for lo := 0; lo < n; lo += s.model.Batch {
-		l, c, err := s.grad(images, labels, lo, min(lo+s.model.Batch, n), n)
+		l, c, err := s.grad(b.Part(lo, min(lo+s.model.Batch, n), s.model.ImageElems()), n)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -207,7 +275,7 @@ func (s *Session) Logits(n int) (logits []float32, err error) {
 		return nil, fmt.Errorf("logits of %d samples; the model is compiled for 1 … %d", n, s.model.Batch)
 	}
 	logits = make([]float32, n*s.model.Classes)
-	return logits, s.dev.Read(asBytes(logits), s.model.Outputs.Logits)
+	return logits, s.dev.Read(asBytes(logits), s.code.Outputs.Logits)
 }
 
 // Profile runs a program as Step would, on the first n samples of whatever is
@@ -223,7 +291,7 @@ func (s *Session) Profile(id ProgramID, n int) (times []time.Duration, err error
 		return nil, fmt.Errorf("profile of %d samples; the model is compiled for 1 … %d", n, s.model.Batch)
 	}
 	scalars := s.scalars(n, s.dropout)
-	times = make([]time.Duration, len(s.model.Programs[id]))
+	times = make([]time.Duration, len(s.code.Programs[id]))
 	return times, s.dev.Profile(id, n, scalars, times)
 }
 
@@ -242,61 +310,4 @@ func (s *Session) scalars(total int, dropout bool) *StepScalars {
 		s.step.DropoutOn = 1
 	}
 	return &s.step
-}
-
-// write puts samples lo … hi-1 where programs read them. Labels beyond them
-// are -1.
-func (s *Session) write(images []float32, labels []int32, lo, hi int) error {
-	e := s.model.ImageElems()
-	if err := s.dev.Write(Image.At(0), asBytes(images[lo*e:hi*e])); err != nil || labels == nil {
-		return err
-	}
-	n := copy(s.labels, labels[lo:hi])
-	for i := n; i < len(s.labels); i++ {
-		s.labels[i] = -1
-	}
-	return s.dev.Write(Label.At(0), asBytes(s.labels))
-}
-
-// results sums what the last run left for its n samples, in float64.
-func (s *Session) results(n int) (lossSum float64, correct int, err error) {
-	if err := s.dev.Read(asBytes(s.loss[:n]), s.model.Outputs.Loss); err != nil {
-		return 0, 0, err
-	}
-	if err := s.dev.Read(asBytes(s.correct[:n]), s.model.Outputs.Correct); err != nil {
-		return 0, 0, err
-	}
-	for i := range n {
-		lossSum += float64(s.loss[i])
-		if s.correct[i] == 1 {
-			correct++
-		}
-	}
-	return lossSum, correct, nil
-}
-
-func (s *Session) checkImages(images []float32, n int) error {
-	if n < 1 {
-		return fmt.Errorf("%d images: at least one is needed", n)
-	}
-	e := s.model.ImageElems()
-	if len(images)/e < n {
-		return fmt.Errorf("%d images of shape %v are %d numbers; %d were given", n, s.model.Image, n*e, len(images))
-	}
-	return nil
-}
-
-func (s *Session) checkLabelled(images []float32, labels []int32, n int) error {
-	if err := s.checkImages(images, n); err != nil {
-		return err
-	}
-	if len(labels) < n {
-		return fmt.Errorf("%d images and only %d labels", n, len(labels))
-	}
-	for i, l := range labels[:n] {
-		if l < 0 || int(l) >= s.model.Classes {
-			return fmt.Errorf("label %d of sample %d is not a class; the model has classes 0 … %d", l, i, s.model.Classes-1)
-		}
-	}
-	return nil
 }

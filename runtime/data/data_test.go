@@ -236,8 +236,8 @@ func TestLoader(t *testing.T) {
 				if batches != l.Batches() {
 					t.Errorf("%d batches, want %d", batches, l.Batches())
 				}
-				if !slices.Equal(epochs[epoch], l.order(epoch)) {
-					t.Errorf("batches of %d by %d workers: order %v, want %v", size, workers, epochs[epoch], l.order(epoch))
+				if !slices.Equal(epochs[epoch], l.Order(epoch)) {
+					t.Errorf("batches of %d by %d workers: order %v, want %v", size, workers, epochs[epoch], l.Order(epoch))
 				}
 			}
 			if slices.Equal(epochs[0], epochs[1]) {

@@ -39,7 +39,7 @@ func (l *Loader) Batches() int { return (l.Data.Len() + l.Batch - 1) / l.Batch }
 // loop's next turn.
 func (l *Loader) Epoch(epoch int) iter.Seq[*Batch] {
 	return func(yield func(*Batch) bool) {
-		order := l.order(epoch)
+		order := l.Order(epoch)
 		workers := max(1, min(l.Workers, l.Batches()))
 		done := make(chan struct{})
 		var wg sync.WaitGroup
@@ -98,8 +98,8 @@ func (l *Loader) fill(b *Batch, samples []int, image []uint8) {
 	}
 }
 
-// order is the epoch's sequence of samples.
-func (l *Loader) order(epoch int) []int {
+// Order is the epoch's sequence of samples, whose batches Epoch yields.
+func (l *Loader) Order(epoch int) []int {
 	n := l.Data.Len()
 	if l.Shuffle {
 		return rng.NewIndexed(l.Seed, "shuffle", epoch).Perm(n)

@@ -118,6 +118,15 @@ func NewNormalizer(shape [3]int, mean, std []float64) (*Normalizer, error) {
 	return z, nil
 }
 
+// Table is what each channel's pixels 0 … 255 become, 256 numbers a channel.
+func (z *Normalizer) Table() []float32 {
+	var table []float32
+	for c := range z.table {
+		table = append(table, z.table[c][:]...)
+	}
+	return table
+}
+
 // Apply normalizes one image.
 func (z *Normalizer) Apply(dst []float32, pixels []uint8) {
 	for c := range z.table {

@@ -21,14 +21,16 @@ type benchResult struct {
 	Batch         int           `json:"batch"` // samples of an update
 	Warmup        int           `json:"warmup"`
 	Steps         int           `json:"steps"`
-	StepMS        float64       `json:"step_ms"` // median, with copying the batch in
+	Input         string        `json:"input"`   // host: the batch is copied in each time; device: gathered from a data set there
+	StepMS        float64       `json:"step_ms"` // median, with its input
 	StepMSMin     float64       `json:"step_ms_min"`
 	StepMSAll     []float64     `json:"step_ms_all"`
 	SamplesPerSec float64       `json:"samples_per_sec"`
 	GFLOPS        float64       `json:"gflops"` // of the work done, after pruning
 	StepFLOPs     int64         `json:"step_flops"`
 	UnprunedFLOPs int64         `json:"step_flops_unpruned"`
-	PeakBytes     int64         `json:"peak_rss_bytes"` // of this process
+	PeakBytes     int64         `json:"peak_rss_bytes"`         // of this process
+	DeviceBytes   int64         `json:"device_bytes,omitempty"` // allocated on a GPU
 	Kernels       []kernelTimes `json:"kernels"`
 }
 
@@ -52,6 +54,7 @@ func (a *app) bench(args []string) error {
 	where.defineSeed(fs)
 	steps := fs.Int("steps", 10, "`number` of updates to time")
 	warmup := fs.Int("warmup", 3, "`number` of updates before that")
+	stream := fs.Bool("stream", false, "send each batch from the host, even to a device that could keep the data set")
 	asJSON := fs.Bool("json", false, "print one JSON object")
 	if _, err := a.parse(fs, args, 0); err != nil {
 		return err
@@ -70,13 +73,13 @@ func (a *app) bench(args []string) error {
 		Batch: a.model.Batch * a.model.Train.Accumulate, Warmup: *warmup, Steps: *steps,
 		StepFLOPs: a.model.Pruned.StepFLOPs, UnprunedFLOPs: a.model.Pruned.StepFLOPsUnpruned,
 	}
-	if err := r.time(s); err != nil {
+	if err := r.time(s, *stream || !s.CanUpload()); err != nil {
 		return err
 	}
 	if err := r.profile(s); err != nil {
 		return err
 	}
-	r.PeakBytes = peakBytes()
+	r.PeakBytes, r.DeviceBytes = peakBytes(), s.DeviceBytes()
 	if *asJSON {
 		e := json.NewEncoder(a.out)
 		e.SetIndent("", "  ")
@@ -86,25 +89,50 @@ func (a *app) bench(args []string) error {
 }
 
 // time runs the updates on one random batch: never zeros, on which processors
-// run faster. The learning rate goes by the schedule; the loss is not looked at.
-func (r *benchResult) time(s *runtime.Session) error {
+// run faster. The learning rate goes by the schedule; the loss is not looked at,
+// only waited for. Of a device that works by itself the next update is submitted
+// before that, as in training; an update's time is from the end of the one
+// before to its own.
+func (r *benchResult) time(s *runtime.Session, stream bool) error {
 	m := s.Model()
-	random := rng.New(1, "bench")
-	images, labels := make([]float32, r.Batch*m.ImageElems()), make([]int32, r.Batch)
-	for i := range images {
-		images[i] = float32(random.Normal())
+	b, err := r.input(s, stream)
+	if err != nil {
+		return err
 	}
-	for i := range labels {
-		labels[i] = int32(random.Intn(m.Classes))
-	}
-	for i := range r.Warmup + r.Steps {
-		start := time.Now()
-		if _, _, err := s.Step(images, labels); err != nil {
+	var waiting runtime.Pending
+	last := time.Now()
+	done := 0
+	wait := func(p runtime.Pending) error {
+		if !p.Valid() {
+			return nil
+		}
+		if _, _, err := p.Wait(); err != nil {
 			return err
 		}
-		if i >= r.Warmup {
-			r.StepMSAll = append(r.StepMSAll, milliseconds(time.Since(start)))
+		now := time.Now()
+		if done >= r.Warmup {
+			r.StepMSAll = append(r.StepMSAll, milliseconds(now.Sub(last)))
 		}
+		last = now
+		done++
+		return nil
+	}
+	for range r.Warmup + r.Steps {
+		var now runtime.Pending
+		for lo := 0; lo < r.Batch; lo += m.Batch {
+			if now, err = s.Submit(b.Part(lo, lo+m.Batch, m.ImageElems()), r.Batch); err != nil {
+				return err
+			}
+		}
+		if s.Pipelined() {
+			now, waiting = waiting, now
+		}
+		if err := wait(now); err != nil {
+			return err
+		}
+	}
+	if err := wait(waiting); err != nil {
+		return err
 	}
 	r.StepMS, r.StepMSMin = median(r.StepMSAll), slices.Min(r.StepMSAll)
 	r.SamplesPerSec = float64(r.Batch) / r.StepMS * 1000
@@ -112,16 +140,62 @@ func (r *benchResult) time(s *runtime.Session) error {
 	return nil
 }
 
+// input makes the batch: floats on the host, or a data set on the device.
+func (r *benchResult) input(s *runtime.Session, stream bool) (b runtime.Samples, err error) {
+	m := s.Model()
+	random := rng.New(1, "bench")
+	if !stream {
+		r.Input = "device"
+		noise := &noise{shape: m.Image, pixels: make([]uint8, r.Batch*m.ImageElems()), labels: make([]int, r.Batch)}
+		for i := range noise.pixels {
+			noise.pixels[i] = uint8(random.Intn(256))
+		}
+		for i := range noise.labels {
+			noise.labels[i] = random.Intn(m.Classes)
+			b.Index = append(b.Index, int32(i))
+		}
+		table := make([]float32, 256*m.Image[0])
+		for i := range table {
+			table[i] = float32(random.Normal())
+		}
+		return b, s.Upload(noise, table)
+	}
+	r.Input = "host"
+	b.Images, b.Labels = make([]float32, r.Batch*m.ImageElems()), make([]int32, r.Batch)
+	for i := range b.Images {
+		b.Images[i] = float32(random.Normal())
+	}
+	for i := range b.Labels {
+		b.Labels[i] = int32(random.Intn(m.Classes))
+	}
+	return b, nil
+}
+
+// noise is a data set of random images.
+type noise struct {
+	shape  [3]int
+	pixels []uint8
+	labels []int
+}
+
+func (n *noise) Len() int      { return len(n.labels) }
+func (n *noise) Shape() [3]int { return n.shape }
+
+func (n *noise) Sample(i int, pixels []uint8) int {
+	copy(pixels, n.pixels[i*len(pixels):])
+	return n.labels[i]
+}
+
 // profileRuns is the number of profiled passes whose median counts.
 const profileRuns = 5
 
 // profile times the launches of a micro-batch's Grad and of Update.
 func (r *benchResult) profile(s *runtime.Session) error {
-	m := s.Model()
-	kernels := make([]kernelTimes, len(m.Kernels))
+	m, code := s.Model(), s.Code()
+	kernels := make([]kernelTimes, len(code.Kernels))
 	var total float64
 	for _, id := range []runtime.ProgramID{runtime.Grad, runtime.Update} {
-		times := make([][]float64, len(m.Programs[id]))
+		times := make([][]float64, len(code.Programs[id]))
 		for range profileRuns {
 			d, err := s.Profile(id, m.Batch)
 			if err != nil {
@@ -131,7 +205,7 @@ func (r *benchResult) profile(s *runtime.Session) error {
 				times[i] = append(times[i], milliseconds(d[i]))
 			}
 		}
-		for i, l := range m.Programs[id] {
+		for i, l := range code.Programs[id] {
 			k := &kernels[l.Kernel]
 			k.Launches++
 			k.MS += median(times[i])
@@ -139,7 +213,7 @@ func (r *benchResult) profile(s *runtime.Session) error {
 		}
 	}
 	for i := range kernels {
-		k, of := &kernels[i], &m.Kernels[i]
+		k, of := &kernels[i], &code.Kernels[i]
 		if k.Launches == 0 {
 			continue // only in Forward or Eval
 		}
@@ -165,8 +239,12 @@ func (r *benchResult) profile(s *runtime.Session) error {
 
 func (a *app) printBench(s *runtime.Session, r *benchResult) error {
 	fmt.Fprintln(a.out, a.banner(s))
-	fmt.Fprintf(a.out, "update of %d samples: %.2f ms (median of %d, least %.2f), %.1f samples/s, %.1f GFLOP/s, peak memory %s\n\n",
-		r.Batch, r.StepMS, r.Steps, r.StepMSMin, r.SamplesPerSec, r.GFLOPS, bytesText(r.PeakBytes))
+	memory := bytesText(r.PeakBytes)
+	if r.DeviceBytes > 0 {
+		memory = fmt.Sprintf("%s on the device, %s on the host", bytesText(r.DeviceBytes), memory)
+	}
+	fmt.Fprintf(a.out, "update of %d samples: %.3f ms (median of %d, least %.3f), %.1f samples/s, %.1f GFLOP/s, peak memory %s\n\n",
+		r.Batch, r.StepMS, r.Steps, r.StepMSMin, r.SamplesPerSec, r.GFLOPS, memory)
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "ms\t%\tGFLOP/s\tGB/s\tlaunches\t  kernel")
 	for _, k := range r.Kernels {

@@ -58,12 +58,6 @@ func (d *source) open(m *runtime.Model) (data.Split, error) {
 	return data.Open(c)
 }
 
-// loaders are a data set in batches.
-type loaders struct {
-	data.Split
-	train, val *data.Loader
-}
-
 func (d *source) load(m *runtime.Model, seed uint64) (*loaders, error) {
 	split, err := d.open(m)
 	if err != nil {
@@ -110,10 +104,10 @@ func (t *meter) result() (loss, acc float64) {
 }
 
 // validate runs the validation part through the model.
-func validate(s *runtime.Session, l *data.Loader, d2l bool) (loss, acc float64, err error) {
+func validate(s *runtime.Session, l *loaders, d2l bool) (loss, acc float64, err error) {
 	t := meter{d2l: d2l}
-	for b := range l.Epoch(0) {
-		sum, correct, err := s.Eval(b.Images, b.Labels, b.Len())
+	for b := range l.valBatches() {
+		sum, correct, err := s.EvalSamples(b)
 		if err != nil {
 			return 0, 0, err
 		}
@@ -152,7 +146,7 @@ func (a *app) eval(args []string) error {
 	if err := s.Load(*weights); err != nil {
 		return err
 	}
-	loss, acc, err := validate(s, sets.val, from.metrics == "d2l")
+	loss, acc, err := validate(s, sets, from.metrics == "d2l")
 	if err != nil {
 		return err
 	}

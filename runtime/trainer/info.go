@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/vitgen/vitgen/runtime"
@@ -19,6 +20,7 @@ type infoResult struct {
 	Classes    int            `json:"classes"`
 	Batch      int            `json:"batch"`
 	Accumulate int            `json:"accumulate"`
+	Target     string         `json:"target"`
 	Precision  string         `json:"precision"`
 	ISA        string         `json:"isa,omitempty"`
 	Parameters []paramInfo    `json:"parameters"`
@@ -27,6 +29,7 @@ type infoResult struct {
 	Launches   map[string]int `json:"launches"`
 	Memory     memoryInfo     `json:"memory_bytes"`
 	Kernels    []kernelInfo   `json:"kernels"`
+	CUDA       *cudaInfo      `json:"cuda,omitempty"`
 }
 
 type paramInfo struct {
@@ -70,6 +73,13 @@ type kernelInfo struct {
 // info is the command.
 func (a *app) info(args []string) error {
 	fs := a.flags("info")
+	target, chip := "cpu", runtime.DefaultChip
+	if a.model.CPU.Run == nil && a.model.CUDA != nil {
+		target = "cuda"
+	}
+	fs.StringVar(&target, "target", target, "`target` to describe: cpu or cuda; no GPU is needed")
+	fs.StringVar(&target, "device", target, "the same")
+	fs.StringVar(&chip, "chip", chip, "GPU that times are predicted for: `"+chipKeys()+"`")
 	asJSON := fs.Bool("json", false, "print one JSON object")
 	if _, err := a.parse(fs, args, 0); err != nil {
 		return err
@@ -77,7 +87,11 @@ func (a *app) info(args []string) error {
 	if err := a.model.Check(); err != nil {
 		return err
 	}
-	r := describe(a.model)
+	target, _, _ = strings.Cut(target, ":") // cuda:0 names a device
+	r, err := describe(a.model, target, chip)
+	if err != nil {
+		return err
+	}
 	if *asJSON {
 		e := json.NewEncoder(a.out)
 		e.SetIndent("", "  ")
@@ -86,13 +100,17 @@ func (a *app) info(args []string) error {
 	return r.print(a.out)
 }
 
-func describe(m *runtime.Model) *infoResult {
+func describe(m *runtime.Model, target, chip string) (*infoResult, error) {
+	code, err := m.Code(target)
+	if err != nil {
+		return nil, err
+	}
 	r := &infoResult{
 		Model: m.Name, Spec: m.SpecFile, SpecHash: m.SpecHash, Vitgen: m.Generator,
 		Image: m.Image, Classes: m.Classes, Batch: m.Batch, Accumulate: m.Train.Accumulate,
-		Precision: m.Train.Precision, Launches: map[string]int{},
+		Target: target, Precision: code.Precision, Launches: map[string]int{},
 	}
-	if m.CPU.ISA != nil {
+	if target == "cpu" && m.CPU.ISA != nil {
 		r.ISA = m.CPU.ISA()
 	}
 	for i := range m.Params {
@@ -100,34 +118,39 @@ func describe(m *runtime.Model) *infoResult {
 		r.Parameters = append(r.Parameters, paramInfo{p.Name, p.Shape, p.Elems(), p.Decay, p.Pos})
 		r.ParamCount += p.Elems()
 	}
-	for _, k := range m.Kernels {
+	for _, k := range code.Kernels {
 		r.Kernels = append(r.Kernels, kernelInfo{k.Name, k.Family, k.Layer, k.Pos, k.Doc, k.FLOPs, k.Bytes, map[string]int{}})
 	}
 	r.Step = stepInfo{FLOPs: m.Pruned.StepFLOPs, UnprunedFLOPs: m.Pruned.StepFLOPsUnpruned}
 	if u := r.Step.UnprunedFLOPs; u > 0 {
 		r.Step.PrunedPercent = 100 * float64(u-r.Step.FLOPs) / float64(u)
 	}
-	for id, program := range m.Programs {
+	for id, program := range code.Programs {
 		name := runtime.ProgramID(id)
 		r.Launches[name.String()] = len(program)
 		for _, l := range program {
 			r.Kernels[l.Kernel].Launches[name.String()]++
 			if name == runtime.Grad || name == runtime.Update {
-				r.Step.Bytes += m.Kernels[l.Kernel].Bytes
+				r.Step.Bytes += code.Kernels[l.Kernel].Bytes
 			}
 		}
 	}
-	r.Memory = memoryOf(m)
-	return r
+	r.Memory = memoryOf(code)
+	if target == "cuda" {
+		if r.CUDA, err = predict(m.CUDA, chip); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
 }
 
-func memoryOf(m *runtime.Model) memoryInfo {
-	b := m.RegionBytes()
+func memoryOf(c *runtime.Code) memoryInfo {
+	b := c.Regions
 	i := memoryInfo{
-		Parameters: b[runtime.Params], Gradients: b[runtime.Grads], Optimizer: b[runtime.State0] + b[runtime.State1],
-		Activations: b[runtime.Arena], Workspace: m.WorkspaceBytes, Inputs: b[runtime.Image] + b[runtime.Label], Constants: b[runtime.Const],
+		Parameters: b[runtime.Params] + b[runtime.Half], Gradients: b[runtime.Grads], Optimizer: b[runtime.State0] + b[runtime.State1],
+		Activations: b[runtime.Arena], Workspace: c.WorkspaceBytes, Inputs: b[runtime.Image] + b[runtime.Label], Constants: b[runtime.Const],
 	}
-	i.Total = m.WorkspaceBytes
+	i.Total = c.WorkspaceBytes
 	for _, n := range b {
 		i.Total += n
 	}
@@ -174,6 +197,10 @@ func (r *infoResult) print(out io.Writer) error {
 		fmt.Fprintf(w, "  %s\t%s\n", m.what, bytesText(m.bytes))
 	}
 	fmt.Fprint(w, "\f")
+	if r.CUDA != nil {
+		r.CUDA.print(w)
+		return w.Flush()
+	}
 
 	fmt.Fprintln(w, "kernel\tspec\tMFLOP\tMB\tlaunches: forward, eval, grad, update\twhat")
 	for _, k := range r.Kernels {

@@ -13,13 +13,13 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/vitgen/vitgen/runtime"
-	"github.com/vitgen/vitgen/runtime/data"
 )
 
 // trainFlags are the command's flags besides placement and source.
 type trainFlags struct {
 	epochs, steps, every int
 	out, init            string
+	stream               bool
 }
 
 // train is the command.
@@ -36,6 +36,7 @@ func (a *app) train(args []string) error {
 	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl; 0: half an epoch")
 	fs.StringVar(&o.out, "out", "", "`directory` for weights, metrics and curves; empty: a new one under runs")
 	fs.StringVar(&o.init, "init", "", "safetensors `file` to start from")
+	fs.BoolVar(&o.stream, "stream", false, "send each batch from the host, even to a device that could keep the data set")
 	if _, err := a.parse(fs, args, 0); err != nil {
 		return err
 	}
@@ -68,6 +69,11 @@ func (a *app) train(args []string) error {
 	if err := t.plan(o); err != nil {
 		return err
 	}
+	if !o.stream {
+		if err := sets.upload(a, s); err != nil {
+			return err
+		}
+	}
 	if err := t.start(o, from.metrics); err != nil {
 		return err
 	}
@@ -87,6 +93,8 @@ type training struct {
 
 	epochs, perEpoch, total, every int // in updates, but for epochs
 
+	updates         int              // whose losses are known
+	before          runtime.Snapshot // the epoch, to look for the cause of a NaN
 	epoch, interval meter
 	lr              float64
 	mark            time.Time // up to which the meters' busy counts
@@ -224,68 +232,11 @@ func (t *training) run() error {
 	return nil
 }
 
-// trainEpoch goes through the training samples once, or up to the last update.
-func (t *training) trainEpoch(epoch int) error {
-	t.epoch, t.interval = meter{d2l: t.d2l}, meter{d2l: t.d2l}
-	t.progress.start(fmt.Sprintf("epoch %d/%d", epoch+1, t.epochs), min(t.perEpoch, t.total-t.session.Updates()))
-	t.mark = time.Now()
-	defer t.tick()
-	accumulate, n := t.model.Train.Accumulate, t.sets.Train.Len()
-	micro, seen := 0, 0
-	for b := range t.sets.train.Epoch(epoch) {
-		// An effective batch is up to accumulate micro-batches; the epoch's
-		// last one is what remains.
-		first := seen - seen%(t.model.Batch*accumulate)
-		total := min(t.model.Batch*accumulate, n-first)
-		sum, correct, err := t.session.Grad(b.Images, b.Labels, b.Len(), total)
-		if err != nil {
-			return err
-		}
-		micro++
-		seen += b.Len()
-		if err := t.checkLoss(sum/float64(b.Len()), b); err != nil {
-			return err
-		}
-		t.epoch.add(sum, correct, b.Len())
-		t.interval.add(sum, correct, b.Len())
-		if micro%accumulate != 0 && seen < n {
-			continue
-		}
-		if t.lr, err = t.session.LR(); err != nil {
-			return err
-		}
-		if err := t.session.Update(); err != nil {
-			return err
-		}
-		if err := t.afterUpdate(); err != nil {
-			return err
-		}
-		if t.session.Updates() == t.total || t.ctx.Err() != nil {
-			break
-		}
-	}
-	return nil
-}
-
-// checkLoss stops training that has diverged.
-func (t *training) checkLoss(loss float64, b *data.Batch) error {
-	if !math.IsNaN(loss) && !math.IsInf(loss, 0) {
-		return nil
-	}
-	k := t.session.Updates() + 1
-	lr, err := t.session.LR()
-	if err != nil {
-		return err
-	}
-	return fmt.Errorf("update %d: the training loss of %d samples is %v (learning rate %g): lower train.optimizer's lr, warm it up, or set train.clip_norm",
-		k, b.Len(), loss, lr)
-}
-
 // afterUpdate shows progress and ends an interval.
 func (t *training) afterUpdate() error {
 	loss, _ := t.interval.result()
 	t.progress.step(loss)
-	k := t.session.Updates()
+	k := t.updates
 	if k%t.every != 0 && k%t.perEpoch != 0 && k != t.total {
 		return nil
 	}
@@ -306,9 +257,7 @@ func (t *training) tick() {
 	t.mark = now
 }
 
-func (t *training) epochsMade() float64 {
-	return float64(t.session.Updates()) / float64(t.perEpoch)
-}
+func (t *training) epochsMade() float64 { return float64(t.updates) / float64(t.perEpoch) }
 
 // record adds a line without validation to the metrics. An empty meter has
 // nothing to say.
@@ -317,13 +266,13 @@ func (t *training) record(kind string, m *meter) error {
 		return nil
 	}
 	loss, _ := m.result()
-	return t.history.add(record{Kind: kind, Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: m.speed()})
+	return t.history.add(record{Kind: kind, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: m.speed()})
 }
 
 // endEpoch validates, saves and reports an epoch.
 func (t *training) endEpoch() error {
 	t.progress.clear()
-	valLoss, valAcc, err := validate(t.session, t.sets.val, t.d2l)
+	valLoss, valAcc, err := validate(t.session, t.sets, t.d2l)
 	if err != nil {
 		return err
 	}

@@ -396,7 +396,7 @@ func TestUsage(t *testing.T) {
 		{m, "train --metrics exakt", 2, "exact or d2l"},
 		{m, "train now", 2, `unexpected argument "now"`},
 		{forever, "train", 2, "give --epochs or --steps"},
-		{m, "train --device cuda", 1, "built without CUDA support; use --device cpu"},
+		{m, "train --device cuda", 1, "built without CUDA support; build it with `vitgen build fake.yaml --target cpu,cuda`, or use --device cpu"},
 		{m, "train --threads -2", 1, "-2 threads"},
 		{m, "train --data digit", 1, "did you mean digits?"},
 		{m, "train --data fashion_mnist --data-dir nowhere", 1, "not in nowhere: put there the four files"},
@@ -442,5 +442,41 @@ func TestComma(t *testing.T) {
 		if got := comma(n); got != want {
 			t.Errorf("%d is written %s, want %s", n, got, want)
 		}
+	}
+}
+
+// TestInfoCUDA: what a GPU would be given is told without one.
+func TestInfoCUDA(t *testing.T) {
+	m := digits(fake.CUDABatch, runtime.Train{Optimizer: runtime.Optimizer{Kind: "adamw", LR: 0.1, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8}})
+	if status, _, stderr := run(t, context.Background(), m, "info", "--target", "cuda"); status != 1 || !strings.Contains(stderr, "compile fake.yaml with --target cpu,cuda") {
+		t.Errorf("without CUDA code: exit %d, %s", status, stderr)
+	}
+	fake.AddCUDA(m, "bf16", nil)
+	out := mustRun(t, m, "info", "--device", "cuda", "--chip", "h100")
+	for _, want := range []string{"NVIDIA H100 SXM in bf16: 4 launches, one CUDA graph", "k01_linear_half", "fake.yaml:3:5", "3 × 64", "launches of grad"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	var r infoResult
+	if err := json.Unmarshal([]byte(mustRun(t, m, "info", "--target", "cuda", "--json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.CUDA.Launches) != 4 || r.CUDA.Chip != "NVIDIA H200 SXM" || r.Precision != "bf16" || r.Memory.Parameters != 650*6 {
+		t.Errorf("%+v", r)
+	}
+	sum := 0.0
+	for _, l := range r.CUDA.Launches {
+		sum += l.PredictedUS
+	}
+	if math.Abs(sum-r.CUDA.PredictedUS) > 1e-9 {
+		t.Errorf("launches take %g µs, the step %g", sum, r.CUDA.PredictedUS)
+	}
+	if status, _, stderr := run(t, context.Background(), m, "info", "--target", "cuda", "--chip", "h9"); status != 2 || !strings.Contains(stderr, "there are h200, h100") {
+		t.Errorf("unknown chip: exit %d, %s", status, stderr)
+	}
+	// A program without -tags cuda says what to do.
+	if status, _, stderr := run(t, context.Background(), m, "train", "--device", "cuda"); status != 1 || !strings.Contains(stderr, "vitgen build fake.yaml --target cpu,cuda") {
+		t.Errorf("train: exit %d, %s", status, stderr)
 	}
 }

@@ -49,6 +49,11 @@ func New(image [3]int, classes, batch int, train runtime.Train) *runtime.Model {
 		ConstData: func() []float32 { return []float32{0.5} },
 		Pruned:    runtime.Pruning{StepFLOPs: 600, StepFLOPsUnpruned: 1000},
 	}
+	m.Kernels[linear].Outs = []runtime.Span{{Arg: 3, Elems: classes, PerSample: true}}
+	m.Kernels[crossEntropy].Outs = []runtime.Span{{Arg: 2, Elems: 1, PerSample: true}, {Arg: 3, Elems: 1, PerSample: true}}
+	m.Kernels[linearGrad].Outs = []runtime.Span{{Arg: 2, Elems: classes * d}, {Arg: 3, Elems: classes}}
+	m.Kernels[sgd].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}}
+	m.Kernels[adamw].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}, {Arg: 3, Elems: m.ParamElems}}
 	m.CPU.Run = (&code{model: m, d: d}).run
 	m.CPU.ISA = func() string { return "go" }
 	record(m, d)

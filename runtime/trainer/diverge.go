@@ -1,0 +1,58 @@
+package trainer
+
+import (
+	"fmt"
+
+	"github.com/vitgen/vitgen/runtime"
+)
+
+// diverged is the end of a training whose loss is no number any more. It goes
+// back to the start of the epoch and replays it, bit for bit, up to the
+// micro-batch f; that one it runs launch by launch, to say where the first bad
+// number was made.
+func (t *training) diverged(epoch int, f flight, loss float64) error {
+	t.progress.clear()
+	err := fmt.Errorf("update %d: the training loss of %d samples is %v (learning rate %g): lower train.optimizer's lr, warm it up, or set train.clip_norm",
+		f.update, f.n, loss, f.lr)
+	if !t.session.Code().SaysOutputs() {
+		return err
+	}
+	fmt.Fprintf(t.err, "%s: the loss is %v; replaying the epoch to find where that comes from\n", t.prog, loss)
+	bad, replayErr := t.replay(epoch, f.micro)
+	if replayErr == nil && bad != nil && bad.Param != nil && f.micro > 0 {
+		// The update before has spoilt a parameter although its loss was fine.
+		if cause, err := t.replay(epoch, f.micro-1); err == nil && cause != nil {
+			bad = cause
+		}
+	}
+	switch {
+	case replayErr != nil:
+		return fmt.Errorf("%w\nthe replay failed: %v", err, replayErr)
+	case bad == nil:
+		return fmt.Errorf("%w\nthe replay met only finite numbers in what kernels say they write", err)
+	}
+	return fmt.Errorf("%w\nfirst bad number: %v", err, bad)
+}
+
+// replay runs the epoch again up to a micro-batch and looks for the first number
+// in that one that is not finite.
+func (t *training) replay(epoch, micro int) (*runtime.NonFinite, error) {
+	if err := t.session.Restore(&t.before); err != nil {
+		return nil, err
+	}
+	at, seen := 0, 0
+	for b := range t.sets.trainBatches(epoch) {
+		if at == micro {
+			return t.session.FindNaN(b, t.totalOf(seen))
+		}
+		f, err := t.submit(b, &seen)
+		if err != nil {
+			return nil, err
+		}
+		if _, _, err := f.pending.Wait(); err != nil {
+			return nil, err
+		}
+		at++
+	}
+	return nil, fmt.Errorf("the epoch has no micro-batch %d", micro)
+}

@@ -1,0 +1,82 @@
+package trainer
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/data"
+)
+
+// loaders are a data set in batches: made by the host, or, once the data set is
+// resident, named by the numbers of their images.
+type loaders struct {
+	data.Split
+	train, val *data.Loader
+	resident   bool // training images, then validation images, are on the device
+}
+
+// upload puts the data set into the device's memory if there is a place for it.
+func (l *loaders) upload(a *app, s *runtime.Session) error {
+	if !s.CanUpload() {
+		return nil
+	}
+	err := s.Upload(joined{l.Train, l.Val}, l.train.Normalize.Table())
+	var noRoom *runtime.ErrNoRoom
+	if errors.As(err, &noRoom) {
+		fmt.Fprintf(a.err, "%s: %v; batches are sent from the host\n", a.prog, noRoom)
+		return nil
+	}
+	l.resident = err == nil
+	return err
+}
+
+// joined is two data sets as one.
+type joined struct{ first, second data.Dataset }
+
+func (j joined) Len() int      { return j.first.Len() + j.second.Len() }
+func (j joined) Shape() [3]int { return j.first.Shape() }
+
+func (j joined) Sample(i int, pixels []uint8) int {
+	if n := j.first.Len(); i >= n {
+		return j.second.Sample(i-n, pixels)
+	}
+	return j.first.Sample(i, pixels)
+}
+
+// trainBatches yields the training batches of an epoch. A batch is valid until
+// the next one is asked for.
+func (l *loaders) trainBatches(epoch int) iter.Seq[runtime.Samples] {
+	return l.batches(l.train, epoch, 0)
+}
+
+func (l *loaders) valBatches() iter.Seq[runtime.Samples] {
+	return l.batches(l.val, 0, l.Train.Len())
+}
+
+// batches yields the batches of a loader, whose first image on the device, if
+// they are there, is number first.
+func (l *loaders) batches(from *data.Loader, epoch, first int) iter.Seq[runtime.Samples] {
+	if !l.resident {
+		return func(yield func(runtime.Samples) bool) {
+			for b := range from.Epoch(epoch) {
+				if !yield(runtime.Samples{Images: b.Images, Labels: b.Labels}) {
+					return
+				}
+			}
+		}
+	}
+	return func(yield func(runtime.Samples) bool) {
+		order := from.Order(epoch)
+		index := make([]int32, len(order))
+		for i, o := range order {
+			index[i] = int32(first + o)
+		}
+		for lo := 0; lo < len(index); lo += from.Batch {
+			if !yield(runtime.Samples{Index: index[lo:min(lo+from.Batch, len(index))]}) {
+				return
+			}
+		}
+	}
+}
