@@ -7,8 +7,10 @@
 // vg_run once per worker; the workers walk the launches together, with a
 // barrier between two launches, so a whole training step costs one call per
 // worker. Everything here is plain C and is mirrored by runtime/cpu.
+#ifndef __CUDACC_RTC__  // which has its own, see cuda/types.cuh
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 #ifdef __cplusplus
 extern "C" {

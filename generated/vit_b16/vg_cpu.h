@@ -7,8 +7,10 @@
 // vg_run once per worker; the workers walk the launches together, with a
 // barrier between two launches, so a whole training step costs one call per
 // worker. Everything here is plain C and is mirrored by runtime/cpu.
+#ifndef __CUDACC_RTC__  // which has its own, see cuda/types.cuh
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 #ifdef __cplusplus
 extern "C" {
@@ -80,7 +82,9 @@ typedef struct vg_worker {
 // aligned block need 16 evaluations, and 16 aligned neighbours share a half:
 // sixteen lanes get their bits without moving any between lanes.
 // Indices must stay below 2^35.
+#ifndef __CUDACC_RTC__  // which has its own, see cuda/types.cuh
 #include <stdint.h>
+#endif
 
 #ifdef __CUDACC__
 #define VG_PORTABLE static __host__ __device__ inline
