@@ -5,7 +5,7 @@ SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # (bin/vitgen is Go's business to keep fresh: FORCE asks it every time.)
-.PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu cuda-stub vet-cuda test-cuda cuda-toolchain check-cuda clean
+.PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu bench-gpu-binaries bench-gpu cuda-stub vet-cuda test-cuda cuda-toolchain check-cuda clean
 
 # Version stamping asks git, which refuses in a checkout that another user owns.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
@@ -19,7 +19,7 @@ VENV_CUDA   := .venv-cuda
 GOFILES = $(shell find . \( -name '.?*' -o -name _build -o -name runs \) -prune -o -name '*.go' -print)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z\/-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' Makefile
 
 bin/vitgen: FORCE ## build the compiler
 	go build -o $@ ./cmd/vitgen
@@ -29,7 +29,8 @@ demo: ## compile, verify and train, from nothing; about two minutes on two cores
 	@./scripts/demo.sh
 
 test: vet ## go vet and every test that needs no GPU; ends with a list of what was skipped
-	go test -json -timeout 40m $(TESTFLAGS) ./... | go run ./internal/testreport
+	{ go test -json -timeout 40m $(TESTFLAGS) ./...; \
+	  $(CUDA_ENV) && go test -tags cuda -json -timeout 20m $(TESTFLAGS) ./runtime/cuda; } | go run ./internal/testreport
 
 vet: ## go vet
 	go vet ./...
@@ -65,6 +66,12 @@ race: ## the runtime's tests under the race detector
 bench-cpu: ## a training step against PyTorch, on this machine; needs it to be quiet
 	./bench/cpu/run.sh
 
+bench-gpu-binaries: ## what bench/gpu.sh needs on a machine with a GPU and no Go
+	./bench/gpu.sh --build
+
+bench-gpu: ## everything about a GPU: goldens, sanitizer, speed beside PyTorch and JAX
+	./bench/gpu.sh
+
 # What -tags cuda needs in place of an installed CUDA: a header, and a library
 # that loads the driver when it is called. The kernels for the CPU are not what
 # these targets are about: one instruction set of them will do.
@@ -76,7 +83,7 @@ cuda-stub: ## make _build/cuda: the header and the library for building with -ta
 vet-cuda: ## go vet with -tags cuda; no CUDA needed
 	$(CUDA_ENV) && go vet -tags cuda ./...
 
-test-cuda: ## the runtime's tests with -tags cuda, on the simulated driver; no CUDA needed
+test-cuda: ## of make test, what is built with -tags cuda: the run time, on the simulated driver
 	$(CUDA_ENV) && go test -tags cuda -timeout 20m $(TESTFLAGS) ./runtime/...
 
 cuda-toolchain: $(VENV_CUDA)/stamp ## install the pinned nvcc from PyPI into .venv-cuda (0.3 GB), where vitgen finds it

@@ -100,7 +100,7 @@ func build(s *spec.Spec, programs []*ir.Graph, math string) (*plan.Plan, error) 
 	}
 	return plan.Build(plan.Input{
 		Name: s.Name, File: filepath.Base(s.File), Batch: s.Train.Batch,
-		Image: [3]int{s.Input.Channels, s.Input.Height, s.Input.Width},
+		Image:  [3]int{s.Input.Channels, s.Input.Height, s.Input.Width},
 		Params: params, Programs: programs, Names: ProgramNames, Math: math,
 	})
 }

@@ -1,5 +1,5 @@
-// Command ptxas compiles the CUDA kernels of every example to machine code and
-// checks what ptxas says of them: no register may be spilled, nothing may be
+// Command ptxas compiles the CUDA kernels of every example to machine code, those
+// of two in the coarser precisions too, and checks what ptxas says of them: no register may be spilled, nothing may be
 // serialized, and each block must fit on each chip. It compares what kernels
 // take with the committed table.md, so that no change goes unseen.
 //
@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"strings"
@@ -86,6 +87,11 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		if dirs, err = examples("generated"); err != nil {
 			return err
 		}
+		coarse, err := variants(ctx, "_build/ptxas")
+		if err != nil {
+			return err
+		}
+		dirs = append(dirs, coarse...)
 	}
 	fmt.Fprintf(out, "%s, for %s\n", compiler, strings.Join(o.archs, ", "))
 	var all []example
@@ -121,6 +127,22 @@ func findNVCC(ctx context.Context, explicit string) (*nvcc.Compiler, error) {
 		}
 	}
 	return nvcc.Find(ctx, explicit)
+}
+
+// variants compiles examples in the precisions they do not ask for: kernels on
+// tensor cores are others.
+func variants(ctx context.Context, root string) ([]string, error) {
+	var dirs []string
+	for _, v := range [][2]string{{"vit", "tf32"}, {"vit", "bf16"}, {"vit_b16", "bf16"}} {
+		dir := filepath.Join(root, v[0]+"_"+v[1])
+		cmd := exec.CommandContext(ctx, "go", "run", "./cmd/vitgen", "compile", "examples/"+v[0]+".yaml",
+			"--precision", v[1], "-o", dir, "--nvcc", "none")
+		if text, err := cmd.CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("vitgen compile: %w\n%s", err, text)
+		}
+		dirs = append(dirs, dir)
+	}
+	return dirs, nil
 }
 
 // examples lists the generated packages that have CUDA kernels. That there are

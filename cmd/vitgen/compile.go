@@ -26,6 +26,7 @@ import (
 // compileFlags are the flags of compile and build.
 type compileFlags struct {
 	out       string
+	precision string
 	dump      []string
 	dumpDir   string
 	stopAfter string
@@ -38,6 +39,7 @@ type compileFlags struct {
 func (f *compileFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVarP(&f.out, "out", "o", "", "folder of the generated package (default generated/NAME)")
+	fl.StringVar(&f.precision, "precision", "", "fp32, tf32 or bf16, in place of the spec's train.precision")
 	fl.StringSliceVar(&f.dump, "dump", nil, "print the graphs after these passes, or after all")
 	fl.StringVar(&f.dumpDir, "dump-dir", "", "write dumps into files of this folder instead of standard error")
 	fl.StringVar(&f.stopAfter, "stop-after", "", "stop after this pass and write no package")
@@ -95,6 +97,13 @@ func compile(cmd *cobra.Command, f *compileFlags, file string, targets []string)
 	s, err := readSpec(file)
 	if err != nil {
 		return "", err
+	}
+	switch f.precision {
+	case "":
+	case "fp32", "tf32", "bf16":
+		s.Train.Precision = f.precision
+	default:
+		return "", fmt.Errorf("unknown precision %q: --precision takes fp32, tf32 or bf16", f.precision)
 	}
 	o, err := f.options(cmd.ErrOrStderr())
 	if err != nil {

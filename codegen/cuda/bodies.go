@@ -26,13 +26,18 @@ func (e *emitter) Int(i int) string                     { return "uint32_t(" + e
 func (e *emitter) Step(field string) string             { return "c.step()." + field }
 func (e *emitter) StepRef() string                      { return "c.step()" }
 
-// params are the kernel's parameters, each of eight bytes.
-func (e *emitter) params(prefix string) []string {
+// params are the kernel's parameters, each of eight bytes. Of a __global__
+// function they are restricted: what a launch writes lies apart from what it
+// reads, and a compiler that knows moves loads past stores.
+func (e *emitter) params(prefix string, restrict bool) []string {
 	var out []string
 	for _, a := range e.k.Args {
 		typ := "uint64_t"
 		if a.Type != plan.Int {
 			typ = cxx.PointerType(a)
+			if restrict && !a.Shared {
+				typ += " __restrict__"
+			}
 		}
 		out = append(out, typ+" "+prefix+a.Name)
 	}

@@ -85,7 +85,7 @@ func part(w io.Writer, p *plan.Plan, d *plan.DeviceKernel, k *plan.Kernel, joine
 	for _, line := range e.types {
 		fmt.Fprintln(w, line)
 	}
-	params := e.params("")
+	params := e.params("", !joined)
 	if joined {
 		fmt.Fprintf(w, "VG_FN void %s(%s) {\n", k.Name, strings.Join(append([]string{"const vg_call& c"}, params...), ", "))
 	} else {
@@ -114,7 +114,7 @@ func launchText(d *plan.DeviceKernel) string {
 
 // signature prints the head of a __global__ function.
 func signature(w io.Writer, d *plan.DeviceKernel, resident string, params []string) {
-	fmt.Fprintf(w, "VG_KERNEL(%d, %s) %s(const vg_state* state, char* workspace, uint32_t* counters", d.Threads, resident, d.Name)
+	fmt.Fprintf(w, "VG_KERNEL(%d, %s) %s(const vg_state* __restrict__ state, char* workspace, uint32_t* counters", d.Threads, resident, d.Name)
 	for i, p := range params {
 		if i%4 == 0 {
 			fmt.Fprintf(w, ",\n    %s", p)
@@ -140,7 +140,7 @@ func together(w io.Writer, d *plan.DeviceKernel) {
 			prefix = fmt.Sprintf("%c_", 'a'+i)
 		}
 		e := &emitter{k: q.Kernel}
-		params = append(params, e.params(prefix)...)
+		params = append(params, e.params(prefix, true)...)
 		args := []string{"c"}
 		for _, a := range q.Kernel.Args {
 			args = append(args, prefix+a.Name)

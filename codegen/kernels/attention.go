@@ -137,7 +137,10 @@ func (s AttentionShape) split() int {
 func (s AttentionShape) gradTile() gradTile {
 	all, mostStrips, mostQueries := down(s.Tk, 16), 8/s.split(), min(up(s.Tq, 16), 32)
 	if s.columns() <= 64 {
-		mostStrips = 13
+		mostStrips = 12
+		if all <= 13 {
+			mostStrips = 13
+		}
 		if s.Tq <= 48 {
 			mostQueries = min(up(s.Tq, 16), 48)
 		}

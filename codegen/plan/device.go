@@ -12,6 +12,7 @@ import (
 // parts of one device kernel, each with blocks, workspace and counters of its
 // own.
 type Device struct {
+	math     string
 	Kernels  []*DeviceKernel
 	Programs []*DeviceProgram
 
@@ -30,6 +31,8 @@ type DeviceKernel struct {
 	Name                  string // "k07_gemm_nt"; "k33_k34" of two parts
 	Parts                 []PartUse
 	Grid, Threads, Shared int // blocks, threads of a block, bytes of shared memory
+
+	math string // what products multiply in
 }
 
 // PartUse is a kernel's share of a launch.
@@ -69,7 +72,7 @@ const workspaceAlign = 256
 
 // device groups the plan's launches.
 func (p *Plan) device() *Device {
-	d := &Device{}
+	d := &Device{math: p.Math}
 	byName := map[string]*DeviceKernel{}
 	for _, prog := range p.Programs {
 		dp := &DeviceProgram{Name: prog.Name}
@@ -124,7 +127,7 @@ func (d *Device) launch(byName map[string]*DeviceKernel, parts []Launch) DeviceL
 }
 
 func (d *Device) kernel(name string, parts []Launch) *DeviceKernel {
-	k := &DeviceKernel{Index: len(d.Kernels), Name: name}
+	k := &DeviceKernel{Index: len(d.Kernels), Name: name, math: d.math}
 	var workspace int64
 	args, counters := 0, 0
 	for _, q := range parts {
@@ -159,12 +162,19 @@ func (d *Device) Joined() map[*Kernel]bool {
 }
 
 // MinBlocks is how many blocks of the kernel should fit on a multiprocessor:
-// what its parts agree on, or 1.
+// what its parts agree on, or 1. Parts share registers that live through all of
+// them (the block's place, the arguments), and the largest tiles have none to
+// spare: in tf32 for one other part, in bf16 for two.
 func (k *DeviceKernel) MinBlocks() int {
 	least := 0
 	for _, q := range k.Parts {
-		if m := q.Kernel.Part.MinBlocks; least == 0 || m < least {
-			least = max(m, 1)
+		p := q.Kernel.Part
+		m := max(p.MinBlocks, 1)
+		if t := p.Tile; t != nil && t.BM*t.BN >= 128*128 && (len(k.Parts) > 2 || len(k.Parts) == 2 && k.math == "tf32") {
+			m = 1
+		}
+		if least == 0 || m < least {
+			least = m
 		}
 	}
 	return max(least, 1)

@@ -50,7 +50,13 @@ func (b *launchBuilder) product(g *Gemm) *Part {
 	t := chooseTile(g.Kind, b.plan.Math, g.M, g.N, g.K)
 	l := kernels.GemmLaunch(t.BM, t.BN, t.BK, t.Stages, t.Splits, elemBytes(b.plan.Math), g.M, g.N)
 	return &Part{Blocks: l.Blocks, Threads: kernels.BlockThreads, Shared: l.Shared, Workspace: l.Workspace, Counters: l.Counters,
-		Tile: &t, MinBlocks: t.perSM(b.plan.Math)}
+		Tile: &t, MinBlocks: t.perSM(b.plan.Math, b.converted(g.A) || b.converted(g.B), g.A.Functor != nil || g.B.Functor != nil)}
+}
+
+// converted reports an operand in memory that is not of the type the product
+// multiplies in.
+func (b *launchBuilder) converted(o Operand) bool {
+	return o.Functor == nil && b.args[o.Arg].Narrow != (b.plan.Math == "bf16")
 }
 
 // elemBytes is the size of an operand's element in shared memory.

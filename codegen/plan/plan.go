@@ -83,6 +83,7 @@ type Arg struct {
 	Name   string
 	Type   ArgType
 	Narrow bool // points at bf16 instead of float
+	Shared bool // may point at what an Out argument points at too
 	Span   Span // of an Out argument: what the kernel writes there
 }
 

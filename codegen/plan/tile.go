@@ -45,7 +45,7 @@ var chip = struct {
 	fixed              float64            // cycles of a block's start and end
 	sharedLimit        int                // bytes that a multiprocessor has
 	threads, registers int
-}{132, map[string]float64{"fp32": 100, "tf32": 320, "bf16": 640}, 128, 24, 180, 1500, 227 << 10, 2048, 65536}
+}{132, map[string]float64{"fp32": 128, "tf32": 320, "bf16": 640}, 128, 24, 180, 1500, 227 << 10, 2048, 65536}
 
 // chooseTile picks the tile and the split for C[m,n] over depth k: a tuning
 // table's entry if there is one, else the least of an analytic estimate. It
@@ -84,10 +84,16 @@ func depthOf(mathKind string, t Tile) (bk, stages int) {
 func (t *Tile) cycles(kind, mathKind string, m, n, k int) float64 {
 	elem := float64(elemBytes(mathKind))
 	blocks := t.blocks(m, n)
-	perSM := t.perSM(mathKind)
+	perSM := t.perSM(mathKind, false, false)
 	waves := math.Ceil(float64(blocks) / float64(chip.sms*perSM))
 	depth := float64(ceil(ceil(k, t.Splits), t.BK) * t.BK)
 	fma := float64(t.BM*t.BN) * depth / chip.fma[mathKind]
+	if mathKind == "fp32" {
+		// A thread loads a column and a row of its own tile for every outer
+		// product, with instructions that FFMA has to wait for.
+		m, n := float64(t.BM)/16, float64(t.BN)/16
+		fma *= 1 + 0.9*(m+n)/(m*n)
+	}
 	warpTile := float64(t.BM/t.WarpsM + t.BN/t.WarpsN)
 	shared := float64(t.WarpsM*t.WarpsN) * warpTile * depth * elem / chip.sharedBytes
 	l2 := float64(t.BM+t.BN) * depth * elem / chip.l2Bytes
@@ -106,13 +112,17 @@ func (t *Tile) cycles(kind, mathKind string, m, n, k int) float64 {
 // blocks is the grid of a product C[m,n].
 func (t *Tile) blocks(m, n int) int { return ceil(m, t.BM) * ceil(n, t.BN) * t.Splits }
 
-// perSM is how many blocks should fit on a multiprocessor: two, unless the
-// accumulators leave too few registers for that.
-func (t *Tile) perSM(math string) int {
-	if t.BM*t.BN >= 128*128 && math == "fp32" {
-		return 1
+// perSM is how many blocks should fit on a multiprocessor: two, unless that
+// leaves too few registers. converted: operands do not lie in memory as the
+// product multiplies them; functor: one of them is computed while it is loaded.
+func (t *Tile) perSM(math string, converted, functor bool) int {
+	switch area := t.BM * t.BN; {
+	case area <= 64*64, area <= 128*64 && math != "fp32":
+		return 2
+	case math == "bf16" && !converted, math == "tf32" && !functor:
+		return 2
 	}
-	return 2
+	return 1
 }
 
 func ceil(a, b int) int { return (a + b - 1) / b }

@@ -41,6 +41,7 @@ func TestTilesFit(t *testing.T) {
 			for _, kind := range []string{"nt", "nn", "tn"} {
 				tile := chooseTile(kind, math, shape[0], shape[1], shape[2])
 				b := launchBuilder{programBuilder: &programBuilder{builder: &builder{plan: &Plan{Math: math}}}}
+				b.args = []Arg{{Narrow: math == "bf16"}}
 				p := b.product(&Gemm{Kind: kind, M: shape[0], N: shape[1], K: shape[2]})
 				if p.Shared > smallest {
 					t.Errorf("%s %v: tile %+v takes %d bytes of shared memory", math, shape, tile, p.Shared)

@@ -15,8 +15,8 @@ struct k00_epilogue {
     vg_store(patchify_out + at.row * 16 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k00_patchify(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* image, float* patchify_out) {
+VG_KERNEL(256, 1) k00_patchify(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ image, float* __restrict__ patchify_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k00_epilogue epilogue{patchify_out};
   vg_patchify<1, 28, 28, 4>(c, image, epilogue);
@@ -35,8 +35,8 @@ struct k01_epilogue {
   }
 };
 using k01_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_KERNEL(256, 2) k01_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* patchify_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 1) k01_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ patchify_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k01_epilogue epilogue{bias, add_out};
   vg_gemm<k01_tile, 49>(c, c.batch() * 49, 128, 16,
@@ -57,8 +57,8 @@ struct k02_epilogue {
     vg_store(y_out + at.row * 128 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k02_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* y_out) {
+VG_KERNEL(256, 1) k02_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k02_epilogue epilogue{y_out};
   vg_layernorm<49, 128>(c, c.batch() * 49, vg_matrix{add_in, 128}, weight, bias, 1e-06f, nullptr, nullptr, epilogue);
@@ -74,8 +74,8 @@ struct k03_epilogue {
     vg_store(transpose_out + at.row * 49 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k03_transpose(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, float* transpose_out) {
+VG_KERNEL(256, 1) k03_transpose(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, float* __restrict__ transpose_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k03_epilogue epilogue{transpose_out};
   vg_transpose<49, 128>(c, y_in, epilogue);
@@ -95,8 +95,8 @@ struct k04_epilogue {
   }
 };
 using k04_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_KERNEL(256, 2) k04_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* transpose_in, const float* weight, const float* bias, float* gelu_out) {
+VG_KERNEL(256, 1) k04_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ transpose_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k04_epilogue epilogue{bias, gelu_out};
   vg_gemm<k04_tile, 128>(c, c.batch() * 128, 64, 49,
@@ -118,8 +118,8 @@ struct k05_epilogue {
   }
 };
 using k05_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_KERNEL(256, 2) k05_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 1) k05_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k05_epilogue epilogue{bias, add_out};
   vg_gemm<k05_tile, 128>(c, c.batch() * 128, 49, 64,
@@ -140,8 +140,8 @@ struct k06_epilogue {
     vg_store(add_out + at.row * 128 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k06_transpose(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, float* add_out) {
+VG_KERNEL(256, 1) k06_transpose(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k06_epilogue epilogue{add_in2, add_out};
   vg_transpose<128, 49>(c, add_in, epilogue);
@@ -150,7 +150,7 @@ VG_EXPORT(k06_transpose)
 
 // mixer.yaml:35:15 blocks.0.mlp_channels.fc1, blocks.1.mlp_channels.fc1, blocks.2.mlp_channels.fc1, blocks.3.mlp_channels.fc1
 // linear + add + gelu   [n·49×128]·[512×128]ᵀ
-// grid 784, block 256, shared 24576 bytes
+// grid 392, block 256, shared 36864 bytes
 struct k07_epilogue {
   const float* bias;
   float* gelu_out;
@@ -160,9 +160,9 @@ struct k07_epilogue {
     vg_store(gelu_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-using k07_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k07_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* gelu_out) {
+using k07_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k07_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k07_epilogue epilogue{bias, gelu_out};
   vg_gemm<k07_tile, 49>(c, c.batch() * 49, 512, 128,
@@ -174,7 +174,7 @@ VG_EXPORT(k07_gemm_nt)
 
 // mixer.yaml:37:15 blocks.0.mlp_channels.fc2, blocks.1.mlp_channels.fc2, blocks.2.mlp_channels.fc2, blocks.3.mlp_channels.fc2
 // linear + add   [n·49×512]·[128×512]ᵀ
-// grid 784, block 256, shared 18432 bytes
+// grid 98, block 256, shared 36864 bytes
 struct k08_epilogue {
   const float* bias;
   const float* add_in;
@@ -185,10 +185,10 @@ struct k08_epilogue {
     vg_store(add_out + at.row * 128 + at.col, v1, at.n);
   }
 };
-using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k08_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k08_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k08_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k08_tile, 49>(c, c.batch() * 49, 128, 512,
@@ -208,8 +208,8 @@ struct k09_epilogue {
     vg_store(scale_out + at.row * 128 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k09_sum_tokens(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, float* scale_out) {
+VG_KERNEL(256, 1) k09_sum_tokens(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, float* __restrict__ scale_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k09_epilogue epilogue{scale_out};
   vg_token_sum<49, 128>(c, vg_matrix{y_in, 128}, epilogue);
@@ -228,8 +228,8 @@ struct k10_epilogue {
   }
 };
 using k10_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k10_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* scale_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k10_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ scale_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k10_epilogue epilogue{bias, add_out};
   vg_gemm<k10_tile, 1>(c, c.batch(), 10, 128,
@@ -242,8 +242,8 @@ VG_EXPORT(k10_gemm_nt)
 // mixer.yaml:42:7 loss
 // cross_entropy
 // grid 16, block 256, shared 256 bytes
-VG_KERNEL(256, 1) k11_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out) {
+VG_KERNEL(256, 1) k11_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_cross_entropy<10>(c, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, vg_none{});
 }
@@ -260,9 +260,9 @@ struct k12_epilogue {
     vg_store(y_out + at.row * 128 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k12_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k12_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k12_epilogue epilogue{y_out};
   vg_layernorm<49, 128>(c, c.batch() * 49, vg_matrix{add_in, 128}, weight, bias, 1e-06f, mean_out, rstd_out, epilogue);
@@ -284,9 +284,9 @@ struct k13_epilogue {
   }
 };
 using k13_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_KERNEL(256, 2) k13_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* transpose_in, const float* weight, const float* bias, float* add_out,
-    float* gelu_out) {
+VG_KERNEL(256, 1) k13_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ transpose_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
+    float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k13_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm<k13_tile, 128>(c, c.batch() * 128, 64, 49,
@@ -298,7 +298,7 @@ VG_EXPORT(k13_gemm_nt)
 
 // mixer.yaml:35:15 blocks.0.mlp_channels.fc1, blocks.1.mlp_channels.fc1, blocks.2.mlp_channels.fc1, blocks.3.mlp_channels.fc1
 // linear + add + gelu   [n·49×128]·[512×128]ᵀ
-// grid 784, block 256, shared 24576 bytes
+// grid 392, block 256, shared 36864 bytes
 struct k14_epilogue {
   const float* bias;
   float* add_out;
@@ -310,10 +310,10 @@ struct k14_epilogue {
     vg_store(gelu_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-using k14_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k14_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out,
-    float* gelu_out) {
+using k14_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k14_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
+    float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k14_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm<k14_tile, 49>(c, c.batch() * 49, 512, 128,
@@ -332,9 +332,9 @@ struct k15_epilogue {
     vg_store(cross_entropy_grad_out + at.row * 10 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k15_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out,
-    float* cross_entropy_grad_out) {
+VG_KERNEL(256, 1) k15_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out,
+    float* __restrict__ cross_entropy_grad_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k15_epilogue epilogue{cross_entropy_grad_out};
   vg_cross_entropy<10>(c, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, epilogue);
@@ -385,9 +385,9 @@ VG_FN void k17_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, con
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 12, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k16_k17(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_cross_entropy_grad_in, const float* a_scale_in, float* a_d_weight, float* a_d_bias,
-    const float* b_cross_entropy_grad_in, const float* b_weight, float* b_scale_out) {
+VG_KERNEL(256, 2) k16_k17(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_cross_entropy_grad_in, const float* __restrict__ a_scale_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_cross_entropy_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_scale_out) {
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
@@ -415,9 +415,9 @@ struct k18_epilogue {
     vg_store(dx_out + at.row * 128 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k18_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* scale_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, float* dx_out, float* d_weight, float* d_bias) {
+VG_KERNEL(256, 1) k18_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ scale_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, float* __restrict__ dx_out, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k18_dy dy{scale_in};
   const k18_epilogue epilogue{dx_out};
@@ -439,7 +439,7 @@ struct k19_row_sum {
     vg_store(d_bias + at.row * 128 + at.col, acc, at.n);
   }
 };
-using k19_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
+using k19_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 8>;
 VG_FN void k19_gemm_tn(const vg_call& c, const float* dx_in, const float* gelu_in, float* d_weight, float* d_bias) {
   const k19_epilogue epilogue{d_weight};
   const k19_row_sum row_sum{d_bias};
@@ -459,7 +459,7 @@ struct k20_epilogue {
     vg_store(gelu_grad_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-using k20_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
+using k20_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k20_gemm_nn(const vg_call& c, const float* dx_in, const float* weight, const float* add_in, float* gelu_grad_out) {
   const k20_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm<k20_tile, 49>(c, c.batch() * 49, 512, 128,
@@ -469,16 +469,16 @@ VG_FN void k20_gemm_nn(const vg_call& c, const float* dx_in, const float* weight
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 912, block 256, shared 24576 bytes
-VG_KERNEL(256, 2) k19_k20(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_dx_in, const float* a_gelu_in, float* a_d_weight, float* a_d_bias,
-    const float* b_dx_in, const float* b_weight, const float* b_add_in, float* b_gelu_grad_out) {
+// grid 520, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k19_k20(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_dx_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_dx_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k19_gemm_tn(c, a_dx_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
-    const vg_call c{state, workspace + 1064960, counters + 128, block - 128, 784};
+    const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 392};
     k20_gemm_nn(c, b_dx_in, b_weight, b_add_in, b_gelu_grad_out);
   }
 }
@@ -492,7 +492,7 @@ struct k21_epilogue {
     vg_store(linear_dx_out + at.row * 128 + at.col, acc, at.n);
   }
 };
-using k21_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k21_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k21_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k21_epilogue epilogue{linear_dx_out};
   vg_gemm<k21_tile, 49>(c, c.batch() * 49, 128, 512,
@@ -515,7 +515,7 @@ struct k22_row_sum {
     vg_store(d_bias + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k22_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
+using k22_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 8>;
 VG_FN void k22_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k22_epilogue epilogue{d_weight};
   const k22_row_sum row_sum{d_bias};
@@ -526,16 +526,16 @@ VG_FN void k22_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float*
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 912, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k21_k22(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_weight, float* a_linear_dx_out, const float* b_gelu_grad_in,
-    const float* b_y_in, float* b_d_weight, float* b_d_bias) {
+// grid 226, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k21_k22(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_dx_out, const float* __restrict__ b_gelu_grad_in,
+    const float* __restrict__ b_y_in, float* __restrict__ b_d_weight, float* __restrict__ b_d_bias) {
   const int block = vg_block_index();
-  if (block < 784) {
-    const vg_call c{state, workspace, counters, block, 784};
+  if (block < 98) {
+    const vg_call c{state, workspace, counters, block, 98};
     k21_gemm_nn(c, a_gelu_grad_in, a_weight, a_linear_dx_out);
   } else {
-    const vg_call c{state, workspace + 6522880, counters + 784, block - 784, 128};
+    const vg_call c{state, workspace, counters, block - 98, 128};
     k22_gemm_tn(c, b_gelu_grad_in, b_y_in, b_d_weight, b_d_bias);
   }
 }
@@ -552,10 +552,10 @@ struct k23_epilogue {
     vg_store(add_out + at.row * 128 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k23_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* dx_in, float* add_out, float* d_weight,
-    float* d_bias) {
+VG_KERNEL(256, 1) k23_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ dx_in, float* __restrict__ add_out, float* __restrict__ d_weight,
+    float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k23_epilogue epilogue{dx_in, add_out};
   vg_layernorm_grad<49, 128>(c, c.batch() * 49, vg_matrix{linear_dx_in, 128}, vg_matrix{add_in, 128}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -571,8 +571,8 @@ struct k24_epilogue {
     vg_store(transpose_out + at.row * 49 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k24_transpose(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, float* transpose_out) {
+VG_KERNEL(256, 1) k24_transpose(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, float* __restrict__ transpose_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k24_epilogue epilogue{transpose_out};
   vg_transpose<49, 128>(c, add_in, epilogue);
@@ -624,9 +624,9 @@ VG_FN void k26_gemm_nn(const vg_call& c, const float* transpose_in, const float*
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 192, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k25_k26(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_transpose_in, const float* a_gelu_in, float* a_d_weight, float* a_d_bias,
-    const float* b_transpose_in, const float* b_weight, const float* b_add_in, float* b_gelu_grad_out) {
+VG_KERNEL(256, 1) k25_k26(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_transpose_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_transpose_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
   if (block < 64) {
     const vg_call c{state, workspace, counters, block, 64};
@@ -681,9 +681,9 @@ VG_FN void k28_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float*
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 192, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k27_k28(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_weight, float* a_linear_dx_out, const float* b_gelu_grad_in,
-    const float* b_transpose_in, float* b_d_weight, float* b_d_bias) {
+VG_KERNEL(256, 1) k27_k28(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_dx_out, const float* __restrict__ b_gelu_grad_in,
+    const float* __restrict__ b_transpose_in, float* __restrict__ b_d_weight, float* __restrict__ b_d_bias) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
@@ -704,8 +704,8 @@ struct k29_epilogue {
     vg_store(transpose_out + at.row * 128 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k29_transpose(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, float* transpose_out) {
+VG_KERNEL(256, 1) k29_transpose(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, float* __restrict__ transpose_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k29_epilogue epilogue{transpose_out};
   vg_transpose<128, 49>(c, linear_dx_in, epilogue);
@@ -723,10 +723,10 @@ struct k30_epilogue {
     vg_store(add_out + at.row * 128 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k30_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* transpose_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* add_in2, float* add_out, float* d_weight,
-    float* d_bias) {
+VG_KERNEL(256, 1) k30_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ transpose_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ add_in2, float* __restrict__ add_out, float* __restrict__ d_weight,
+    float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k30_epilogue epilogue{add_in2, add_out};
   vg_layernorm_grad<49, 128>(c, c.batch() * 49, vg_matrix{transpose_in, 128}, vg_matrix{add_in, 128}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -747,7 +747,7 @@ struct k31_row_sum {
     vg_store(d_bias + at.row * 128 + at.col, acc, at.n);
   }
 };
-using k31_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
+using k31_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 8>;
 VG_FN void k31_gemm_tn(const vg_call& c, const float* add_in, const float* gelu_in, float* d_weight, float* d_bias) {
   const k31_epilogue epilogue{d_weight};
   const k31_row_sum row_sum{d_bias};
@@ -767,7 +767,7 @@ struct k32_epilogue {
     vg_store(gelu_grad_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-using k32_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
+using k32_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k32_gemm_nn(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
   const k32_epilogue epilogue{add_in2, gelu_grad_out};
   vg_gemm<k32_tile, 49>(c, c.batch() * 49, 512, 128,
@@ -777,16 +777,16 @@ VG_FN void k32_gemm_nn(const vg_call& c, const float* add_in, const float* weigh
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 912, block 256, shared 24576 bytes
-VG_KERNEL(256, 2) k31_k32(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_gelu_in, float* a_d_weight, float* a_d_bias,
-    const float* b_add_in, const float* b_weight, const float* b_add_in2, float* b_gelu_grad_out) {
+// grid 520, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k31_k32(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in2, float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k31_gemm_tn(c, a_add_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
-    const vg_call c{state, workspace + 1064960, counters + 128, block - 128, 784};
+    const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 392};
     k32_gemm_nn(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
   }
 }
@@ -803,10 +803,10 @@ struct k33_epilogue {
     vg_store(add_out + at.row * 128 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k33_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* add_in2, float* add_out, float* d_weight,
-    float* d_bias) {
+VG_KERNEL(256, 1) k33_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ add_in2, float* __restrict__ add_out, float* __restrict__ d_weight,
+    float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k33_epilogue epilogue{add_in2, add_out};
   vg_layernorm_grad<49, 128>(c, c.batch() * 49, vg_matrix{linear_dx_in, 128}, vg_matrix{add_in, 128}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -815,7 +815,7 @@ VG_EXPORT(k33_layernorm_grad)
 
 // mixer.yaml:21:5 stem.proj
 // sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×16]
-// grid 96, block 256, shared 18432 bytes
+// grid 128, block 256, shared 18432 bytes
 struct k34_epilogue {
   float* d_weight;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
@@ -828,9 +828,9 @@ struct k34_row_sum {
     vg_store(d_bias + at.row * 128 + at.col, acc, at.n);
   }
 };
-using k34_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 24>;
-VG_KERNEL(256, 2) k34_gemm_tn(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* patchify_in, float* d_weight, float* d_bias) {
+using k34_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 32>;
+VG_KERNEL(256, 2) k34_gemm_tn(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ patchify_in, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k34_epilogue epilogue{d_weight};
   const k34_row_sum row_sum{d_bias};
@@ -844,8 +844,8 @@ VG_EXPORT(k34_gemm_tn)
 // mixer.yaml:45:3 train
 // sum_squares
 // grid 35, block 256, shared 2064 bytes
-VG_KERNEL(256, 1) k35_sum_squares(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* grads, float* sum_squares_out) {
+VG_KERNEL(256, 1) k35_sum_squares(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ grads, float* __restrict__ sum_squares_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_sumsq(c, 558224, grads, sum_squares_out);
 }
@@ -854,8 +854,8 @@ VG_EXPORT(k35_sum_squares)
 // mixer.yaml:45:3 train
 // clip_scale
 // grid 1, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k36_clip_scale(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* sum_squares_in, float* clip_scale_out) {
+VG_KERNEL(256, 1) k36_clip_scale(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ sum_squares_in, float* __restrict__ clip_scale_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_clip_scale(c, sum_squares_in, 1.0f, clip_scale_out);
 }
@@ -864,9 +864,9 @@ VG_EXPORT(k36_clip_scale)
 // mixer.yaml:21:5 stem.proj.weight
 // mul + adamw
 // grid 546, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k37_adamw(const vg_state* state, char* workspace, uint32_t* counters,
-    float* params, const float* grads, float* state0, float* state1,
-    const float* clip_scale_in) {
+VG_KERNEL(256, 1) k37_adamw(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    float* __restrict__ params, const float* __restrict__ grads, float* __restrict__ state0, float* __restrict__ state1,
+    const float* __restrict__ clip_scale_in) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_adamw(c, 552704, params, grads, state0, state1, 0.9, 0.999, 1e-08f, 0.05f, clip_scale_in, nullptr);
   vg_adamw(c, 5520, params + 552704, grads + 552704, state0 + 552704, state1 + 552704, 0.9, 0.999, 1e-08f, 0.0f, clip_scale_in, nullptr);
@@ -875,9 +875,9 @@ VG_EXPORT(k37_adamw)
 
 // The images and labels of a batch, out of a data set that lies on the device.
 // grid 128, block 256, shared 1024 bytes
-VG_KERNEL(256, 1) gather(const vg_state* state, char* workspace, uint32_t* counters,
-    const uint8_t* images, const int32_t* labels, const int32_t* index, const float* table,
-    float* image_out, int32_t* label_out) {
+VG_KERNEL(256, 1) gather(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const uint8_t* __restrict__ images, const int32_t* __restrict__ labels, const int32_t* __restrict__ index, const float* __restrict__ table,
+    float* __restrict__ image_out, int32_t* __restrict__ label_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_gather<128, 1, 28, 28>(c, images, labels, index, table, image_out, label_out);
 }

@@ -1083,7 +1083,7 @@ struct vg_attention_args {
   int64_t ldq, ldk, ldv;
   E* o;
   int64_t ldo;
-  float* lse;  // may be null
+  float* lse;   // may be null
   float scale;  // above 0
   uint32_t drop_site, drop_thr;
 };
@@ -1185,8 +1185,9 @@ struct vg_attention_config : vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, TK, Q
 
   // The launch.
   static constexpr int threads = group_threads * groups, shared_bytes = group_bytes * groups;
-  static constexpr int narrow = shape::columns > 128 ? 255 : shape::columns > 64 ? 168 : 128;  // registers that are enough
-  static constexpr int resident = vg_attention_resident(threads, shared_bytes, MATH == vg_math::bf16 ? narrow : vg_min32(narrow + 40, 255));
+  static constexpr int narrow = shape::columns > 128 ? 255 : shape::columns > 64 ? 168 : 128;
+  static constexpr int registers = MATH == vg_math::bf16 ? narrow : vg_min32(narrow + 40, 255);  // enough for a thread
+  static constexpr int resident = vg_attention_resident(threads, shared_bytes, registers);
   VG_CONST static int64_t blocks(int64_t batch) { return vg_ceil_div(batch * HEADS * query_blocks, groups); }
   VG_CONST static int64_t workspace_bytes(int64_t) { return 0; }
   VG_CONST static int64_t counters(int64_t) { return 0; }
@@ -1256,11 +1257,10 @@ VG_FN void vg_attention_finish_keys(const vg_attention_group<Config>& s, int til
   vg_head_finish<Config>(s.v + slot, rows, s.thread);
 }
 
-// From S of a tile to exponentials, zero where a key is not seen, and the running
-// maximum and sum with them. Returns in `fade` what the earlier O shrinks by.
+// From S of a tile to exponentials, zero where a key is not seen; the running
+// maximum and sum follow, and O shrinks as the maximum grows.
 template <class Config, int N>
-VG_FN void vg_attention_softmax(float (&p)[N][4], vg_attention_rows<Config>& r, float scale, int row, int first_key,
-                                float fade[2]) {
+VG_FN void vg_attention_softmax(float (&p)[N][4], vg_attention_rows<Config>& r, float scale, int row, int first_key) {
   const int g = vg_lane() >> 2, t = vg_lane() & 3;
   const float factor = scale * Config::per_unit;
   if (first_key + 8 * N > Config::seen(row)) {
@@ -1275,12 +1275,14 @@ VG_FN void vg_attention_softmax(float (&p)[N][4], vg_attention_rows<Config>& r, 
     top = vg_max(vg_shfl_xor(top, 1), top);
     top = vg_max(vg_shfl_xor(top, 2), top);
     const float base = top == -vg_infinity() ? 0.0f : top * factor;  // no score above -inf yet: no weight is NaN for it
-    fade[h] = Config::exp(vg_fma(r.top[h], factor, -base));
+    const float fade = Config::exp(vg_fma(r.top[h], factor, -base));
     r.top[h] = top;
     float sum = 0.0f;
     VG_UNROLL for (int j = 0; j < N; j++)
       VG_UNROLL for (int e = 0; e < 2; e++) sum += p[j][2 * h + e] = Config::exp(vg_fma(p[j][2 * h + e], factor, -base));
-    r.sum[h] = vg_fma(r.sum[h], fade[h], sum);
+    r.sum[h] = vg_fma(r.sum[h], fade, sum);
+    VG_UNROLL for (int j = 0; j < Config::columns / 8; j++)
+      VG_UNROLL for (int e = 0; e < 2; e++) r.o[j][2 * h + e] *= fade;
   }
 }
 
@@ -1308,10 +1310,10 @@ VG_FN void vg_attention_keys(const vg_attention_group<Config>& s, const vg_atten
   const int row = s.row(), first_key = tile * Config::tile_keys, rows = vg_min32(16, Config::tq - row);
   const int groups = vg_ceil_div32(Config::seen(row + rows - 1) - first_key, 16), slot = vg_attention_slot<Config>(tile);
   if (groups <= 0) return;
-  float p[2 * Config::key_groups][4], fade[2];
+  float p[2 * Config::key_groups][4];
   vg_zero(p);
   vg_warp_nt<Config::math, Config::columns, ld>(p, s.q + 16 * s.warp() * ld, s.k + slot, groups);
-  vg_attention_softmax<Config>(p, r, a.scale, row, first_key, fade);
+  vg_attention_softmax<Config>(p, r, a.scale, row, first_key);
   if (Config::dropout && drop.on) {
     if (tile % segment == 0) {
       vg_sync_warp();
@@ -1321,8 +1323,6 @@ VG_FN void vg_attention_keys(const vg_attention_group<Config>& s, const vg_atten
     }
     vg_attention_drop<Config>(p, mask, rows, tile % segment * Config::tile_keys);
   }
-  VG_UNROLL for (int j = 0; j < Config::columns / 8; j++)
-    VG_UNROLL for (int e = 0; e < 4; e++) r.o[j][e] *= fade[e >> 1];
   vg_warp_nn<Config::math, ld>(r.o, p, s.v + slot, groups);
 }
 
@@ -1405,7 +1405,8 @@ VG_FN void vg_attention(const vg_call& c, const vg_attention_args<E>& a) {
 // split = 2 where columns > 128 (two warps share 16 keys, each with half of the
 // columns of dK and dV), else 1.
 //   warps w of a group: split * strips, strips = ceil(K / n), n key tiles of
-//     16 strips keys; strips <= most = 13 if columns <= 64, 8 / split otherwise
+//     16 strips keys; strips <= most = 8 / split if columns > 64, else 13 if K <= 13,
+//     else 12
 //   queries of a tile: q = min(round_up(tq, 16), 48 if tq <= 48 and columns <= 64
 //     else 32), or 16
 //   slots s of queries: 2, or 1
@@ -1443,7 +1444,7 @@ struct vg_attention_grad_config : vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, 
   using shape = vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, TK, Q_FIRST, Q_TOTAL, CAUSAL, DROPOUT>;
   using operand = typename shape::operand;
   static constexpr int all_strips = vg_ceil_div32(TK, 16), split = shape::columns > 128 ? 2 : 1;
-  static constexpr int most_strips = shape::columns <= 64 ? 13 : 8 / split;
+  static constexpr int most_strips = shape::columns > 64 ? 8 / split : all_strips <= 13 ? 13 : 12;
   static constexpr int most_queries = vg_min32(vg_round_up32(TQ, 16), TQ <= 48 && shape::columns <= 64 ? 48 : 32);
 
   VG_CONST static int stat_rows_of(vg_attention_grad_tile t) { return TQ <= 1024 ? vg_round_up32(TQ, t.queries) : t.queries; }
@@ -1470,7 +1471,9 @@ struct vg_attention_grad_config : vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, 
   static constexpr int strips = tile.strips, queries = tile.queries, slots = tile.slots, warps = strips * split;
   static constexpr int tile_keys = 16 * strips, key_tiles = vg_ceil_div32(TK, tile_keys), query_tiles = vg_ceil_div32(TQ, queries);
   static constexpr int share = shape::columns / split;  // columns of dK and dV that a warp has
-  static constexpr int chunk = warps > 12 ? 16 : queries;  // queries whose weights are in registers: a thread of 13 warps has 128
+  // Queries whose weights are in registers at a time: of those, threads of many
+  // warps have few.
+  static constexpr int chunk = warps > (key_tiles > 1 ? 8 : 12) ? 16 : queries;
   static constexpr int ds_ld = queries + 8, stat_rows = stat_rows_of(tile);
   static constexpr bool all_stats = stat_rows >= TQ;
   static constexpr int group_bytes = bytes_of(tile), group_threads = 32 * warps;
@@ -2219,15 +2222,20 @@ VG_FN bool vg_gemm_meet(const vg_call& c, const vg_gemm_place& at, float (&acc)[
     if (has_sum) own[Tile::bm * Tile::bn + vg_thread()] = sum;
     if (!vg_arrive_last(c.counters + at.tile * Tile::splits + first + height, (uint32_t)members, (uint32_t*)vg_shared()))
       return false;
-    const float* part = partials + (int64_t)first * Tile::partial_floats;
-    VG_NO_UNROLL for (int i = 0; i < members; i++, part += (int64_t)width * Tile::partial_floats) {
-      VG_UNROLL for (int v = 0; v < vectors; v++) {
-        float* x = acc[v * 4 / COLS] + v * 4 % COLS;
-        const vg_float4 y = ((const vg_float4*)part)[v * Tile::threads + vg_thread()];
-        x[0] = i > 0 ? x[0] + y.x : y.x, x[1] = i > 0 ? x[1] + y.y : y.y;
-        x[2] = i > 0 ? x[2] + y.z : y.z, x[3] = i > 0 ? x[3] + y.w : y.w;
-      }
-      if (has_sum) sum = (i > 0 ? sum : 0.0f) + part[Tile::bm * Tile::bn + vg_thread()];
+    const float* parts = partials + (int64_t)first * Tile::partial_floats;
+    const int64_t apart = (int64_t)width * Tile::partial_floats;
+    // Eight vectors at a time, which are on their way together.
+    VG_UNROLL for (int from = 0; from < vectors; from += 8)
+      VG_NO_UNROLL for (int i = 0; i < members; i++)
+        VG_UNROLL for (int v = from; v < from + 8 && v < vectors; v++) {
+          float* x = acc[v * 4 / COLS] + v * 4 % COLS;
+          const vg_float4 y = ((const vg_float4*)(parts + i * apart))[v * Tile::threads + vg_thread()];
+          x[0] = i > 0 ? x[0] + y.x : y.x, x[1] = i > 0 ? x[1] + y.y : y.y;
+          x[2] = i > 0 ? x[2] + y.z : y.z, x[3] = i > 0 ? x[3] + y.w : y.w;
+        }
+    if (has_sum) {
+      sum = 0;
+      for (int i = 0; i < members; i++) sum += parts[i * apart + Tile::bm * Tile::bn + vg_thread()];
     }
   }
   return true;

@@ -15,8 +15,8 @@ struct k00_epilogue {
     vg_store(patchify_out + at.row * 256 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k00_patchify(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* image, float* patchify_out) {
+VG_KERNEL(256, 1) k00_patchify(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ image, float* __restrict__ patchify_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k00_epilogue epilogue{patchify_out};
   vg_patchify<1, 96, 96, 16>(c, image, epilogue);
@@ -25,7 +25,7 @@ VG_EXPORT(k00_patchify)
 
 // vit.yaml:20:5 patch_embedding.conv
 // linear + add   [n·36×256]·[512×256]ᵀ
-// grid 1152, block 256, shared 18432 bytes
+// grid 288, block 256, shared 36864 bytes
 struct k01_epilogue {
   const float* bias;
   float* add_out;
@@ -34,9 +34,9 @@ struct k01_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-using k01_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k01_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* patchify_in, const float* weight, const float* bias, float* add_out) {
+using k01_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k01_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ patchify_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k01_epilogue epilogue{bias, add_out};
   vg_gemm<k01_tile, 36>(c, c.batch() * 36, 512, 256,
@@ -60,8 +60,8 @@ struct k02_body {
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k02_prepend_token(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* cls_token, const float* add_in, const float* pos_embedding, float* add_out) {
+VG_KERNEL(256, 1) k02_prepend_token(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ cls_token, const float* __restrict__ add_in, const float* __restrict__ pos_embedding, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k02_body body{add_in, cls_token, pos_embedding, add_out};
   vg_pointwise<37, 512>(c, c.batch() * 37, body);
@@ -78,8 +78,8 @@ struct k03_epilogue {
     vg_store(y_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k03_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* y_out) {
+VG_KERNEL(256, 1) k03_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k03_epilogue epilogue{y_out};
   vg_layernorm<37, 512>(c, c.batch() * 37, vg_matrix{add_in, 512}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
@@ -88,16 +88,16 @@ VG_EXPORT(k03_layernorm)
 
 // vit.yaml:30:15 blks.0.attention
 // linear   [n·37×512]·[1536×512]ᵀ
-// grid 1776, block 256, shared 24576 bytes
+// grid 888, block 256, shared 36864 bytes
 struct k04_epilogue {
   float* linear_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     vg_store(linear_out + at.row * 1536 + at.col, acc, at.n);
   }
 };
-using k04_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k04_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, float* linear_out) {
+using k04_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k04_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, float* __restrict__ linear_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k04_epilogue epilogue{linear_out};
   vg_gemm<k04_tile, 37>(c, c.batch() * 37, 1536, 512,
@@ -111,8 +111,8 @@ VG_EXPORT(k04_gemm_nt)
 // attention
 // grid 1024, block 96, shared 39168 bytes
 using k05_config = vg_attention_config<vg_math::fp32, 8, 64, 37, 37, 0, 37, false, false>;
-VG_KERNEL(96, k05_config::resident) k05_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_in, const float* linear_in2, const float* linear_in3, float* o_out) {
+VG_KERNEL(96, k05_config::resident) k05_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_in, const float* __restrict__ linear_in2, const float* __restrict__ linear_in3, float* __restrict__ o_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = linear_in, a.ldq = 1536;
@@ -126,7 +126,7 @@ VG_EXPORT(k05_attention)
 
 // vit.yaml:30:15 blks.0.attention
 // linear + add   [n·37×512]·[512×512]ᵀ
-// grid 1184, block 256, shared 18432 bytes
+// grid 296, block 256, shared 36864 bytes
 struct k06_epilogue {
   const float* add_in;
   float* add_out;
@@ -135,9 +135,9 @@ struct k06_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-using k06_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k06_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* add_in, float* add_out) {
+using k06_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k06_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k06_epilogue epilogue{add_in, add_out};
   vg_gemm<k06_tile, 37>(c, c.batch() * 37, 512, 512,
@@ -149,7 +149,7 @@ VG_EXPORT(k06_gemm_nt)
 
 // vit.yaml:33:15 blks.0.mlp.dense1
 // linear + add + gelu   [n·37×512]·[2048×512]ᵀ
-// grid 2368, block 256, shared 24576 bytes
+// grid 1184, block 256, shared 36864 bytes
 struct k07_epilogue {
   const float* bias;
   float* gelu_out;
@@ -159,9 +159,9 @@ struct k07_epilogue {
     vg_store(gelu_out + at.row * 2048 + at.col, v1, at.n);
   }
 };
-using k07_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k07_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* gelu_out) {
+using k07_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k07_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k07_epilogue epilogue{bias, gelu_out};
   vg_gemm<k07_tile, 37>(c, c.batch() * 37, 2048, 512,
@@ -173,7 +173,7 @@ VG_EXPORT(k07_gemm_nt)
 
 // vit.yaml:36:15 blks.0.mlp.dense2
 // linear + add   [n·37×2048]·[512×2048]ᵀ
-// grid 2368, block 256, shared 18432 bytes
+// grid 888, block 256, shared 36864 bytes
 struct k08_epilogue {
   const float* bias;
   const float* add_in;
@@ -184,10 +184,10 @@ struct k08_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k08_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
+VG_KERNEL(256, 1) k08_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k08_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k08_tile, 37>(c, c.batch() * 37, 512, 2048,
@@ -205,7 +205,7 @@ struct k10_epilogue {
     vg_store(linear_out + at.row * 1024 + at.col, acc, at.n);
   }
 };
-using k10_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k10_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k10_gemm_nt(const vg_call& c, const float* y_in, const float* weight, float* linear_out) {
   const k10_epilogue epilogue{linear_out};
   vg_gemm<k10_tile, 37>(c, c.batch() * 37, 1024, 512,
@@ -240,16 +240,16 @@ VG_FN void k09_gemm_nt(const vg_call& c, const float* y_in, const float* weight,
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 2496, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k10_k09(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_y_in, const float* a_weight, float* a_linear_out, const float* b_y_in,
-    const float* b_weight, float* b_linear_out) {
+// grid 720, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k10_k09(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_y_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_out, const float* __restrict__ b_y_in,
+    const float* __restrict__ b_weight, float* __restrict__ b_linear_out) {
   const int block = vg_block_index();
-  if (block < 2368) {
-    const vg_call c{state, workspace, counters, block, 2368};
+  if (block < 592) {
+    const vg_call c{state, workspace, counters, block, 592};
     k10_gemm_nt(c, a_y_in, a_weight, a_linear_out);
   } else {
-    const vg_call c{state, workspace, counters, block - 2368, 128};
+    const vg_call c{state, workspace, counters, block - 592, 128};
     k09_gemm_nt(c, b_y_in, b_weight, b_linear_out);
   }
 }
@@ -259,8 +259,8 @@ VG_EXPORT(k10_k09)
 // attention
 // grid 512, block 64, shared 60928 bytes
 using k11_config = vg_attention_config<vg_math::fp32, 8, 64, 1, 37, 0, 37, false, false>;
-VG_KERNEL(64, k11_config::resident) k11_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_in, const float* linear_in2, const float* linear_in3, float* o_out) {
+VG_KERNEL(64, k11_config::resident) k11_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_in, const float* __restrict__ linear_in2, const float* __restrict__ linear_in3, float* __restrict__ o_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = linear_in, a.ldq = 512;
@@ -282,8 +282,8 @@ struct k12_epilogue {
   }
 };
 using k12_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_KERNEL(256, 2) k12_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, float* linear_out) {
+VG_KERNEL(256, 2) k12_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, float* __restrict__ linear_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k12_epilogue epilogue{linear_out};
   vg_gemm<k12_tile, 1>(c, c.batch(), 512, 512,
@@ -306,8 +306,8 @@ struct k13_body {
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k13_slice_tokens(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* linear_in, float* add_out) {
+VG_KERNEL(256, 1) k13_slice_tokens(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ linear_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k13_body body{add_in, linear_in, add_out};
   vg_pointwise<1, 512>(c, c.batch(), body);
@@ -324,8 +324,8 @@ struct k14_epilogue {
     vg_store(y_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k14_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* y_out) {
+VG_KERNEL(256, 1) k14_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k14_epilogue epilogue{y_out};
   vg_layernorm<1, 512>(c, c.batch(), vg_matrix{add_in, 512}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
@@ -345,8 +345,8 @@ struct k15_epilogue {
   }
 };
 using k15_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k15_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* gelu_out) {
+VG_KERNEL(256, 2) k15_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k15_epilogue epilogue{bias, gelu_out};
   vg_gemm<k15_tile, 1>(c, c.batch(), 2048, 512,
@@ -370,9 +370,9 @@ struct k16_epilogue {
   }
 };
 using k16_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_KERNEL(256, 2) k16_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+VG_KERNEL(256, 2) k16_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k16_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k16_tile, 1>(c, c.batch(), 512, 2048,
@@ -394,8 +394,8 @@ struct k17_epilogue {
   }
 };
 using k17_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_KERNEL(256, 2) k17_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k17_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k17_epilogue epilogue{bias, add_out};
   vg_gemm<k17_tile, 1>(c, c.batch(), 10, 512,
@@ -408,8 +408,8 @@ VG_EXPORT(k17_gemm_nt)
 // vit.yaml:44:7 loss
 // cross_entropy
 // grid 16, block 256, shared 256 bytes
-VG_KERNEL(256, 1) k18_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out) {
+VG_KERNEL(256, 1) k18_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_cross_entropy<10>(c, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, vg_none{});
 }
@@ -431,9 +431,9 @@ struct k19_body {
     vg_store(dropout_out + at.row * 512 + at.col, v2, at.n);
   }
 };
-VG_KERNEL(256, 1) k19_prepend_token(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* cls_token, const float* add_in, const float* pos_embedding, uint64_t dropout_site,
-    uint64_t dropout_thr, float* dropout_out) {
+VG_KERNEL(256, 1) k19_prepend_token(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ cls_token, const float* __restrict__ add_in, const float* __restrict__ pos_embedding, uint64_t dropout_site,
+    uint64_t dropout_thr, float* __restrict__ dropout_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k19_body body{add_in, cls_token, pos_embedding, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
   vg_pointwise<37, 512>(c, c.batch() * 37, body);
@@ -449,9 +449,9 @@ struct k20_epilogue {
     vg_store(y_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k20_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* dropout_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k20_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ dropout_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k20_epilogue epilogue{y_out};
   vg_layernorm<37, 512>(c, c.batch() * 37, vg_matrix{dropout_in, 512}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
@@ -462,9 +462,9 @@ VG_EXPORT(k20_layernorm)
 // attention
 // grid 1024, block 96, shared 39552 bytes
 using k21_config = vg_attention_config<vg_math::fp32, 8, 64, 37, 37, 0, 37, false, true>;
-VG_KERNEL(96, k21_config::resident) k21_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_in, const float* linear_in2, const float* linear_in3, float* o_out,
-    float* lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(96, k21_config::resident) k21_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_in, const float* __restrict__ linear_in2, const float* __restrict__ linear_in3, float* __restrict__ o_out,
+    float* __restrict__ lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = linear_in, a.ldq = 1536;
@@ -478,7 +478,7 @@ VG_EXPORT(k21_attention)
 
 // vit.yaml:30:15 blks.0.attention
 // linear + add   [n·37×512]·[512×512]ᵀ
-// grid 1184, block 256, shared 18432 bytes
+// grid 296, block 256, shared 36864 bytes
 struct k22_epilogue {
   const float* dropout_in;
   float* add_out;
@@ -487,9 +487,9 @@ struct k22_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-using k22_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k22_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* dropout_in, float* add_out) {
+using k22_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k22_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ dropout_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k22_epilogue epilogue{dropout_in, add_out};
   vg_gemm<k22_tile, 37>(c, c.batch() * 37, 512, 512,
@@ -509,9 +509,9 @@ struct k23_epilogue {
     vg_store(y_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k23_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k23_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k23_epilogue epilogue{y_out};
   vg_layernorm<37, 512>(c, c.batch() * 37, vg_matrix{add_in, 512}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
@@ -520,7 +520,7 @@ VG_EXPORT(k23_layernorm)
 
 // vit.yaml:33:15 blks.0.mlp.dense1
 // linear + add + gelu + dropout   [n·37×512]·[2048×512]ᵀ
-// grid 2368, block 256, shared 24576 bytes
+// grid 1184, block 256, shared 36864 bytes
 struct k24_epilogue {
   const float* bias;
   float* add_out;
@@ -534,10 +534,10 @@ struct k24_epilogue {
     vg_store(dropout_out + at.row * 2048 + at.col, v2, at.n);
   }
 };
-using k24_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k24_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out,
-    uint64_t dropout_site, uint64_t dropout_thr, float* dropout_out) {
+using k24_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k24_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
+    uint64_t dropout_site, uint64_t dropout_thr, float* __restrict__ dropout_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k24_epilogue epilogue{bias, add_out, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
   vg_gemm<k24_tile, 37>(c, c.batch() * 37, 2048, 512,
@@ -549,7 +549,7 @@ VG_EXPORT(k24_gemm_nt)
 
 // vit.yaml:36:15 blks.0.mlp.dense2
 // linear + add + dropout   [n·37×2048]·[512×2048]ᵀ
-// grid 2368, block 256, shared 18432 bytes
+// grid 888, block 256, shared 36864 bytes
 struct k25_epilogue {
   const float* bias;
   vg_dropout draw1;
@@ -562,10 +562,10 @@ struct k25_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v2, at.n);
   }
 };
-using k25_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k25_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* dropout_in, const float* weight, const float* bias, uint64_t dropout_site,
-    uint64_t dropout_thr, const float* add_in, float* add_out) {
+using k25_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
+VG_KERNEL(256, 1) k25_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ dropout_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t dropout_site,
+    uint64_t dropout_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k25_epilogue epilogue{bias, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), add_in, add_out};
   vg_gemm<k25_tile, 37>(c, c.batch() * 37, 512, 2048,
@@ -591,16 +591,16 @@ VG_FN void k26_slice_tokens(const vg_call& c, const float* y_in, float* slice_to
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 2400, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k10_k26(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_y_in, const float* a_weight, float* a_linear_out, const float* b_y_in,
-    float* b_slice_tokens_out) {
+// grid 624, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k10_k26(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_y_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_out, const float* __restrict__ b_y_in,
+    float* __restrict__ b_slice_tokens_out) {
   const int block = vg_block_index();
-  if (block < 2368) {
-    const vg_call c{state, workspace, counters, block, 2368};
+  if (block < 592) {
+    const vg_call c{state, workspace, counters, block, 592};
     k10_gemm_nt(c, a_y_in, a_weight, a_linear_out);
   } else {
-    const vg_call c{state, workspace, counters, block - 2368, 32};
+    const vg_call c{state, workspace, counters, block - 592, 32};
     k26_slice_tokens(c, b_y_in, b_slice_tokens_out);
   }
 }
@@ -616,8 +616,8 @@ struct k27_epilogue {
   }
 };
 using k27_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_KERNEL(256, 2) k27_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* slice_tokens_in, const float* weight, float* linear_out) {
+VG_KERNEL(256, 2) k27_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ slice_tokens_in, const float* __restrict__ weight, float* __restrict__ linear_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k27_epilogue epilogue{linear_out};
   vg_gemm<k27_tile, 1>(c, c.batch(), 512, 512,
@@ -631,9 +631,9 @@ VG_EXPORT(k27_gemm_nt)
 // attention
 // grid 512, block 64, shared 61184 bytes
 using k28_config = vg_attention_config<vg_math::fp32, 8, 64, 1, 37, 0, 37, false, true>;
-VG_KERNEL(64, k28_config::resident) k28_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_in, const float* linear_in2, const float* linear_in3, float* o_out,
-    float* lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(64, k28_config::resident) k28_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_in, const float* __restrict__ linear_in2, const float* __restrict__ linear_in3, float* __restrict__ o_out,
+    float* __restrict__ lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = linear_in, a.ldq = 512;
@@ -655,9 +655,9 @@ struct k29_epilogue {
     vg_store(y_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k29_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k29_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k29_epilogue epilogue{y_out};
   vg_layernorm<1, 512>(c, c.batch(), vg_matrix{add_in, 512}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
@@ -681,9 +681,9 @@ struct k30_epilogue {
   }
 };
 using k30_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k30_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out,
-    uint64_t dropout_site, uint64_t dropout_thr, float* dropout_out) {
+VG_KERNEL(256, 2) k30_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
+    uint64_t dropout_site, uint64_t dropout_thr, float* __restrict__ dropout_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k30_epilogue epilogue{bias, add_out, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
   vg_gemm<k30_tile, 1>(c, c.batch(), 2048, 512,
@@ -709,9 +709,9 @@ struct k31_epilogue {
   }
 };
 using k31_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_KERNEL(256, 2) k31_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* dropout_in, const float* weight, const float* bias, uint64_t dropout_site,
-    uint64_t dropout_thr, const float* add_in, float* add_out) {
+VG_KERNEL(256, 2) k31_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ dropout_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t dropout_site,
+    uint64_t dropout_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k31_epilogue epilogue{bias, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), add_in, add_out};
   vg_gemm<k31_tile, 1>(c, c.batch(), 512, 2048,
@@ -730,9 +730,9 @@ struct k32_epilogue {
     vg_store(cross_entropy_grad_out + at.row * 10 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k32_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out,
-    float* cross_entropy_grad_out) {
+VG_KERNEL(256, 1) k32_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out,
+    float* __restrict__ cross_entropy_grad_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k32_epilogue epilogue{cross_entropy_grad_out};
   vg_cross_entropy<10>(c, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, epilogue);
@@ -782,9 +782,9 @@ VG_FN void k34_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, con
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 48, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k33_k34(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_cross_entropy_grad_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_cross_entropy_grad_in, const float* b_weight, float* b_linear_dx_out) {
+VG_KERNEL(256, 2) k33_k34(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_cross_entropy_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_cross_entropy_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 16) {
     const vg_call c{state, workspace, counters, block, 16};
@@ -805,9 +805,9 @@ struct k35_epilogue {
     vg_store(dx_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k35_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, float* dx_out, float* d_weight, float* d_bias) {
+VG_KERNEL(256, 1) k35_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, float* __restrict__ dx_out, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k35_epilogue epilogue{dx_out};
   vg_layernorm_grad<1, 512>(c, c.batch(), vg_matrix{linear_dx_in, 512}, vg_matrix{add_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -826,8 +826,8 @@ struct k36_body {
     vg_store(dropout_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k36_dropout(const vg_state* state, char* workspace, uint32_t* counters,
-    uint64_t dropout_site, uint64_t dropout_thr, const float* layernorm_grad_in, float* dropout_out) {
+VG_KERNEL(256, 1) k36_dropout(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    uint64_t dropout_site, uint64_t dropout_thr, const float* __restrict__ layernorm_grad_in, float* __restrict__ dropout_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k36_body body{layernorm_grad_in, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
   vg_pointwise<1, 512>(c, c.batch(), body);
@@ -881,10 +881,10 @@ VG_FN void k38_gemm_nn(const vg_call& c, const float* dropout_in, const float* w
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 256, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k37_k38(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_dropout_in, const float* a_dropout_in2, float* a_d_weight, float* a_d_bias,
-    const float* b_dropout_in, const float* b_weight, uint64_t b_dropout_site, uint64_t b_dropout_thr,
-    const float* b_add_in, float* b_gelu_grad_out) {
+VG_KERNEL(256, 1) k37_k38(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_dropout_in, const float* __restrict__ a_dropout_in2, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_dropout_in, const float* __restrict__ b_weight, uint64_t b_dropout_site, uint64_t b_dropout_thr,
+    const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
@@ -939,9 +939,9 @@ VG_FN void k40_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float*
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 256, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k39_k40(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_gelu_grad_in, const float* b_weight, float* b_linear_dx_out) {
+VG_KERNEL(256, 1) k39_k40(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
@@ -964,10 +964,10 @@ struct k41_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k41_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* layernorm_grad_in, float* add_out, float* d_weight,
-    float* d_bias) {
+VG_KERNEL(256, 1) k41_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ layernorm_grad_in, float* __restrict__ add_out, float* __restrict__ d_weight,
+    float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k41_epilogue epilogue{layernorm_grad_in, add_out};
   vg_layernorm_grad<1, 512>(c, c.batch(), vg_matrix{linear_dx_in, 512}, vg_matrix{add_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -1025,9 +1025,9 @@ VG_FN void k44_pad_tokens(const vg_call& c, const float* add_in, float* pad_toke
 
 // One launch for 3 kernels that wait for nothing of each other.
 // grid 1440, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k42_k43_k44(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_o_in, float* a_d_weight, const float* b_add_in,
-    const float* b_weight, float* b_linear_dx_out, const float* c_add_in, float* c_pad_tokens_out) {
+VG_KERNEL(256, 1) k42_k43_k44(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_o_in, float* __restrict__ a_d_weight, const float* __restrict__ b_add_in,
+    const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out, const float* __restrict__ c_add_in, float* __restrict__ c_pad_tokens_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
@@ -1046,10 +1046,10 @@ VG_EXPORT(k42_k43_k44)
 // attention_grad
 // grid 1024, block 96, shared 39680 bytes
 using k45_config = vg_attention_grad_config<vg_math::fp32, 8, 64, 1, 37, 0, 37, false, true, sizeof(float)>;
-VG_KERNEL(96, k45_config::resident) k45_attention_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* linear_in, const float* linear_in2, const float* linear_in3,
-    const float* o_in, const float* lse_in, float* dq_out, float* dk_out,
-    float* dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(96, k45_config::resident) k45_attention_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ linear_in, const float* __restrict__ linear_in2, const float* __restrict__ linear_in3,
+    const float* __restrict__ o_in, const float* __restrict__ lse_in, float* __restrict__ dq_out, float* __restrict__ dk_out,
+    float* __restrict__ dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_grad_args<float> a{};
   a.q = linear_in, a.ldq = 512;
@@ -1073,7 +1073,7 @@ struct k47_epilogue {
     vg_store(d_weight + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k47_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
+using k47_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 4>;
 VG_FN void k47_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight) {
   const k47_epilogue epilogue{d_weight};
   vg_gemm<k47_tile, 37>(c, 1024, 512, c.batch() * 37,
@@ -1090,7 +1090,7 @@ struct k48_epilogue {
     vg_store(linear_dx_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k48_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k48_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 2>;
 VG_FN void k48_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k48_epilogue epilogue{linear_dx_out};
   vg_gemm<k48_tile, 37>(c, c.batch() * 37, 512, 1024,
@@ -1134,23 +1134,23 @@ VG_FN void k49_gemm_nn(const vg_call& c, const float* dq_in, const float* weight
 }
 
 // One launch for 4 kernels that wait for nothing of each other.
-// grid 1568, block 256, shared 24576 bytes
-VG_KERNEL(256, 2) k47_k48_k46_k49(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_concat_last_in, const float* a_y_in, float* a_d_weight, const float* b_concat_last_in,
-    const float* b_weight, float* b_linear_dx_out, const float* c_dq_in, const float* c_slice_tokens_in,
-    float* c_d_weight, const float* d_dq_in, const float* d_weight, float* d_linear_dx_out) {
+// grid 976, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k47_k48_k46_k49(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_concat_last_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, const float* __restrict__ b_concat_last_in,
+    const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out, const float* __restrict__ c_dq_in, const float* __restrict__ c_slice_tokens_in,
+    float* __restrict__ c_d_weight, const float* __restrict__ d_dq_in, const float* __restrict__ d_weight, float* __restrict__ d_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k47_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight);
-  } else if (block < 1312) {
-    const vg_call c{state, workspace, counters, block - 128, 1184};
+  } else if (block < 720) {
+    const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 592};
     k48_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
-  } else if (block < 1440) {
-    const vg_call c{state, workspace, counters, block - 1312, 128};
+  } else if (block < 848) {
+    const vg_call c{state, workspace + 28155904, counters + 720, block - 720, 128};
     k46_gemm_tn(c, c_dq_in, c_slice_tokens_in, c_d_weight);
   } else {
-    const vg_call c{state, workspace, counters, block - 1440, 128};
+    const vg_call c{state, workspace + 28155904, counters + 720, block - 848, 128};
     k49_gemm_nn(c, d_dq_in, d_weight, d_linear_dx_out);
   }
 }
@@ -1180,11 +1180,11 @@ struct k50_epilogue {
     vg_store(dropout_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k50_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* linear_dx_in2, const float* add_in, const float* weight,
-    const float* mean_in, const float* rstd_in, const float* pad_tokens_in, float* add_out,
-    uint64_t dropout_site, uint64_t dropout_thr, float* dropout_out, float* d_weight,
-    float* d_bias) {
+VG_KERNEL(256, 1) k50_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ linear_dx_in2, const float* __restrict__ add_in, const float* __restrict__ weight,
+    const float* __restrict__ mean_in, const float* __restrict__ rstd_in, const float* __restrict__ pad_tokens_in, float* __restrict__ add_out,
+    uint64_t dropout_site, uint64_t dropout_thr, float* __restrict__ dropout_out, float* __restrict__ d_weight,
+    float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k50_dy dy{linear_dx_in, linear_dx_in2};
   const k50_epilogue epilogue{pad_tokens_in, add_out, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
@@ -1206,7 +1206,7 @@ struct k51_row_sum {
     vg_store(d_bias + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k51_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+using k51_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
 VG_FN void k51_gemm_tn(const vg_call& c, const float* dropout_in, const float* dropout_in2, float* d_weight, float* d_bias) {
   const k51_epilogue epilogue{d_weight};
   const k51_row_sum row_sum{d_bias};
@@ -1228,7 +1228,7 @@ struct k52_epilogue {
     vg_store(gelu_grad_out + at.row * 2048 + at.col, v1, at.n);
   }
 };
-using k52_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
+using k52_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k52_gemm_nn(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* add_in, float* gelu_grad_out) {
   const k52_epilogue epilogue{vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), add_in, gelu_grad_out};
   vg_gemm<k52_tile, 37>(c, c.batch() * 37, 2048, 512,
@@ -1238,17 +1238,17 @@ VG_FN void k52_gemm_nn(const vg_call& c, const float* dropout_in, const float* w
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 2496, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k51_k52(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_dropout_in, const float* a_dropout_in2, float* a_d_weight, float* a_d_bias,
-    const float* b_dropout_in, const float* b_weight, uint64_t b_dropout_site, uint64_t b_dropout_thr,
-    const float* b_add_in, float* b_gelu_grad_out) {
+// grid 1312, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k51_k52(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_dropout_in, const float* __restrict__ a_dropout_in2, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_dropout_in, const float* __restrict__ b_weight, uint64_t b_dropout_site, uint64_t b_dropout_thr,
+    const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k51_gemm_tn(c, a_dropout_in, a_dropout_in2, a_d_weight, a_d_bias);
   } else {
-    const vg_call c{state, workspace, counters, block - 128, 2368};
+    const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 1184};
     k52_gemm_nn(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_add_in, b_gelu_grad_out);
   }
 }
@@ -1268,7 +1268,7 @@ struct k53_row_sum {
     vg_store(d_bias + at.row * 2048 + at.col, acc, at.n);
   }
 };
-using k53_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+using k53_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
 VG_FN void k53_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k53_epilogue epilogue{d_weight};
   const k53_row_sum row_sum{d_bias};
@@ -1286,7 +1286,7 @@ struct k54_epilogue {
     vg_store(linear_dx_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k54_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k54_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
 VG_FN void k54_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k54_epilogue epilogue{linear_dx_out};
   vg_gemm<k54_tile, 37>(c, c.batch() * 37, 512, 2048,
@@ -1296,16 +1296,16 @@ VG_FN void k54_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float*
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 2496, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k53_k54(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_gelu_grad_in, const float* b_weight, float* b_linear_dx_out) {
+// grid 1016, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k53_k54(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k53_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
-    const vg_call c{state, workspace, counters, block - 128, 2368};
+    const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 888};
     k54_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   }
 }
@@ -1322,10 +1322,10 @@ struct k55_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k55_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* add_in2, float* add_out, float* d_weight,
-    float* d_bias) {
+VG_KERNEL(256, 1) k55_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ add_in2, float* __restrict__ add_out, float* __restrict__ d_weight,
+    float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k55_epilogue epilogue{add_in2, add_out};
   vg_layernorm_grad<37, 512>(c, c.batch() * 37, vg_matrix{linear_dx_in, 512}, vg_matrix{add_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -1340,7 +1340,7 @@ struct k56_epilogue {
     vg_store(d_weight + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k56_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k56_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
 VG_FN void k56_gemm_tn(const vg_call& c, const float* add_in, const float* o_in, float* d_weight) {
   const k56_epilogue epilogue{d_weight};
   vg_gemm<k56_tile, 37>(c, 512, 512, c.batch() * 37,
@@ -1357,7 +1357,7 @@ struct k57_epilogue {
     vg_store(linear_dx_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k57_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k57_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k57_gemm_nn(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
   const k57_epilogue epilogue{linear_dx_out};
   vg_gemm<k57_tile, 37>(c, c.batch() * 37, 512, 512,
@@ -1367,16 +1367,16 @@ VG_FN void k57_gemm_nn(const vg_call& c, const float* add_in, const float* weigh
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 1312, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k56_k57(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_o_in, float* a_d_weight, const float* b_add_in,
-    const float* b_weight, float* b_linear_dx_out) {
+// grid 424, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k56_k57(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_o_in, float* __restrict__ a_d_weight, const float* __restrict__ b_add_in,
+    const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k56_gemm_tn(c, a_add_in, a_o_in, a_d_weight);
   } else {
-    const vg_call c{state, workspace, counters, block - 128, 1184};
+    const vg_call c{state, workspace + 4259840, counters + 128, block - 128, 296};
     k57_gemm_nn(c, b_add_in, b_weight, b_linear_dx_out);
   }
 }
@@ -1386,10 +1386,10 @@ VG_EXPORT(k56_k57)
 // attention_grad
 // grid 1024, block 96, shared 63632 bytes
 using k58_config = vg_attention_grad_config<vg_math::fp32, 8, 64, 37, 37, 0, 37, false, true, sizeof(float)>;
-VG_KERNEL(96, k58_config::resident) k58_attention_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* linear_in, const float* linear_in2, const float* linear_in3,
-    const float* o_in, const float* lse_in, float* dq_out, float* dk_out,
-    float* dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(96, k58_config::resident) k58_attention_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ linear_in, const float* __restrict__ linear_in2, const float* __restrict__ linear_in3,
+    const float* __restrict__ o_in, const float* __restrict__ lse_in, float* __restrict__ dq_out, float* __restrict__ dk_out,
+    float* __restrict__ dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_grad_args<float> a{};
   a.q = linear_in, a.ldq = 1536;
@@ -1413,7 +1413,7 @@ struct k59_epilogue {
     vg_store(d_weight + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
 VG_FN void k59_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight) {
   const k59_epilogue epilogue{d_weight};
   vg_gemm<k59_tile, 37>(c, 1536, 512, c.batch() * 37,
@@ -1430,7 +1430,7 @@ struct k60_epilogue {
     vg_store(linear_dx_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k60_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k60_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
 VG_FN void k60_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k60_epilogue epilogue{linear_dx_out};
   vg_gemm<k60_tile, 37>(c, c.batch() * 37, 512, 1536,
@@ -1440,16 +1440,16 @@ VG_FN void k60_gemm_nn(const vg_call& c, const float* concat_last_in, const floa
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 3136, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k59_k60(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_concat_last_in, const float* a_y_in, float* a_d_weight, const float* b_concat_last_in,
-    const float* b_weight, float* b_linear_dx_out) {
+// grid 1272, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k59_k60(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_concat_last_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, const float* __restrict__ b_concat_last_in,
+    const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
-  if (block < 768) {
-    const vg_call c{state, workspace, counters, block, 768};
+  if (block < 384) {
+    const vg_call c{state, workspace, counters, block, 384};
     k59_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight);
   } else {
-    const vg_call c{state, workspace + 6389760, counters + 768, block - 768, 2368};
+    const vg_call c{state, workspace + 12779520, counters + 384, block - 384, 888};
     k60_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
   }
 }
@@ -1468,10 +1468,10 @@ struct k61_epilogue {
     vg_store(dropout_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k61_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* dropout_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* add_in, uint64_t dropout_site, uint64_t dropout_thr,
-    float* dropout_out, float* d_weight, float* d_bias) {
+VG_KERNEL(256, 1) k61_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ dropout_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ add_in, uint64_t dropout_site, uint64_t dropout_thr,
+    float* __restrict__ dropout_out, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k61_epilogue epilogue{add_in, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
   vg_layernorm_grad<37, 512>(c, c.batch() * 37, vg_matrix{linear_dx_in, 512}, vg_matrix{dropout_in, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -1499,7 +1499,7 @@ struct k62_row_sum {
     vg_store(d_bias + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k62_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k62_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 4>;
 VG_FN void k62_gemm_tn(const vg_call& c, const float* dropout_in, const float* patchify_in, float* d_weight, float* d_bias) {
   const k62_a a{dropout_in};
   const k62_epilogue epilogue{d_weight};
@@ -1531,19 +1531,19 @@ VG_FN void k64_sum_leading(const vg_call& c, const float* dropout_in, float* d_c
 }
 
 // One launch for 3 kernels that wait for nothing of each other.
-// grid 308, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k62_k63_k64(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_dropout_in, const float* a_patchify_in, float* a_d_weight, float* a_d_bias,
-    const float* b_dropout_in, float* b_d_pos_embedding, const float* c_dropout_in, float* c_d_cls_token) {
+// grid 308, block 256, shared 24576 bytes
+VG_KERNEL(256, 1) k62_k63_k64(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_dropout_in, const float* __restrict__ a_patchify_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_dropout_in, float* __restrict__ b_d_pos_embedding, const float* __restrict__ c_dropout_in, float* __restrict__ c_d_cls_token) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k62_gemm_tn(c, a_dropout_in, a_patchify_in, a_d_weight, a_d_bias);
   } else if (block < 276) {
-    const vg_call c{state, workspace + 1064960, counters + 128, block - 128, 148};
+    const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 148};
     k63_sum_leading(c, b_dropout_in, b_d_pos_embedding);
   } else {
-    const vg_call c{state, workspace + 1140736, counters + 424, block - 276, 32};
+    const vg_call c{state, workspace + 2205696, counters + 424, block - 276, 32};
     k64_sum_leading(c, c_dropout_in, c_d_cls_token);
   }
 }
@@ -1552,8 +1552,8 @@ VG_EXPORT(k62_k63_k64)
 // vit.yaml:20:5 patch_embedding.conv.weight
 // sgd
 // grid 2048, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k65_sgd(const vg_state* state, char* workspace, uint32_t* counters,
-    float* params, const float* grads) {
+VG_KERNEL(256, 1) k65_sgd(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    float* __restrict__ params, const float* __restrict__ grads) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_sgd<false>(c, 6457872, params, grads, nullptr, 0.0f, 0.0f, nullptr, nullptr);
 }
@@ -1561,9 +1561,9 @@ VG_EXPORT(k65_sgd)
 
 // The images and labels of a batch, out of a data set that lies on the device.
 // grid 384, block 256, shared 1024 bytes
-VG_KERNEL(256, 1) gather(const vg_state* state, char* workspace, uint32_t* counters,
-    const uint8_t* images, const int32_t* labels, const int32_t* index, const float* table,
-    float* image_out, int32_t* label_out) {
+VG_KERNEL(256, 1) gather(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const uint8_t* __restrict__ images, const int32_t* __restrict__ labels, const int32_t* __restrict__ index, const float* __restrict__ table,
+    float* __restrict__ image_out, int32_t* __restrict__ label_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_gather<128, 1, 96, 96>(c, images, labels, index, table, image_out, label_out);
 }

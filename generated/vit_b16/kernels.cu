@@ -15,8 +15,8 @@ struct k00_epilogue {
     vg_store(patchify_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k00_patchify(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* image, float* patchify_out) {
+VG_KERNEL(256, 1) k00_patchify(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ image, float* __restrict__ patchify_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k00_epilogue epilogue{patchify_out};
   vg_patchify<3, 224, 224, 16>(c, image, epilogue);
@@ -25,7 +25,7 @@ VG_EXPORT(k00_patchify)
 
 // vit_b16.yaml:24:5 patch_embed.proj
 // linear + add   [n·196×768]·[768×768]ᵀ
-// grid 2352, block 256, shared 18432 bytes
+// grid 588, block 256, shared 36864 bytes
 struct k01_epilogue {
   const float* bias;
   float* add_out;
@@ -34,9 +34,9 @@ struct k01_epilogue {
     vg_store(add_out + at.row * 768 + at.col, v0, at.n);
   }
 };
-using k01_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k01_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* patchify_in, const float* weight, const float* bias, float* add_out) {
+using k01_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k01_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ patchify_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k01_epilogue epilogue{bias, add_out};
   vg_gemm<k01_tile, 196>(c, c.batch() * 196, 768, 768,
@@ -60,8 +60,8 @@ struct k02_body {
     vg_store(add_out + at.row * 768 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k02_prepend_token(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* cls_token, const float* add_in, const float* pos_embed, float* add_out) {
+VG_KERNEL(256, 1) k02_prepend_token(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ cls_token, const float* __restrict__ add_in, const float* __restrict__ pos_embed, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k02_body body{add_in, cls_token, pos_embed, add_out};
   vg_pointwise<197, 768>(c, c.batch() * 197, body);
@@ -78,8 +78,8 @@ struct k03_epilogue {
     vg_store(y_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k03_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* y_out) {
+VG_KERNEL(256, 1) k03_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k03_epilogue epilogue{y_out};
   vg_layernorm<197, 768>(c, c.batch() * 197, vg_matrix{add_in, 768}, weight, bias, 1e-06f, nullptr, nullptr, epilogue);
@@ -88,7 +88,7 @@ VG_EXPORT(k03_layernorm)
 
 // vit_b16.yaml:34:15 blocks.0.attn, blocks.1.attn, blocks.2.attn, blocks.3.attn, blocks.4.attn, blocks.5.attn, blocks.6.attn, blocks.7.attn, blocks.8.attn, blocks.9.attn, blocks.10.attn
 // linear + add   [n·197×768]·[2304×768]ᵀ
-// grid 7092, block 256, shared 18432 bytes
+// grid 900, block 256, shared 69632 bytes
 struct k04_epilogue {
   const float* bias;
   float* add_out;
@@ -97,9 +97,9 @@ struct k04_epilogue {
     vg_store(add_out + at.row * 2304 + at.col, v0, at.n);
   }
 };
-using k04_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k04_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out) {
+using k04_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 128, 16, 3, 2, 4, 1>;
+VG_KERNEL(256, 1) k04_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k04_epilogue epilogue{bias, add_out};
   vg_gemm<k04_tile, 197>(c, c.batch() * 197, 2304, 768,
@@ -113,8 +113,8 @@ VG_EXPORT(k04_gemm_nt)
 // attention
 // grid 768, block 224, shared 100096 bytes
 using k05_config = vg_attention_config<vg_math::fp32, 12, 64, 197, 197, 0, 197, false, false>;
-VG_KERNEL(224, k05_config::resident) k05_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out) {
+VG_KERNEL(224, k05_config::resident) k05_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 2304;
@@ -128,7 +128,7 @@ VG_EXPORT(k05_attention)
 
 // vit_b16.yaml:34:15 blocks.0.attn, blocks.1.attn, blocks.2.attn, blocks.3.attn, blocks.4.attn, blocks.5.attn, blocks.6.attn, blocks.7.attn, blocks.8.attn, blocks.9.attn, blocks.10.attn
 // linear + add   [n·197×768]·[768×768]ᵀ
-// grid 2364, block 256, shared 18432 bytes
+// grid 600, block 256, shared 36864 bytes
 struct k06_epilogue {
   const float* bias;
   const float* add_in;
@@ -139,10 +139,10 @@ struct k06_epilogue {
     vg_store(add_out + at.row * 768 + at.col, v1, at.n);
   }
 };
-using k06_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k06_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+using k06_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k06_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k06_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k06_tile, 197>(c, c.batch() * 197, 768, 768,
@@ -165,8 +165,8 @@ struct k07_epilogue {
   }
 };
 using k07_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k07_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* gelu_out) {
+VG_KERNEL(256, 1) k07_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k07_epilogue epilogue{bias, gelu_out};
   vg_gemm<k07_tile, 197>(c, c.batch() * 197, 3072, 768,
@@ -178,7 +178,7 @@ VG_EXPORT(k07_gemm_nt)
 
 // vit_b16.yaml:40:15 blocks.0.mlp.fc2, blocks.1.mlp.fc2, blocks.2.mlp.fc2, blocks.3.mlp.fc2, blocks.4.mlp.fc2, blocks.5.mlp.fc2, blocks.6.mlp.fc2, blocks.7.mlp.fc2, blocks.8.mlp.fc2, blocks.9.mlp.fc2, blocks.10.mlp.fc2
 // linear + add   [n·197×3072]·[768×3072]ᵀ
-// grid 2364, block 256, shared 18432 bytes
+// grid 900, block 256, shared 69632 bytes
 struct k08_epilogue {
   const float* bias;
   const float* add_in;
@@ -189,10 +189,10 @@ struct k08_epilogue {
     vg_store(add_out + at.row * 768 + at.col, v1, at.n);
   }
 };
-using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k08_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
+VG_KERNEL(256, 1) k08_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k08_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k08_tile, 197>(c, c.batch() * 197, 768, 3072,
@@ -212,7 +212,7 @@ struct k10_epilogue {
     vg_store(add_out + at.row * 1536 + at.col, v0, at.n);
   }
 };
-using k10_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
+using k10_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
 VG_FN void k10_gemm_nt(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
   const k10_epilogue epilogue{bias, add_out};
   vg_gemm<k10_tile, 197>(c, c.batch() * 197, 1536, 768,
@@ -249,16 +249,16 @@ VG_FN void k09_gemm_nt(const vg_call& c, const float* y_in, const float* weight,
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 2472, block 256, shared 24576 bytes
-VG_KERNEL(256, 2) k10_k09(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_y_in, const float* a_weight, const float* a_bias, float* a_add_out,
-    const float* b_y_in, const float* b_weight, const float* b_bias, float* b_add_out) {
+// grid 1284, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k10_k09(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_y_in, const float* __restrict__ a_weight, const float* __restrict__ a_bias, float* __restrict__ a_add_out,
+    const float* __restrict__ b_y_in, const float* __restrict__ b_weight, const float* __restrict__ b_bias, float* __restrict__ b_add_out) {
   const int block = vg_block_index();
-  if (block < 2376) {
-    const vg_call c{state, workspace, counters, block, 2376};
+  if (block < 1188) {
+    const vg_call c{state, workspace, counters, block, 1188};
     k10_gemm_nt(c, a_y_in, a_weight, a_bias, a_add_out);
   } else {
-    const vg_call c{state, workspace, counters, block - 2376, 96};
+    const vg_call c{state, workspace, counters, block - 1188, 96};
     k09_gemm_nt(c, b_y_in, b_weight, b_bias, b_add_out);
   }
 }
@@ -268,8 +268,8 @@ VG_EXPORT(k10_k09)
 // attention
 // grid 384, block 32, shared 73984 bytes
 using k11_config = vg_attention_config<vg_math::fp32, 12, 64, 1, 197, 0, 197, false, false>;
-VG_KERNEL(32, k11_config::resident) k11_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out) {
+VG_KERNEL(32, k11_config::resident) k11_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 768;
@@ -293,8 +293,8 @@ struct k12_epilogue {
   }
 };
 using k12_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_KERNEL(256, 2) k12_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k12_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k12_epilogue epilogue{bias, add_out};
   vg_gemm<k12_tile, 1>(c, c.batch(), 768, 768,
@@ -317,8 +317,8 @@ struct k13_body {
     vg_store(add_out + at.row * 768 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k13_slice_tokens(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, float* add_out) {
+VG_KERNEL(256, 1) k13_slice_tokens(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k13_body body{add_in, add_in2, add_out};
   vg_pointwise<1, 768>(c, c.batch(), body);
@@ -335,8 +335,8 @@ struct k14_epilogue {
     vg_store(y_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k14_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* y_out) {
+VG_KERNEL(256, 1) k14_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k14_epilogue epilogue{y_out};
   vg_layernorm<1, 768>(c, c.batch(), vg_matrix{add_in, 768}, weight, bias, 1e-06f, nullptr, nullptr, epilogue);
@@ -356,8 +356,8 @@ struct k15_epilogue {
   }
 };
 using k15_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k15_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* gelu_out) {
+VG_KERNEL(256, 2) k15_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k15_epilogue epilogue{bias, gelu_out};
   vg_gemm<k15_tile, 1>(c, c.batch(), 3072, 768,
@@ -381,9 +381,9 @@ struct k16_epilogue {
   }
 };
 using k16_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_KERNEL(256, 2) k16_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+VG_KERNEL(256, 2) k16_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k16_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k16_tile, 1>(c, c.batch(), 768, 3072,
@@ -405,8 +405,8 @@ struct k17_epilogue {
   }
 };
 using k17_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_KERNEL(256, 2) k17_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* layernorm_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k17_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ layernorm_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k17_epilogue epilogue{bias, add_out};
   vg_gemm<k17_tile, 1>(c, c.batch(), 1000, 768,
@@ -419,8 +419,8 @@ VG_EXPORT(k17_gemm_nt)
 // vit_b16.yaml:46:8 loss
 // cross_entropy
 // grid 4, block 256, shared 256 bytes
-VG_KERNEL(256, 1) k18_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out) {
+VG_KERNEL(256, 1) k18_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_cross_entropy<1000>(c, vg_matrix{add_in, 1000}, label, 0.1f, loss_out, correct_out, vg_none{});
 }
@@ -436,9 +436,9 @@ struct k19_epilogue {
     vg_store(y_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k19_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k19_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k19_epilogue epilogue{y_out};
   vg_layernorm<197, 768>(c, c.batch() * 197, vg_matrix{add_in, 768}, weight, bias, 1e-06f, mean_out, rstd_out, epilogue);
@@ -449,9 +449,9 @@ VG_EXPORT(k19_layernorm)
 // attention
 // grid 768, block 224, shared 100096 bytes
 using k20_config = vg_attention_config<vg_math::fp32, 12, 64, 197, 197, 0, 197, false, false>;
-VG_KERNEL(224, k20_config::resident) k20_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out,
-    float* lse_out) {
+VG_KERNEL(224, k20_config::resident) k20_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out,
+    float* __restrict__ lse_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 2304;
@@ -478,9 +478,9 @@ struct k21_epilogue {
   }
 };
 using k21_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k21_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out,
-    float* gelu_out) {
+VG_KERNEL(256, 1) k21_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
+    float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k21_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm<k21_tile, 197>(c, c.batch() * 197, 3072, 768,
@@ -492,7 +492,7 @@ VG_EXPORT(k21_gemm_nt)
 
 // vit_b16.yaml:34:15 blocks.1.attn, blocks.2.attn, blocks.3.attn, blocks.4.attn, blocks.5.attn, blocks.6.attn, blocks.7.attn, blocks.8.attn, blocks.9.attn, blocks.10.attn
 // linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-// grid 2364, block 256, shared 18432 bytes
+// grid 600, block 256, shared 36864 bytes
 struct k22_epilogue {
   const float* bias;
   const vg_step* step;
@@ -507,10 +507,10 @@ struct k22_epilogue {
     vg_store(add_out + at.row * 768 + at.col, v2, at.n);
   }
 };
-using k22_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k22_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, uint64_t drop_path_site,
-    uint64_t drop_path_thr, const float* add_in, float* add_out) {
+using k22_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k22_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
+    uint64_t drop_path_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k22_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), add_in, add_out};
   vg_gemm<k22_tile, 197>(c, c.batch() * 197, 768, 768,
@@ -522,7 +522,7 @@ VG_EXPORT(k22_gemm_nt)
 
 // vit_b16.yaml:40:15 blocks.1.mlp.fc2, blocks.2.mlp.fc2, blocks.3.mlp.fc2, blocks.4.mlp.fc2, blocks.5.mlp.fc2, blocks.6.mlp.fc2, blocks.7.mlp.fc2, blocks.8.mlp.fc2, blocks.9.mlp.fc2, blocks.10.mlp.fc2
 // linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-// grid 2364, block 256, shared 18432 bytes
+// grid 900, block 256, shared 69632 bytes
 struct k23_epilogue {
   const float* bias;
   const vg_step* step;
@@ -537,10 +537,10 @@ struct k23_epilogue {
     vg_store(add_out + at.row * 768 + at.col, v2, at.n);
   }
 };
-using k23_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k23_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, uint64_t drop_path_site,
-    uint64_t drop_path_thr, const float* add_in, float* add_out) {
+using k23_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
+VG_KERNEL(256, 1) k23_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
+    uint64_t drop_path_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k23_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), add_in, add_out};
   vg_gemm<k23_tile, 197>(c, c.batch() * 197, 768, 3072,
@@ -566,16 +566,16 @@ VG_FN void k24_slice_tokens(const vg_call& c, const float* y_in, float* slice_to
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 2388, block 256, shared 24576 bytes
-VG_KERNEL(256, 1) k10_k24(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_y_in, const float* a_weight, const float* a_bias, float* a_add_out,
-    const float* b_y_in, float* b_slice_tokens_out) {
+// grid 1200, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k10_k24(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_y_in, const float* __restrict__ a_weight, const float* __restrict__ a_bias, float* __restrict__ a_add_out,
+    const float* __restrict__ b_y_in, float* __restrict__ b_slice_tokens_out) {
   const int block = vg_block_index();
-  if (block < 2376) {
-    const vg_call c{state, workspace, counters, block, 2376};
+  if (block < 1188) {
+    const vg_call c{state, workspace, counters, block, 1188};
     k10_gemm_nt(c, a_y_in, a_weight, a_bias, a_add_out);
   } else {
-    const vg_call c{state, workspace, counters, block - 2376, 12};
+    const vg_call c{state, workspace, counters, block - 1188, 12};
     k24_slice_tokens(c, b_y_in, b_slice_tokens_out);
   }
 }
@@ -593,8 +593,8 @@ struct k25_epilogue {
   }
 };
 using k25_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_KERNEL(256, 2) k25_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* slice_tokens_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k25_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ slice_tokens_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k25_epilogue epilogue{bias, add_out};
   vg_gemm<k25_tile, 1>(c, c.batch(), 768, 768,
@@ -608,9 +608,9 @@ VG_EXPORT(k25_gemm_nt)
 // attention
 // grid 384, block 32, shared 73984 bytes
 using k26_config = vg_attention_config<vg_math::fp32, 12, 64, 1, 197, 0, 197, false, false>;
-VG_KERNEL(32, k26_config::resident) k26_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out,
-    float* lse_out) {
+VG_KERNEL(32, k26_config::resident) k26_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out,
+    float* __restrict__ lse_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 768;
@@ -638,9 +638,9 @@ struct k27_epilogue {
   }
 };
 using k27_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_KERNEL(256, 2) k27_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, uint64_t drop_path_site,
-    uint64_t drop_path_thr, float* drop_path_out) {
+VG_KERNEL(256, 2) k27_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
+    uint64_t drop_path_thr, float* __restrict__ drop_path_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k27_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
   vg_gemm<k27_tile, 1>(c, c.batch(), 768, 768,
@@ -663,8 +663,8 @@ struct k28_body {
     vg_store(add_out + at.row * 768 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k28_slice_tokens(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* drop_path_in, float* add_out) {
+VG_KERNEL(256, 1) k28_slice_tokens(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ drop_path_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k28_body body{add_in, drop_path_in, add_out};
   vg_pointwise<1, 768>(c, c.batch(), body);
@@ -681,9 +681,9 @@ struct k29_epilogue {
     vg_store(y_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k29_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k29_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k29_epilogue epilogue{y_out};
   vg_layernorm<1, 768>(c, c.batch(), vg_matrix{add_in, 768}, weight, bias, 1e-06f, mean_out, rstd_out, epilogue);
@@ -705,9 +705,9 @@ struct k30_epilogue {
   }
 };
 using k30_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k30_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out,
-    float* gelu_out) {
+VG_KERNEL(256, 2) k30_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
+    float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k30_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm<k30_tile, 1>(c, c.batch(), 3072, 768,
@@ -735,9 +735,9 @@ struct k31_epilogue {
   }
 };
 using k31_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_KERNEL(256, 2) k31_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, uint64_t drop_path_site,
-    uint64_t drop_path_thr, const float* add_in, float* add_out) {
+VG_KERNEL(256, 2) k31_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
+    uint64_t drop_path_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k31_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), add_in, add_out};
   vg_gemm<k31_tile, 1>(c, c.batch(), 768, 3072,
@@ -756,9 +756,9 @@ struct k32_epilogue {
     vg_store(cross_entropy_grad_out + at.row * 1000 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k32_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out,
-    float* cross_entropy_grad_out) {
+VG_KERNEL(256, 1) k32_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out,
+    float* __restrict__ cross_entropy_grad_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k32_epilogue epilogue{cross_entropy_grad_out};
   vg_cross_entropy<1000>(c, vg_matrix{add_in, 1000}, label, 0.1f, loss_out, correct_out, epilogue);
@@ -810,9 +810,9 @@ VG_FN void k34_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, con
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 192, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k33_k34(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_cross_entropy_grad_in, const float* a_layernorm_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_cross_entropy_grad_in, const float* b_weight, float* b_linear_dx_out) {
+VG_KERNEL(256, 1) k33_k34(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_cross_entropy_grad_in, const float* __restrict__ a_layernorm_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_cross_entropy_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 96) {
     const vg_call c{state, workspace, counters, block, 96};
@@ -861,11 +861,11 @@ VG_FN void k36_layernorm_grad(const vg_call& c, const float* linear_dx_in, const
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 5, block 256, shared 49424 bytes
-VG_KERNEL(256, 1) k35_k36(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_d_bias, const float* a_sum_leading_in, float* a_d_bias2, const float* b_linear_dx_in,
-    const float* b_add_in, const float* b_weight, const float* b_mean_in, const float* b_rstd_in,
-    float* b_dx_out, uint64_t b_drop_path_site, uint64_t b_drop_path_thr, float* b_drop_path_out,
-    float* b_dgamma_out, float* b_dbeta_out) {
+VG_KERNEL(256, 1) k35_k36(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* a_d_bias, const float* __restrict__ a_sum_leading_in, float* __restrict__ a_d_bias2, const float* __restrict__ b_linear_dx_in,
+    const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_mean_in, const float* __restrict__ b_rstd_in,
+    float* __restrict__ b_dx_out, uint64_t b_drop_path_site, uint64_t b_drop_path_thr, float* __restrict__ b_drop_path_out,
+    float* __restrict__ b_dgamma_out, float* __restrict__ b_dbeta_out) {
   const int block = vg_block_index();
   if (block < 1) {
     const vg_call c{state, workspace, counters, block, 1};
@@ -893,7 +893,7 @@ struct k37_row_sum {
     vg_store(sum_leading_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k37_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
+using k37_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k37_gemm_tn(const vg_call& c, const float* drop_path_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k37_epilogue epilogue{d_weight, d_weight2};
   const k37_row_sum row_sum{sum_leading_out};
@@ -923,17 +923,17 @@ VG_FN void k38_gemm_nn(const vg_call& c, const float* drop_path_in, const float*
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 672, block 256, shared 24576 bytes
-VG_KERNEL(256, 2) k37_k38(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_drop_path_in, const float* a_gelu_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_drop_path_in, const float* b_weight, const float* b_add_in,
-    float* b_gelu_grad_out) {
+// grid 384, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k37_k38(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_drop_path_in, const float* __restrict__ a_gelu_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in,
+    float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
-  if (block < 576) {
-    const vg_call c{state, workspace, counters, block, 576};
+  if (block < 288) {
+    const vg_call c{state, workspace, counters, block, 288};
     k37_gemm_tn(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
-    const vg_call c{state, workspace, counters, block - 576, 96};
+    const vg_call c{state, workspace, counters, block - 288, 96};
     k38_gemm_nn(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
   }
 }
@@ -955,7 +955,7 @@ struct k39_row_sum {
     vg_store(sum_leading_out + at.row * 3072 + at.col, acc, at.n);
   }
 };
-using k39_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
+using k39_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k39_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k39_epilogue epilogue{d_weight, d_weight2};
   const k39_row_sum row_sum{sum_leading_out};
@@ -1019,24 +1019,24 @@ VG_FN void k42_add(const vg_call& c, const float* d_weight, const float* dgamma_
 }
 
 // One launch for 4 kernels that wait for nothing of each other.
-// grid 674, block 256, shared 24576 bytes
-VG_KERNEL(256, 1) k39_k40_k41_k42(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_y_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_gelu_grad_in, const float* b_weight, float* b_linear_dx_out,
-    const float* c_d_bias, const float* c_sum_leading_in, float* c_d_bias2, const float* d_d_weight,
-    const float* d_dgamma_in, float* d_d_weight2) {
+// grid 386, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k39_k40_k41_k42(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2, const float* d_d_weight,
+    const float* __restrict__ d_dgamma_in, float* __restrict__ d_d_weight2) {
   const int block = vg_block_index();
-  if (block < 576) {
-    const vg_call c{state, workspace, counters, block, 576};
+  if (block < 288) {
+    const vg_call c{state, workspace, counters, block, 288};
     k39_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
-  } else if (block < 672) {
-    const vg_call c{state, workspace, counters, block - 576, 96};
+  } else if (block < 384) {
+    const vg_call c{state, workspace, counters, block - 288, 96};
     k40_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
-  } else if (block < 673) {
-    const vg_call c{state, workspace + 798720, counters + 96, block - 672, 1};
+  } else if (block < 385) {
+    const vg_call c{state, workspace + 798720, counters + 96, block - 384, 1};
     k41_add(c, c_d_bias, c_sum_leading_in, c_d_bias2);
   } else {
-    const vg_call c{state, workspace + 798720, counters + 96, block - 673, 1};
+    const vg_call c{state, workspace + 798720, counters + 96, block - 385, 1};
     k42_add(c, d_d_weight, d_dgamma_in, d_d_weight2);
   }
 }
@@ -1099,12 +1099,12 @@ VG_FN void k45_add(const vg_call& c, const float* d_bias, const float* dbeta_in,
 
 // One launch for 3 kernels that wait for nothing of each other.
 // grid 7, block 256, shared 49424 bytes
-VG_KERNEL(256, 1) k43_k44_k45(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_linear_dx_in, const float* a_add_in, const float* a_weight, const float* a_mean_in,
-    const float* a_rstd_in, const float* a_dx_in, float* a_add_out, uint64_t a_drop_path_site,
-    uint64_t a_drop_path_thr, float* a_drop_path_out, float* a_dgamma_out, float* a_dbeta_out,
-    const float* b_d_bias, const float* b_sum_leading_in, float* b_d_bias2, const float* c_d_bias,
-    const float* c_dbeta_in, float* c_d_bias2) {
+VG_KERNEL(256, 1) k43_k44_k45(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_linear_dx_in, const float* __restrict__ a_add_in, const float* __restrict__ a_weight, const float* __restrict__ a_mean_in,
+    const float* __restrict__ a_rstd_in, const float* __restrict__ a_dx_in, float* __restrict__ a_add_out, uint64_t a_drop_path_site,
+    uint64_t a_drop_path_thr, float* __restrict__ a_drop_path_out, float* __restrict__ a_dgamma_out, float* __restrict__ a_dbeta_out,
+    const float* b_d_bias, const float* __restrict__ b_sum_leading_in, float* __restrict__ b_d_bias2, const float* c_d_bias,
+    const float* __restrict__ c_dbeta_in, float* __restrict__ c_d_bias2) {
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
@@ -1164,11 +1164,11 @@ VG_FN void k47_gemm_nn(const vg_call& c, const float* drop_path_in, const float*
 
 // One launch for 4 kernels that wait for nothing of each other.
 // grid 170, block 256, shared 36864 bytes
-VG_KERNEL(256, 1) k46_k47_k42_k45(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_drop_path_in, const float* a_o_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_drop_path_in, const float* b_weight, float* b_linear_dx_out,
-    const float* c_d_weight, const float* c_dgamma_in, float* c_d_weight2, const float* d_d_bias,
-    const float* d_dbeta_in, float* d_d_bias2) {
+VG_KERNEL(256, 1) k46_k47_k42_k45(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_drop_path_in, const float* __restrict__ a_o_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* c_d_weight, const float* __restrict__ c_dgamma_in, float* __restrict__ c_d_weight2, const float* d_d_bias,
+    const float* __restrict__ d_dbeta_in, float* __restrict__ d_d_bias2) {
   const int block = vg_block_index();
   if (block < 72) {
     const vg_call c{state, workspace, counters, block, 72};
@@ -1187,8 +1187,8 @@ VG_KERNEL(256, 1) k46_k47_k42_k45(const vg_state* state, char* workspace, uint32
 VG_EXPORT(k46_k47_k42_k45)
 
 // grid 1, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k41_add(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* d_bias, const float* sum_leading_in, float* d_bias2) {
+VG_KERNEL(256, 1) k41_add(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* d_bias, const float* __restrict__ sum_leading_in, float* __restrict__ d_bias2) {
   const int block = vg_block_index();
   {
     const vg_call c{state, workspace, counters, block, 1};
@@ -1201,10 +1201,10 @@ VG_EXPORT(k41_add)
 // attention_grad
 // grid 384, block 224, shared 80512 bytes
 using k48_config = vg_attention_grad_config<vg_math::fp32, 12, 64, 1, 197, 0, 197, false, false, sizeof(float)>;
-VG_KERNEL(224, k48_config::resident) k48_attention_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* add_in2, const float* add_in3,
-    const float* o_in, const float* lse_in, float* dq_out, float* dk_out,
-    float* dv_out) {
+VG_KERNEL(224, k48_config::resident) k48_attention_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3,
+    const float* __restrict__ o_in, const float* __restrict__ lse_in, float* __restrict__ dq_out, float* __restrict__ dk_out,
+    float* __restrict__ dv_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_grad_args<float> a{};
   a.q = add_in, a.ldq = 768;
@@ -1234,7 +1234,7 @@ struct k49_row_sum {
     vg_store(sum_leading_out + at.row * 1536 + at.col, acc, at.n);
   }
 };
-using k49_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
+using k49_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
 VG_FN void k49_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* linear_dw_out, float* sum_leading_out) {
   const k49_epilogue epilogue{linear_dw_out};
   const k49_row_sum row_sum{sum_leading_out};
@@ -1252,7 +1252,7 @@ struct k50_epilogue {
     vg_store(linear_dx_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k50_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k50_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 128, 16, 3, 2, 4, 2>;
 VG_FN void k50_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k50_epilogue epilogue{linear_dx_out};
   vg_gemm<k50_tile, 197>(c, c.batch() * 197, 768, 1536,
@@ -1303,24 +1303,24 @@ VG_FN void k52_gemm_nn(const vg_call& c, const float* dq_in, const float* weight
 }
 
 // One launch for 4 kernels that wait for nothing of each other.
-// grid 4836, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k49_k50_k51_k52(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_concat_last_in, const float* a_y_in, float* a_linear_dw_out, float* a_sum_leading_out,
-    const float* b_concat_last_in, const float* b_weight, float* b_linear_dx_out, const float* c_dq_in,
-    const float* c_slice_tokens_in, float* c_linear_dw_out, float* c_sum_leading_out, const float* d_dq_in,
-    const float* d_weight, float* d_linear_dx_out) {
+// grid 1572, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k49_k50_k51_k52(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_concat_last_in, const float* __restrict__ a_y_in, float* __restrict__ a_linear_dw_out, float* __restrict__ a_sum_leading_out,
+    const float* __restrict__ b_concat_last_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out, const float* __restrict__ c_dq_in,
+    const float* __restrict__ c_slice_tokens_in, float* __restrict__ c_linear_dw_out, float* __restrict__ c_sum_leading_out, const float* __restrict__ d_dq_in,
+    const float* __restrict__ d_weight, float* __restrict__ d_linear_dx_out) {
   const int block = vg_block_index();
-  if (block < 2304) {
-    const vg_call c{state, workspace, counters, block, 2304};
+  if (block < 216) {
+    const vg_call c{state, workspace, counters, block, 216};
     k49_gemm_tn(c, a_concat_last_in, a_y_in, a_linear_dw_out, a_sum_leading_out);
-  } else if (block < 4668) {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 2304, 2364};
+  } else if (block < 1404) {
+    const vg_call c{state, workspace + 14266368, counters + 216, block - 216, 1188};
     k50_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
-  } else if (block < 4740) {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 4668, 72};
+  } else if (block < 1476) {
+    const vg_call c{state, workspace + 53498880, counters + 1404, block - 1404, 72};
     k51_gemm_tn(c, c_dq_in, c_slice_tokens_in, c_linear_dw_out, c_sum_leading_out);
   } else {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 4740, 96};
+    const vg_call c{state, workspace + 53498880, counters + 1404, block - 1476, 96};
     k52_gemm_nn(c, d_dq_in, d_weight, d_linear_dx_out);
   }
 }
@@ -1375,9 +1375,9 @@ VG_FN void k55_pad_tokens(const vg_call& c, const float* add_in, float* pad_toke
 
 // One launch for 3 kernels that wait for nothing of each other.
 // grid 2914, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k53_k54_k55(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_d_bias, const float* a_concat_first_in, float* a_d_bias2, const float* b_d_weight,
-    const float* b_concat_first_in, float* b_d_weight2, const float* c_add_in, float* c_pad_tokens_out) {
+VG_KERNEL(256, 1) k53_k54_k55(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* a_d_bias, const float* __restrict__ a_concat_first_in, float* __restrict__ a_d_bias2, const float* b_d_weight,
+    const float* __restrict__ b_concat_first_in, float* __restrict__ b_d_weight2, const float* __restrict__ c_add_in, float* __restrict__ c_pad_tokens_out) {
   const int block = vg_block_index();
   if (block < 2) {
     const vg_call c{state, workspace, counters, block, 2};
@@ -1418,11 +1418,11 @@ struct k56_epilogue {
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k56_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* linear_dx_in2, const float* add_in, const float* weight,
-    const float* mean_in, const float* rstd_in, const float* pad_tokens_in, float* add_out,
-    uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out,
-    float* dbeta_out) {
+VG_KERNEL(256, 1) k56_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ linear_dx_in2, const float* __restrict__ add_in, const float* __restrict__ weight,
+    const float* __restrict__ mean_in, const float* __restrict__ rstd_in, const float* __restrict__ pad_tokens_in, float* __restrict__ add_out,
+    uint64_t drop_path_site, uint64_t drop_path_thr, float* __restrict__ drop_path_out, float* __restrict__ dgamma_out,
+    float* __restrict__ dbeta_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k56_dy dy{linear_dx_in, linear_dx_in2};
   const k56_epilogue epilogue{pad_tokens_in, add_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
@@ -1446,7 +1446,7 @@ struct k57_row_sum {
     vg_store(sum_leading_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k57_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k57_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
 VG_FN void k57_gemm_tn(const vg_call& c, const float* drop_path_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k57_epilogue epilogue{d_weight, d_weight2};
   const k57_row_sum row_sum{sum_leading_out};
@@ -1476,17 +1476,17 @@ VG_FN void k58_gemm_nn(const vg_call& c, const float* drop_path_in, const float*
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 4680, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k57_k58(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_drop_path_in, const float* a_gelu_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_drop_path_in, const float* b_weight, const float* b_add_in,
-    float* b_gelu_grad_out) {
+// grid 3240, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k57_k58(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_drop_path_in, const float* __restrict__ a_gelu_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in,
+    float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
-  if (block < 2304) {
-    const vg_call c{state, workspace, counters, block, 2304};
+  if (block < 864) {
+    const vg_call c{state, workspace, counters, block, 864};
     k57_gemm_tn(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 2304, 2376};
+    const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
     k58_gemm_nn(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
   }
 }
@@ -1508,7 +1508,7 @@ struct k59_row_sum {
     vg_store(sum_leading_out + at.row * 3072 + at.col, acc, at.n);
   }
 };
-using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
 VG_FN void k59_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k59_epilogue epilogue{d_weight, d_weight2};
   const k59_row_sum row_sum{sum_leading_out};
@@ -1526,7 +1526,7 @@ struct k60_epilogue {
     vg_store(linear_dx_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k60_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k60_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
 VG_FN void k60_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k60_epilogue epilogue{linear_dx_out};
   vg_gemm<k60_tile, 197>(c, c.batch() * 197, 768, 3072,
@@ -1536,24 +1536,24 @@ VG_FN void k60_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float*
 }
 
 // One launch for 4 kernels that wait for nothing of each other.
-// grid 4670, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k59_k60_k41_k42(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_y_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_gelu_grad_in, const float* b_weight, float* b_linear_dx_out,
-    const float* c_d_bias, const float* c_sum_leading_in, float* c_d_bias2, const float* d_d_weight,
-    const float* d_dgamma_in, float* d_d_weight2) {
+// grid 1766, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k59_k60_k41_k42(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2, const float* d_d_weight,
+    const float* __restrict__ d_dgamma_in, float* __restrict__ d_d_weight2) {
   const int block = vg_block_index();
-  if (block < 2304) {
-    const vg_call c{state, workspace, counters, block, 2304};
+  if (block < 864) {
+    const vg_call c{state, workspace, counters, block, 864};
     k59_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
-  } else if (block < 4668) {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 2304, 2364};
+  } else if (block < 1764) {
+    const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 900};
     k60_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
-  } else if (block < 4669) {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 4668, 1};
+  } else if (block < 1765) {
+    const vg_call c{state, workspace + 116508672, counters + 1764, block - 1764, 1};
     k41_add(c, c_d_bias, c_sum_leading_in, c_d_bias2);
   } else {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 4669, 1};
+    const vg_call c{state, workspace + 116508672, counters + 1764, block - 1765, 1};
     k42_add(c, d_d_weight, d_dgamma_in, d_d_weight2);
   }
 }
@@ -1583,12 +1583,12 @@ VG_FN void k61_layernorm_grad(const vg_call& c, const float* linear_dx_in, const
 
 // One launch for 3 kernels that wait for nothing of each other.
 // grid 259, block 256, shared 49424 bytes
-VG_KERNEL(256, 1) k61_k44_k45(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_linear_dx_in, const float* a_add_in, const float* a_weight, const float* a_mean_in,
-    const float* a_rstd_in, const float* a_add_in2, float* a_add_out, uint64_t a_drop_path_site,
-    uint64_t a_drop_path_thr, float* a_drop_path_out, float* a_dgamma_out, float* a_dbeta_out,
-    const float* b_d_bias, const float* b_sum_leading_in, float* b_d_bias2, const float* c_d_bias,
-    const float* c_dbeta_in, float* c_d_bias2) {
+VG_KERNEL(256, 1) k61_k44_k45(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_linear_dx_in, const float* __restrict__ a_add_in, const float* __restrict__ a_weight, const float* __restrict__ a_mean_in,
+    const float* __restrict__ a_rstd_in, const float* __restrict__ a_add_in2, float* __restrict__ a_add_out, uint64_t a_drop_path_site,
+    uint64_t a_drop_path_thr, float* __restrict__ a_drop_path_out, float* __restrict__ a_dgamma_out, float* __restrict__ a_dbeta_out,
+    const float* b_d_bias, const float* __restrict__ b_sum_leading_in, float* __restrict__ b_d_bias2, const float* c_d_bias,
+    const float* __restrict__ c_dbeta_in, float* __restrict__ c_d_bias2) {
   const int block = vg_block_index();
   if (block < 256) {
     const vg_call c{state, workspace, counters, block, 256};
@@ -1619,7 +1619,7 @@ struct k62_row_sum {
     vg_store(sum_leading_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k62_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 6>;
+using k62_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
 VG_FN void k62_gemm_tn(const vg_call& c, const float* drop_path_in, const float* o_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k62_epilogue epilogue{d_weight, d_weight2};
   const k62_row_sum row_sum{sum_leading_out};
@@ -1637,7 +1637,7 @@ struct k63_epilogue {
     vg_store(linear_dx_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k63_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k63_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k63_gemm_nn(const vg_call& c, const float* drop_path_in, const float* weight, float* linear_dx_out) {
   const k63_epilogue epilogue{linear_dx_out};
   vg_gemm<k63_tile, 197>(c, c.batch() * 197, 768, 768,
@@ -1647,24 +1647,24 @@ VG_FN void k63_gemm_nn(const vg_call& c, const float* drop_path_in, const float*
 }
 
 // One launch for 4 kernels that wait for nothing of each other.
-// grid 4094, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k62_k63_k42_k45(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_drop_path_in, const float* a_o_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_drop_path_in, const float* b_weight, float* b_linear_dx_out,
-    const float* c_d_weight, const float* c_dgamma_in, float* c_d_weight2, const float* d_d_bias,
-    const float* d_dbeta_in, float* d_d_bias2) {
+// grid 710, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k62_k63_k42_k45(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_drop_path_in, const float* __restrict__ a_o_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* c_d_weight, const float* __restrict__ c_dgamma_in, float* __restrict__ c_d_weight2, const float* d_d_bias,
+    const float* __restrict__ d_dbeta_in, float* __restrict__ d_d_bias2) {
   const int block = vg_block_index();
-  if (block < 1728) {
-    const vg_call c{state, workspace, counters, block, 1728};
+  if (block < 108) {
+    const vg_call c{state, workspace, counters, block, 108};
     k62_gemm_tn(c, a_drop_path_in, a_o_in, a_d_weight, a_d_weight2, a_sum_leading_out);
-  } else if (block < 4092) {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 1728, 2364};
+  } else if (block < 708) {
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 108, 600};
     k63_gemm_nn(c, b_drop_path_in, b_weight, b_linear_dx_out);
-  } else if (block < 4093) {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 4092, 1};
+  } else if (block < 709) {
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 708, 1};
     k42_add(c, c_d_weight, c_dgamma_in, c_d_weight2);
   } else {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 4093, 1};
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 709, 1};
     k45_add(c, d_d_bias, d_dbeta_in, d_d_bias2);
   }
 }
@@ -1674,10 +1674,10 @@ VG_EXPORT(k62_k63_k42_k45)
 // attention_grad
 // grid 384, block 224, shared 98048 bytes
 using k64_config = vg_attention_grad_config<vg_math::fp32, 12, 64, 197, 197, 0, 197, false, false, sizeof(float)>;
-VG_KERNEL(224, k64_config::resident) k64_attention_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* add_in2, const float* add_in3,
-    const float* o_in, const float* lse_in, float* dq_out, float* dk_out,
-    float* dv_out) {
+VG_KERNEL(224, k64_config::resident) k64_attention_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3,
+    const float* __restrict__ o_in, const float* __restrict__ lse_in, float* __restrict__ dq_out, float* __restrict__ dk_out,
+    float* __restrict__ dv_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_grad_args<float> a{};
   a.q = add_in, a.ldq = 2304;
@@ -1709,7 +1709,7 @@ struct k65_row_sum {
     vg_store(sum_leading_out + at.row * 2304 + at.col, acc, at.n);
   }
 };
-using k65_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 3>;
+using k65_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
 VG_FN void k65_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k65_epilogue epilogue{d_weight, d_weight2};
   const k65_row_sum row_sum{sum_leading_out};
@@ -1727,7 +1727,7 @@ struct k66_epilogue {
     vg_store(linear_dx_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k66_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k66_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
 VG_FN void k66_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k66_epilogue epilogue{linear_dx_out};
   vg_gemm<k66_tile, 197>(c, c.batch() * 197, 768, 2304,
@@ -1737,26 +1737,26 @@ VG_FN void k66_gemm_nn(const vg_call& c, const float* concat_last_in, const floa
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 3660, block 256, shared 24576 bytes
-VG_KERNEL(256, 2) k65_k66(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_concat_last_in, const float* a_y_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_concat_last_in, const float* b_weight, float* b_linear_dx_out) {
+// grid 1548, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k65_k66(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_concat_last_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_concat_last_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
-  if (block < 1296) {
-    const vg_call c{state, workspace, counters, block, 1296};
+  if (block < 648) {
+    const vg_call c{state, workspace, counters, block, 648};
     k65_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
-    const vg_call c{state, workspace + 21565440, counters + 1296, block - 1296, 2364};
+    const vg_call c{state, workspace + 42799104, counters + 648, block - 648, 900};
     k66_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k65_k66)
 
 // grid 256, block 256, shared 49424 bytes
-VG_KERNEL(256, 1) k61_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* add_in2, float* add_out, uint64_t drop_path_site,
-    uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
+VG_KERNEL(256, 1) k61_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ add_in2, float* __restrict__ add_out, uint64_t drop_path_site,
+    uint64_t drop_path_thr, float* __restrict__ drop_path_out, float* __restrict__ dgamma_out, float* __restrict__ dbeta_out) {
   const int block = vg_block_index();
   {
     const vg_call c{state, workspace, counters, block, 256};
@@ -1782,20 +1782,20 @@ VG_FN void k67_add(const vg_call& c, const float* d_bias, const float* sum_leadi
 }
 
 // One launch for 3 kernels that wait for nothing of each other.
-// grid 4682, block 256, shared 36864 bytes
-VG_KERNEL(256, 1) k57_k58_k67(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_drop_path_in, const float* a_gelu_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_drop_path_in, const float* b_weight, const float* b_add_in,
-    float* b_gelu_grad_out, const float* c_d_bias, const float* c_sum_leading_in, float* c_d_bias2) {
+// grid 3242, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k57_k58_k67(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_drop_path_in, const float* __restrict__ a_gelu_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in,
+    float* __restrict__ b_gelu_grad_out, const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2) {
   const int block = vg_block_index();
-  if (block < 2304) {
-    const vg_call c{state, workspace, counters, block, 2304};
+  if (block < 864) {
+    const vg_call c{state, workspace, counters, block, 864};
     k57_gemm_tn(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
-  } else if (block < 4680) {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 2304, 2376};
+  } else if (block < 3240) {
+    const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
     k58_gemm_nn(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
   } else {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 4680, 2};
+    const vg_call c{state, workspace + 57065472, counters + 864, block - 3240, 2};
     k67_add(c, c_d_bias, c_sum_leading_in, c_d_bias2);
   }
 }
@@ -1819,10 +1819,10 @@ VG_FN void k68_layernorm_grad(const vg_call& c, const float* linear_dx_in, const
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 258, block 256, shared 49424 bytes
-VG_KERNEL(256, 1) k68_k67(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_linear_dx_in, const float* a_add_in, const float* a_weight, const float* a_mean_in,
-    const float* a_rstd_in, const float* a_add_in2, float* a_add_out, float* a_dgamma_out,
-    float* a_dbeta_out, const float* b_d_bias, const float* b_sum_leading_in, float* b_d_bias2) {
+VG_KERNEL(256, 1) k68_k67(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_linear_dx_in, const float* __restrict__ a_add_in, const float* __restrict__ a_weight, const float* __restrict__ a_mean_in,
+    const float* __restrict__ a_rstd_in, const float* __restrict__ a_add_in2, float* __restrict__ a_add_out, float* __restrict__ a_dgamma_out,
+    float* __restrict__ a_dbeta_out, const float* b_d_bias, const float* __restrict__ b_sum_leading_in, float* __restrict__ b_d_bias2) {
   const int block = vg_block_index();
   if (block < 256) {
     const vg_call c{state, workspace, counters, block, 256};
@@ -1850,7 +1850,7 @@ struct k69_row_sum {
     vg_store(sum_leading_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k69_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k69_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
 VG_FN void k69_gemm_tn(const vg_call& c, const float* add_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k69_epilogue epilogue{d_weight, d_weight2};
   const k69_row_sum row_sum{sum_leading_out};
@@ -1880,44 +1880,44 @@ VG_FN void k70_gemm_nn(const vg_call& c, const float* add_in, const float* weigh
 }
 
 // One launch for 4 kernels that wait for nothing of each other.
-// grid 4682, block 256, shared 36864 bytes
-VG_KERNEL(256, 1) k69_k70_k42_k45(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_gelu_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_add_in, const float* b_weight, const float* b_add_in2,
-    float* b_gelu_grad_out, const float* c_d_weight, const float* c_dgamma_in, float* c_d_weight2,
-    const float* d_d_bias, const float* d_dbeta_in, float* d_d_bias2) {
+// grid 3242, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k69_k70_k42_k45(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_gelu_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in2,
+    float* __restrict__ b_gelu_grad_out, const float* c_d_weight, const float* __restrict__ c_dgamma_in, float* __restrict__ c_d_weight2,
+    const float* d_d_bias, const float* __restrict__ d_dbeta_in, float* __restrict__ d_d_bias2) {
   const int block = vg_block_index();
-  if (block < 2304) {
-    const vg_call c{state, workspace, counters, block, 2304};
+  if (block < 864) {
+    const vg_call c{state, workspace, counters, block, 864};
     k69_gemm_tn(c, a_add_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
-  } else if (block < 4680) {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 2304, 2376};
+  } else if (block < 3240) {
+    const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
     k70_gemm_nn(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
-  } else if (block < 4681) {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 4680, 1};
+  } else if (block < 3241) {
+    const vg_call c{state, workspace + 57065472, counters + 864, block - 3240, 1};
     k42_add(c, c_d_weight, c_dgamma_in, c_d_weight2);
   } else {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 4681, 1};
+    const vg_call c{state, workspace + 57065472, counters + 864, block - 3241, 1};
     k45_add(c, d_d_bias, d_dbeta_in, d_d_bias2);
   }
 }
 VG_EXPORT(k69_k70_k42_k45)
 
 // One launch for 3 kernels that wait for nothing of each other.
-// grid 4669, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k59_k60_k41(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_y_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_gelu_grad_in, const float* b_weight, float* b_linear_dx_out,
-    const float* c_d_bias, const float* c_sum_leading_in, float* c_d_bias2) {
+// grid 1765, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k59_k60_k41(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2) {
   const int block = vg_block_index();
-  if (block < 2304) {
-    const vg_call c{state, workspace, counters, block, 2304};
+  if (block < 864) {
+    const vg_call c{state, workspace, counters, block, 864};
     k59_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
-  } else if (block < 4668) {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 2304, 2364};
+  } else if (block < 1764) {
+    const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 900};
     k60_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   } else {
-    const vg_call c{state, workspace + 19169280, counters + 2304, block - 4668, 1};
+    const vg_call c{state, workspace + 116508672, counters + 1764, block - 1764, 1};
     k41_add(c, c_d_bias, c_sum_leading_in, c_d_bias2);
   }
 }
@@ -1925,10 +1925,10 @@ VG_EXPORT(k59_k60_k41)
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 258, block 256, shared 49424 bytes
-VG_KERNEL(256, 1) k68_k44(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_linear_dx_in, const float* a_add_in, const float* a_weight, const float* a_mean_in,
-    const float* a_rstd_in, const float* a_add_in2, float* a_add_out, float* a_dgamma_out,
-    float* a_dbeta_out, const float* b_d_bias, const float* b_sum_leading_in, float* b_d_bias2) {
+VG_KERNEL(256, 1) k68_k44(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_linear_dx_in, const float* __restrict__ a_add_in, const float* __restrict__ a_weight, const float* __restrict__ a_mean_in,
+    const float* __restrict__ a_rstd_in, const float* __restrict__ a_add_in2, float* __restrict__ a_add_out, float* __restrict__ a_dgamma_out,
+    float* __restrict__ a_dbeta_out, const float* b_d_bias, const float* __restrict__ b_sum_leading_in, float* __restrict__ b_d_bias2) {
   const int block = vg_block_index();
   if (block < 256) {
     const vg_call c{state, workspace, counters, block, 256};
@@ -1956,7 +1956,7 @@ struct k71_row_sum {
     vg_store(sum_leading_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k71_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 6>;
+using k71_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
 VG_FN void k71_gemm_tn(const vg_call& c, const float* add_in, const float* o_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k71_epilogue epilogue{d_weight, d_weight2};
   const k71_row_sum row_sum{sum_leading_out};
@@ -1974,7 +1974,7 @@ struct k72_epilogue {
     vg_store(linear_dx_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k72_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k72_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k72_gemm_nn(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
   const k72_epilogue epilogue{linear_dx_out};
   vg_gemm<k72_tile, 197>(c, c.batch() * 197, 768, 768,
@@ -1984,24 +1984,24 @@ VG_FN void k72_gemm_nn(const vg_call& c, const float* add_in, const float* weigh
 }
 
 // One launch for 4 kernels that wait for nothing of each other.
-// grid 4094, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k71_k72_k42_k45(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_o_in, const float* a_d_weight, float* a_d_weight2,
-    float* a_sum_leading_out, const float* b_add_in, const float* b_weight, float* b_linear_dx_out,
-    const float* c_d_weight, const float* c_dgamma_in, float* c_d_weight2, const float* d_d_bias,
-    const float* d_dbeta_in, float* d_d_bias2) {
+// grid 710, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k71_k72_k42_k45(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_o_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_add_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* c_d_weight, const float* __restrict__ c_dgamma_in, float* __restrict__ c_d_weight2, const float* d_d_bias,
+    const float* __restrict__ d_dbeta_in, float* __restrict__ d_d_bias2) {
   const int block = vg_block_index();
-  if (block < 1728) {
-    const vg_call c{state, workspace, counters, block, 1728};
+  if (block < 108) {
+    const vg_call c{state, workspace, counters, block, 108};
     k71_gemm_tn(c, a_add_in, a_o_in, a_d_weight, a_d_weight2, a_sum_leading_out);
-  } else if (block < 4092) {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 1728, 2364};
+  } else if (block < 708) {
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 108, 600};
     k72_gemm_nn(c, b_add_in, b_weight, b_linear_dx_out);
-  } else if (block < 4093) {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 4092, 1};
+  } else if (block < 709) {
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 708, 1};
     k42_add(c, c_d_weight, c_dgamma_in, c_d_weight2);
   } else {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 4093, 1};
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 709, 1};
     k45_add(c, d_d_bias, d_dbeta_in, d_d_bias2);
   }
 }
@@ -2028,7 +2028,7 @@ struct k73_row_sum {
     vg_store(sum_leading_out + at.row * 768 + at.col, acc, at.n);
   }
 };
-using k73_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 6>;
+using k73_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
 VG_FN void k73_gemm_tn(const vg_call& c, const float* add_in, const float* patchify_in, float* linear_dw_out, float* sum_leading_out) {
   const k73_a a{add_in};
   const k73_epilogue epilogue{linear_dw_out};
@@ -2054,23 +2054,23 @@ VG_FN void k74_sum_leading(const vg_call& c, const float* add_in, float* sum_lea
 }
 
 // One launch for 4 kernels that wait for nothing of each other.
-// grid 1742, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k73_k42_k45_k74(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_patchify_in, float* a_linear_dw_out, float* a_sum_leading_out,
-    const float* b_d_weight, const float* b_dgamma_in, float* b_d_weight2, const float* c_d_bias,
-    const float* c_dbeta_in, float* c_d_bias2, const float* d_add_in, float* d_sum_leading_out) {
+// grid 122, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k73_k42_k45_k74(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_patchify_in, float* __restrict__ a_linear_dw_out, float* __restrict__ a_sum_leading_out,
+    const float* b_d_weight, const float* __restrict__ b_dgamma_in, float* __restrict__ b_d_weight2, const float* c_d_bias,
+    const float* __restrict__ c_dbeta_in, float* __restrict__ c_d_bias2, const float* __restrict__ d_add_in, float* __restrict__ d_sum_leading_out) {
   const int block = vg_block_index();
-  if (block < 1728) {
-    const vg_call c{state, workspace, counters, block, 1728};
+  if (block < 108) {
+    const vg_call c{state, workspace, counters, block, 108};
     k73_gemm_tn(c, a_add_in, a_patchify_in, a_linear_dw_out, a_sum_leading_out);
-  } else if (block < 1729) {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 1728, 1};
+  } else if (block < 109) {
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 108, 1};
     k42_add(c, b_d_weight, b_dgamma_in, b_d_weight2);
-  } else if (block < 1730) {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 1729, 1};
+  } else if (block < 110) {
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 109, 1};
     k45_add(c, c_d_bias, c_dbeta_in, c_d_bias2);
   } else {
-    const vg_call c{state, workspace + 14376960, counters + 1728, block - 1730, 12};
+    const vg_call c{state, workspace + 7133184, counters + 108, block - 110, 12};
     k74_sum_leading(c, d_add_in, d_sum_leading_out);
   }
 }
@@ -2116,10 +2116,10 @@ VG_FN void k77_add(const vg_call& c, const float* d_cls_token, const float* sum_
 
 // One launch for 4 kernels that wait for nothing of each other.
 // grid 3232, block 256, shared 8208 bytes
-VG_KERNEL(256, 1) k41_k75_k76_k77(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_d_bias, const float* a_sum_leading_in, float* a_d_bias2, const float* b_d_weight,
-    const float* b_linear_dw_in, float* b_d_weight2, const float* c_add_in, float* c_sum_leading_out,
-    const float* d_d_cls_token, const float* d_sum_leading_in, float* d_d_cls_token2) {
+VG_KERNEL(256, 1) k41_k75_k76_k77(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* a_d_bias, const float* __restrict__ a_sum_leading_in, float* __restrict__ a_d_bias2, const float* b_d_weight,
+    const float* __restrict__ b_linear_dw_in, float* __restrict__ b_d_weight2, const float* __restrict__ c_add_in, float* __restrict__ c_sum_leading_out,
+    const float* d_d_cls_token, const float* __restrict__ d_sum_leading_in, float* __restrict__ d_d_cls_token2) {
   const int block = vg_block_index();
   if (block < 1) {
     const vg_call c{state, workspace, counters, block, 1};
@@ -2149,8 +2149,8 @@ struct k78_body {
     vg_store(d_pos_embed2 + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k78_add(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* d_pos_embed, const float* sum_leading_in, float* d_pos_embed2) {
+VG_KERNEL(256, 1) k78_add(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* d_pos_embed, const float* __restrict__ sum_leading_in, float* __restrict__ d_pos_embed2) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k78_body body{d_pos_embed, sum_leading_in, d_pos_embed2};
   vg_pointwise<1, 768>(c, 197, body);
@@ -2160,8 +2160,8 @@ VG_EXPORT(k78_add)
 // vit_b16.yaml:49:3 train
 // sum_squares
 // grid 1024, block 256, shared 2064 bytes
-VG_KERNEL(256, 1) k79_sum_squares(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* grads, float* sum_squares_out) {
+VG_KERNEL(256, 1) k79_sum_squares(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ grads, float* __restrict__ sum_squares_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_sumsq(c, 86567664, grads, sum_squares_out);
 }
@@ -2170,8 +2170,8 @@ VG_EXPORT(k79_sum_squares)
 // vit_b16.yaml:49:3 train
 // clip_scale
 // grid 1, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k80_clip_scale(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* sum_squares_in, float* clip_scale_out) {
+VG_KERNEL(256, 1) k80_clip_scale(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ sum_squares_in, float* __restrict__ clip_scale_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_clip_scale(c, sum_squares_in, 1.0f, clip_scale_out);
 }
@@ -2180,9 +2180,9 @@ VG_EXPORT(k80_clip_scale)
 // vit_b16.yaml:24:5 patch_embed.proj.weight
 // mul + adamw
 // grid 2048, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k81_adamw(const vg_state* state, char* workspace, uint32_t* counters,
-    float* params, const float* grads, float* state0, float* state1,
-    const float* clip_scale_in) {
+VG_KERNEL(256, 1) k81_adamw(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    float* __restrict__ params, const float* __restrict__ grads, float* __restrict__ state0, float* __restrict__ state1,
+    const float* __restrict__ clip_scale_in) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_adamw(c, 86292480, params, grads, state0, state1, 0.9, 0.999, 1e-08f, 0.05f, clip_scale_in, nullptr);
   vg_adamw(c, 275184, params + 86292480, grads + 86292480, state0 + 86292480, state1 + 86292480, 0.9, 0.999, 1e-08f, 0.0f, clip_scale_in, nullptr);
@@ -2191,9 +2191,9 @@ VG_EXPORT(k81_adamw)
 
 // The images and labels of a batch, out of a data set that lies on the device.
 // grid 1248, block 256, shared 1024 bytes
-VG_KERNEL(256, 1) gather(const vg_state* state, char* workspace, uint32_t* counters,
-    const uint8_t* images, const int32_t* labels, const int32_t* index, const float* table,
-    float* image_out, int32_t* label_out) {
+VG_KERNEL(256, 1) gather(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const uint8_t* __restrict__ images, const int32_t* __restrict__ labels, const int32_t* __restrict__ index, const float* __restrict__ table,
+    float* __restrict__ image_out, int32_t* __restrict__ label_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_gather<32, 3, 224, 224>(c, images, labels, index, table, image_out, label_out);
 }

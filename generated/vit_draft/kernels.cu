@@ -15,8 +15,8 @@ struct k00_epilogue {
     vg_store(patchify_out + at.row * 256 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k00_patchify(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* image, float* patchify_out) {
+VG_KERNEL(256, 1) k00_patchify(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ image, float* __restrict__ patchify_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k00_epilogue epilogue{patchify_out};
   vg_patchify<1, 96, 96, 16>(c, image, epilogue);
@@ -25,7 +25,7 @@ VG_EXPORT(k00_patchify)
 
 // vit_draft.yaml:18:5 patch_embedding.conv
 // linear + add   [n·36×256]·[512×256]ᵀ
-// grid 1152, block 256, shared 18432 bytes
+// grid 288, block 256, shared 36864 bytes
 struct k01_epilogue {
   const float* bias;
   const float* pos_embedding;
@@ -36,10 +36,10 @@ struct k01_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-using k01_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k01_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* patchify_in, const float* weight, const float* bias, const float* pos_embedding,
-    float* add_out) {
+using k01_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k01_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ patchify_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ pos_embedding,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k01_epilogue epilogue{bias, pos_embedding, add_out};
   vg_gemm<k01_tile, 36>(c, c.batch() * 36, 512, 256,
@@ -51,7 +51,7 @@ VG_EXPORT(k01_gemm_nt)
 
 // vit_draft.yaml:28:15 blks.0.attention
 // linear + add   [n·36×512]·[1536×512]ᵀ
-// grid 1728, block 256, shared 24576 bytes
+// grid 864, block 256, shared 36864 bytes
 struct k02_epilogue {
   const float* bias;
   float* add_out;
@@ -60,9 +60,9 @@ struct k02_epilogue {
     vg_store(add_out + at.row * 1536 + at.col, v0, at.n);
   }
 };
-using k02_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k02_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* add_out) {
+using k02_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k02_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k02_epilogue epilogue{bias, add_out};
   vg_gemm<k02_tile, 36>(c, c.batch() * 36, 1536, 512,
@@ -76,8 +76,8 @@ VG_EXPORT(k02_gemm_nt)
 // attention
 // grid 1024, block 96, shared 39168 bytes
 using k03_config = vg_attention_config<vg_math::fp32, 8, 64, 36, 36, 0, 36, false, false>;
-VG_KERNEL(96, k03_config::resident) k03_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out) {
+VG_KERNEL(96, k03_config::resident) k03_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 1536;
@@ -91,7 +91,7 @@ VG_EXPORT(k03_attention)
 
 // vit_draft.yaml:28:15 blks.0.attention
 // linear + add   [n·36×512]·[512×512]ᵀ
-// grid 1152, block 256, shared 18432 bytes
+// grid 288, block 256, shared 36864 bytes
 struct k04_epilogue {
   const float* bias;
   const float* add_in;
@@ -102,10 +102,10 @@ struct k04_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-using k04_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k04_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+using k04_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k04_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k04_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k04_tile, 36>(c, c.batch() * 36, 512, 512,
@@ -125,8 +125,8 @@ struct k05_epilogue {
     vg_store(y_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k05_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* y_out) {
+VG_KERNEL(256, 1) k05_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k05_epilogue epilogue{y_out};
   vg_layernorm<36, 512>(c, c.batch() * 36, vg_matrix{add_in, 512}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
@@ -135,7 +135,7 @@ VG_EXPORT(k05_layernorm)
 
 // vit_draft.yaml:32:15 blks.0.ffn.dense1, blks.1.ffn.dense1
 // linear + add + relu   [n·36×512]·[2048×512]ᵀ
-// grid 2304, block 256, shared 24576 bytes
+// grid 1152, block 256, shared 36864 bytes
 struct k06_epilogue {
   const float* bias;
   float* relu_out;
@@ -145,9 +145,9 @@ struct k06_epilogue {
     vg_store(relu_out + at.row * 2048 + at.col, v1, at.n);
   }
 };
-using k06_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k06_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* relu_out) {
+using k06_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k06_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ relu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k06_epilogue epilogue{bias, relu_out};
   vg_gemm<k06_tile, 36>(c, c.batch() * 36, 2048, 512,
@@ -159,7 +159,7 @@ VG_EXPORT(k06_gemm_nt)
 
 // vit_draft.yaml:34:15 blks.0.ffn.dense2, blks.1.ffn.dense2
 // linear + add   [n·36×2048]·[512×2048]ᵀ
-// grid 2304, block 256, shared 18432 bytes
+// grid 864, block 256, shared 36864 bytes
 struct k07_epilogue {
   const float* bias;
   const float* y_in;
@@ -170,10 +170,10 @@ struct k07_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-using k07_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k07_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* relu_in, const float* weight, const float* bias, const float* y_in,
-    float* add_out) {
+using k07_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
+VG_KERNEL(256, 1) k07_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ relu_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ y_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k07_epilogue epilogue{bias, y_in, add_out};
   vg_gemm<k07_tile, 36>(c, c.batch() * 36, 512, 2048,
@@ -185,7 +185,7 @@ VG_EXPORT(k07_gemm_nt)
 
 // vit_draft.yaml:28:15 blks.1.attention
 // linear + add   [n·36×512]·[1536×512]ᵀ
-// grid 1728, block 256, shared 24576 bytes
+// grid 864, block 256, shared 36864 bytes
 struct k08_epilogue {
   const float* bias;
   float* add_out;
@@ -194,9 +194,9 @@ struct k08_epilogue {
     vg_store(add_out + at.row * 1536 + at.col, v0, at.n);
   }
 };
-using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k08_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out) {
+using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k08_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k08_epilogue epilogue{bias, add_out};
   vg_gemm<k08_tile, 36>(c, c.batch() * 36, 1536, 512,
@@ -208,7 +208,7 @@ VG_EXPORT(k08_gemm_nt)
 
 // vit_draft.yaml:28:15 blks.1.attention
 // linear + add   [n·36×512]·[512×512]ᵀ
-// grid 1152, block 256, shared 18432 bytes
+// grid 288, block 256, shared 36864 bytes
 struct k09_epilogue {
   const float* bias;
   const float* y_in;
@@ -219,10 +219,10 @@ struct k09_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v1, at.n);
   }
 };
-using k09_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k09_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, const float* y_in,
-    float* add_out) {
+using k09_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k09_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ y_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k09_epilogue epilogue{bias, y_in, add_out};
   vg_gemm<k09_tile, 36>(c, c.batch() * 36, 512, 512,
@@ -242,8 +242,8 @@ struct k10_epilogue {
     vg_store(scale_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k10_sum_tokens(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, float* scale_out) {
+VG_KERNEL(256, 1) k10_sum_tokens(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, float* __restrict__ scale_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k10_epilogue epilogue{scale_out};
   vg_token_sum<36, 512>(c, vg_matrix{y_in, 512}, epilogue);
@@ -262,8 +262,8 @@ struct k11_epilogue {
   }
 };
 using k11_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_KERNEL(256, 2) k11_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* scale_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k11_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ scale_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k11_epilogue epilogue{bias, add_out};
   vg_gemm<k11_tile, 1>(c, c.batch(), 10, 512,
@@ -276,8 +276,8 @@ VG_EXPORT(k11_gemm_nt)
 // vit_draft.yaml:40:7 loss
 // cross_entropy
 // grid 16, block 256, shared 256 bytes
-VG_KERNEL(256, 1) k12_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out) {
+VG_KERNEL(256, 1) k12_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_cross_entropy<10>(c, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, vg_none{});
 }
@@ -287,9 +287,9 @@ VG_EXPORT(k12_cross_entropy)
 // attention
 // grid 1024, block 96, shared 39552 bytes
 using k13_config = vg_attention_config<vg_math::fp32, 8, 64, 36, 36, 0, 36, false, true>;
-VG_KERNEL(96, k13_config::resident) k13_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out,
-    float* lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(96, k13_config::resident) k13_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out,
+    float* __restrict__ lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 1536;
@@ -303,7 +303,7 @@ VG_EXPORT(k13_attention)
 
 // vit_draft.yaml:28:15 blks.0.attention
 // linear + add + dropout   [n·36×512]·[512×512]ᵀ
-// grid 1152, block 256, shared 18432 bytes
+// grid 288, block 256, shared 36864 bytes
 struct k14_epilogue {
   const float* bias;
   vg_dropout draw1;
@@ -316,10 +316,10 @@ struct k14_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v2, at.n);
   }
 };
-using k14_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k14_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, uint64_t dropout_site,
-    uint64_t dropout_thr, const float* add_in, float* add_out) {
+using k14_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k14_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t dropout_site,
+    uint64_t dropout_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k14_epilogue epilogue{bias, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), add_in, add_out};
   vg_gemm<k14_tile, 36>(c, c.batch() * 36, 512, 512,
@@ -339,9 +339,9 @@ struct k15_epilogue {
     vg_store(y_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k15_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k15_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k15_epilogue epilogue{y_out};
   vg_layernorm<36, 512>(c, c.batch() * 36, vg_matrix{add_in, 512}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
@@ -350,7 +350,7 @@ VG_EXPORT(k15_layernorm)
 
 // vit_draft.yaml:34:15 blks.0.ffn.dense2, blks.1.ffn.dense2
 // linear + add + dropout   [n·36×2048]·[512×2048]ᵀ
-// grid 2304, block 256, shared 18432 bytes
+// grid 864, block 256, shared 36864 bytes
 struct k16_epilogue {
   const float* bias;
   vg_dropout draw1;
@@ -363,10 +363,10 @@ struct k16_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v2, at.n);
   }
 };
-using k16_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k16_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* relu_in, const float* weight, const float* bias, uint64_t dropout_site,
-    uint64_t dropout_thr, const float* y_in, float* add_out) {
+using k16_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
+VG_KERNEL(256, 1) k16_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ relu_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t dropout_site,
+    uint64_t dropout_thr, const float* __restrict__ y_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k16_epilogue epilogue{bias, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), y_in, add_out};
   vg_gemm<k16_tile, 36>(c, c.batch() * 36, 512, 2048,
@@ -378,7 +378,7 @@ VG_EXPORT(k16_gemm_nt)
 
 // vit_draft.yaml:28:15 blks.1.attention
 // linear + add + dropout   [n·36×512]·[512×512]ᵀ
-// grid 1152, block 256, shared 18432 bytes
+// grid 288, block 256, shared 36864 bytes
 struct k17_epilogue {
   const float* bias;
   vg_dropout draw1;
@@ -391,10 +391,10 @@ struct k17_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v2, at.n);
   }
 };
-using k17_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k17_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, uint64_t dropout_site,
-    uint64_t dropout_thr, const float* y_in, float* add_out) {
+using k17_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+VG_KERNEL(256, 1) k17_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t dropout_site,
+    uint64_t dropout_thr, const float* __restrict__ y_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k17_epilogue epilogue{bias, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), y_in, add_out};
   vg_gemm<k17_tile, 36>(c, c.batch() * 36, 512, 512,
@@ -413,9 +413,9 @@ struct k18_epilogue {
     vg_store(cross_entropy_grad_out + at.row * 10 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k18_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out,
-    float* cross_entropy_grad_out) {
+VG_KERNEL(256, 1) k18_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out,
+    float* __restrict__ cross_entropy_grad_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k18_epilogue epilogue{cross_entropy_grad_out};
   vg_cross_entropy<10>(c, vg_matrix{add_in, 10}, label, 0.0f, loss_out, correct_out, epilogue);
@@ -466,9 +466,9 @@ VG_FN void k20_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, con
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 48, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k19_k20(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_cross_entropy_grad_in, const float* a_scale_in, float* a_d_weight, float* a_d_bias,
-    const float* b_cross_entropy_grad_in, const float* b_weight, float* b_scale_out) {
+VG_KERNEL(256, 2) k19_k20(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_cross_entropy_grad_in, const float* __restrict__ a_scale_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_cross_entropy_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_scale_out) {
   const int block = vg_block_index();
   if (block < 16) {
     const vg_call c{state, workspace, counters, block, 16};
@@ -500,10 +500,10 @@ struct k21_epilogue {
     vg_store(dropout_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k21_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* scale_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, float* dx_out, uint64_t dropout_site, uint64_t dropout_thr,
-    float* dropout_out, float* d_weight, float* d_bias) {
+VG_KERNEL(256, 1) k21_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ scale_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, float* __restrict__ dx_out, uint64_t dropout_site, uint64_t dropout_thr,
+    float* __restrict__ dropout_out, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k21_dy dy{scale_in};
   const k21_epilogue epilogue{dx_out, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
@@ -525,7 +525,7 @@ struct k22_row_sum {
     vg_store(d_bias + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k22_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+using k22_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
 VG_FN void k22_gemm_tn(const vg_call& c, const float* dropout_in, const float* relu_in, float* d_weight, float* d_bias) {
   const k22_epilogue epilogue{d_weight};
   const k22_row_sum row_sum{d_bias};
@@ -545,7 +545,7 @@ struct k23_epilogue {
     vg_store(relu_grad_out + at.row * 2048 + at.col, v0, at.n);
   }
 };
-using k23_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 1>;
+using k23_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k23_gemm_nn(const vg_call& c, const float* dropout_in, const float* weight, const float* relu_in, float* relu_grad_out) {
   const k23_epilogue epilogue{relu_in, relu_grad_out};
   vg_gemm<k23_tile, 36>(c, c.batch() * 36, 2048, 512,
@@ -555,16 +555,16 @@ VG_FN void k23_gemm_nn(const vg_call& c, const float* dropout_in, const float* w
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 2432, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k22_k23(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_dropout_in, const float* a_relu_in, float* a_d_weight, float* a_d_bias,
-    const float* b_dropout_in, const float* b_weight, const float* b_relu_in, float* b_relu_grad_out) {
+// grid 1280, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k22_k23(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_dropout_in, const float* __restrict__ a_relu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_dropout_in, const float* __restrict__ b_weight, const float* __restrict__ b_relu_in, float* __restrict__ b_relu_grad_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k22_gemm_tn(c, a_dropout_in, a_relu_in, a_d_weight, a_d_bias);
   } else {
-    const vg_call c{state, workspace, counters, block - 128, 2304};
+    const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 1152};
     k23_gemm_nn(c, b_dropout_in, b_weight, b_relu_in, b_relu_grad_out);
   }
 }
@@ -584,7 +584,7 @@ struct k24_row_sum {
     vg_store(d_bias + at.row * 2048 + at.col, acc, at.n);
   }
 };
-using k24_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
+using k24_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
 VG_FN void k24_gemm_tn(const vg_call& c, const float* relu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k24_epilogue epilogue{d_weight};
   const k24_row_sum row_sum{d_bias};
@@ -604,7 +604,7 @@ struct k25_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-using k25_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k25_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
 VG_FN void k25_gemm_nn(const vg_call& c, const float* relu_grad_in, const float* weight, const float* dx_in, float* add_out) {
   const k25_epilogue epilogue{dx_in, add_out};
   vg_gemm<k25_tile, 36>(c, c.batch() * 36, 512, 2048,
@@ -614,16 +614,16 @@ VG_FN void k25_gemm_nn(const vg_call& c, const float* relu_grad_in, const float*
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 2432, block 256, shared 36864 bytes
-VG_KERNEL(256, 2) k24_k25(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_relu_grad_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_relu_grad_in, const float* b_weight, const float* b_dx_in, float* b_add_out) {
+// grid 992, block 256, shared 69632 bytes
+VG_KERNEL(256, 1) k24_k25(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_relu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_relu_grad_in, const float* __restrict__ b_weight, const float* __restrict__ b_dx_in, float* __restrict__ b_add_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k24_gemm_tn(c, a_relu_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
-    const vg_call c{state, workspace, counters, block - 128, 2304};
+    const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 864};
     k25_gemm_nn(c, b_relu_grad_in, b_weight, b_dx_in, b_add_out);
   }
 }
@@ -643,10 +643,10 @@ struct k26_epilogue {
     vg_store(dropout_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k26_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* weight, const float* mean_in,
-    const float* rstd_in, float* dx_out, uint64_t dropout_site, uint64_t dropout_thr,
-    float* dropout_out, float* d_weight, float* d_bias) {
+VG_KERNEL(256, 1) k26_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, float* __restrict__ dx_out, uint64_t dropout_site, uint64_t dropout_thr,
+    float* __restrict__ dropout_out, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k26_epilogue epilogue{dx_out, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
   vg_layernorm_grad<36, 512>(c, c.batch() * 36, vg_matrix{add_in, 512}, vg_matrix{add_in2, 512}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -661,7 +661,7 @@ struct k27_epilogue {
     vg_store(linear_dx_out + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k27_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k27_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_FN void k27_gemm_nn(const vg_call& c, const float* dropout_in, const float* weight, float* linear_dx_out) {
   const k27_epilogue epilogue{linear_dx_out};
   vg_gemm<k27_tile, 36>(c, c.batch() * 36, 512, 512,
@@ -684,7 +684,7 @@ struct k28_row_sum {
     vg_store(d_bias + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k28_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
+using k28_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
 VG_FN void k28_gemm_tn(const vg_call& c, const float* dropout_in, const float* o_in, float* d_weight, float* d_bias) {
   const k28_epilogue epilogue{d_weight};
   const k28_row_sum row_sum{d_bias};
@@ -695,16 +695,16 @@ VG_FN void k28_gemm_tn(const vg_call& c, const float* dropout_in, const float* o
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 1280, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k27_k28(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_dropout_in, const float* a_weight, float* a_linear_dx_out, const float* b_dropout_in,
-    const float* b_o_in, float* b_d_weight, float* b_d_bias) {
+// grid 416, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k27_k28(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_dropout_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_dx_out, const float* __restrict__ b_dropout_in,
+    const float* __restrict__ b_o_in, float* __restrict__ b_d_weight, float* __restrict__ b_d_bias) {
   const int block = vg_block_index();
-  if (block < 1152) {
-    const vg_call c{state, workspace, counters, block, 1152};
+  if (block < 288) {
+    const vg_call c{state, workspace, counters, block, 288};
     k27_gemm_nn(c, a_dropout_in, a_weight, a_linear_dx_out);
   } else {
-    const vg_call c{state, workspace, counters, block - 1152, 128};
+    const vg_call c{state, workspace, counters, block - 288, 128};
     k28_gemm_tn(c, b_dropout_in, b_o_in, b_d_weight, b_d_bias);
   }
 }
@@ -714,10 +714,10 @@ VG_EXPORT(k27_k28)
 // attention_grad
 // grid 1024, block 96, shared 63632 bytes
 using k29_config = vg_attention_grad_config<vg_math::fp32, 8, 64, 36, 36, 0, 36, false, true, sizeof(float)>;
-VG_KERNEL(96, k29_config::resident) k29_attention_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* add_in2, const float* add_in3,
-    const float* o_in, const float* lse_in, float* dq_out, float* dk_out,
-    float* dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(96, k29_config::resident) k29_attention_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3,
+    const float* __restrict__ o_in, const float* __restrict__ lse_in, float* __restrict__ dq_out, float* __restrict__ dk_out,
+    float* __restrict__ dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_grad_args<float> a{};
   a.q = add_in, a.ldq = 1536;
@@ -747,7 +747,7 @@ struct k30_row_sum {
     vg_store(d_bias + at.row * 1536 + at.col, acc, at.n);
   }
 };
-using k30_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k30_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
 VG_FN void k30_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight, float* d_bias) {
   const k30_epilogue epilogue{d_weight};
   const k30_row_sum row_sum{d_bias};
@@ -767,7 +767,7 @@ struct k31_epilogue {
     vg_store(add_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-using k31_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k31_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
 VG_FN void k31_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, const float* dx_in, float* add_out) {
   const k31_epilogue epilogue{dx_in, add_out};
   vg_gemm<k31_tile, 36>(c, c.batch() * 36, 512, 1536,
@@ -777,16 +777,16 @@ VG_FN void k31_gemm_nn(const vg_call& c, const float* concat_last_in, const floa
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 3072, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k30_k31(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_concat_last_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_concat_last_in, const float* b_weight, const float* b_dx_in, float* b_add_out) {
+// grid 1248, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k30_k31(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_concat_last_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_concat_last_in, const float* __restrict__ b_weight, const float* __restrict__ b_dx_in, float* __restrict__ b_add_out) {
   const int block = vg_block_index();
-  if (block < 768) {
-    const vg_call c{state, workspace, counters, block, 768};
+  if (block < 384) {
+    const vg_call c{state, workspace, counters, block, 384};
     k30_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight, a_d_bias);
   } else {
-    const vg_call c{state, workspace + 6389760, counters + 768, block - 768, 2304};
+    const vg_call c{state, workspace + 12779520, counters + 384, block - 384, 864};
     k31_gemm_nn(c, b_concat_last_in, b_weight, b_dx_in, b_add_out);
   }
 }
@@ -806,7 +806,7 @@ struct k32_row_sum {
     vg_store(d_bias + at.row * 1536 + at.col, acc, at.n);
   }
 };
-using k32_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k32_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
 VG_FN void k32_gemm_tn(const vg_call& c, const float* concat_last_in, const float* add_in, float* d_weight, float* d_bias) {
   const k32_epilogue epilogue{d_weight};
   const k32_row_sum row_sum{d_bias};
@@ -831,20 +831,20 @@ VG_FN void k33_scale(const vg_call& c, float* d_pos_embedding) {
 }
 
 // One launch for 3 kernels that wait for nothing of each other.
-// grid 3313, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k32_k31_k33(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_concat_last_in, const float* a_add_in, float* a_d_weight, float* a_d_bias,
-    const float* b_concat_last_in, const float* b_weight, const float* b_dx_in, float* b_add_out,
-    float* c_d_pos_embedding) {
+// grid 1489, block 256, shared 36864 bytes
+VG_KERNEL(256, 1) k32_k31_k33(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_concat_last_in, const float* __restrict__ a_add_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_concat_last_in, const float* __restrict__ b_weight, const float* __restrict__ b_dx_in, float* __restrict__ b_add_out,
+    float* __restrict__ c_d_pos_embedding) {
   const int block = vg_block_index();
-  if (block < 768) {
-    const vg_call c{state, workspace, counters, block, 768};
+  if (block < 384) {
+    const vg_call c{state, workspace, counters, block, 384};
     k32_gemm_tn(c, a_concat_last_in, a_add_in, a_d_weight, a_d_bias);
-  } else if (block < 3072) {
-    const vg_call c{state, workspace + 6389760, counters + 768, block - 768, 2304};
+  } else if (block < 1248) {
+    const vg_call c{state, workspace + 12779520, counters + 384, block - 384, 864};
     k31_gemm_nn(c, b_concat_last_in, b_weight, b_dx_in, b_add_out);
   } else {
-    const vg_call c{state, workspace + 25559040, counters + 3072, block - 3072, 241};
+    const vg_call c{state, workspace + 41533440, counters + 1248, block - 1248, 241};
     k33_scale(c, c_d_pos_embedding);
   }
 }
@@ -864,7 +864,7 @@ struct k35_row_sum {
     vg_store(d_bias + at.row * 512 + at.col, acc, at.n);
   }
 };
-using k35_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
+using k35_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 4>;
 VG_FN void k35_gemm_tn(const vg_call& c, const float* add_in, const float* patchify_in, float* d_weight, float* d_bias) {
   const k35_epilogue epilogue{d_weight};
   const k35_row_sum row_sum{d_bias};
@@ -881,16 +881,16 @@ VG_FN void k34_sum_leading(const vg_call& c, const float* add_in, float* d_pos_e
 }
 
 // One launch for 2 kernels that wait for nothing of each other.
-// grid 272, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k35_k34(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_patchify_in, float* a_d_weight, float* a_d_bias,
-    const float* b_add_in, float* b_d_pos_embedding) {
+// grid 272, block 256, shared 24576 bytes
+VG_KERNEL(256, 1) k35_k34(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_patchify_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_add_in, float* __restrict__ b_d_pos_embedding) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k35_gemm_tn(c, a_add_in, a_patchify_in, a_d_weight, a_d_bias);
   } else {
-    const vg_call c{state, workspace + 1064960, counters + 128, block - 128, 144};
+    const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 144};
     k34_sum_leading(c, b_add_in, b_d_pos_embedding);
   }
 }
@@ -899,8 +899,8 @@ VG_EXPORT(k35_k34)
 // vit_draft.yaml:18:5 patch_embedding.conv.weight
 // sgd
 // grid 2048, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k36_sgd(const vg_state* state, char* workspace, uint32_t* counters,
-    float* params, const float* grads) {
+VG_KERNEL(256, 1) k36_sgd(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    float* __restrict__ params, const float* __restrict__ grads) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_sgd<false>(c, 6953488, params, grads, nullptr, 0.0f, 0.0f, nullptr, nullptr);
 }
@@ -908,9 +908,9 @@ VG_EXPORT(k36_sgd)
 
 // The images and labels of a batch, out of a data set that lies on the device.
 // grid 384, block 256, shared 1024 bytes
-VG_KERNEL(256, 1) gather(const vg_state* state, char* workspace, uint32_t* counters,
-    const uint8_t* images, const int32_t* labels, const int32_t* index, const float* table,
-    float* image_out, int32_t* label_out) {
+VG_KERNEL(256, 1) gather(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const uint8_t* __restrict__ images, const int32_t* __restrict__ labels, const int32_t* __restrict__ index, const float* __restrict__ table,
+    float* __restrict__ image_out, int32_t* __restrict__ label_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_gather<128, 1, 96, 96>(c, images, labels, index, table, image_out, label_out);
 }

@@ -15,8 +15,8 @@ struct k00_epilogue {
     vg_store(patchify_out + at.row * 4 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k00_patchify(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* image, float* patchify_out) {
+VG_KERNEL(256, 1) k00_patchify(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ image, float* __restrict__ patchify_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k00_epilogue epilogue{patchify_out};
   vg_patchify<1, 8, 8, 2>(c, image, epilogue);
@@ -35,8 +35,8 @@ struct k01_epilogue {
   }
 };
 using k01_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k01_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* patchify_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k01_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ patchify_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k01_epilogue epilogue{bias, add_out};
   vg_gemm<k01_tile, 16>(c, c.batch() * 16, 64, 4,
@@ -60,8 +60,8 @@ struct k02_body {
     vg_store(add_out + at.row * 64 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k02_prepend_token(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* cls_token, const float* add_in, const float* pos_embed, float* add_out) {
+VG_KERNEL(256, 1) k02_prepend_token(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ cls_token, const float* __restrict__ add_in, const float* __restrict__ pos_embed, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k02_body body{add_in, cls_token, pos_embed, add_out};
   vg_pointwise<17, 64>(c, c.batch() * 17, body);
@@ -78,8 +78,8 @@ struct k03_epilogue {
     vg_store(y_out + at.row * 64 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k03_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* y_out) {
+VG_KERNEL(256, 1) k03_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k03_epilogue epilogue{y_out};
   vg_layernorm<17, 64>(c, c.batch() * 17, vg_matrix{add_in, 64}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
@@ -98,8 +98,8 @@ struct k04_epilogue {
   }
 };
 using k04_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k04_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k04_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k04_epilogue epilogue{bias, add_out};
   vg_gemm<k04_tile, 17>(c, c.batch() * 17, 192, 64,
@@ -113,8 +113,8 @@ VG_EXPORT(k04_gemm_nt)
 // attention
 // grid 128, block 128, shared 15360 bytes
 using k05_config = vg_attention_config<vg_math::fp32, 4, 16, 17, 17, 0, 17, false, false>;
-VG_KERNEL(128, k05_config::resident) k05_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out) {
+VG_KERNEL(128, k05_config::resident) k05_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 192;
@@ -140,9 +140,9 @@ struct k06_epilogue {
   }
 };
 using k06_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k06_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+VG_KERNEL(256, 2) k06_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k06_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k06_tile, 17>(c, c.batch() * 17, 64, 64,
@@ -165,8 +165,8 @@ struct k07_epilogue {
   }
 };
 using k07_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k07_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* gelu_out) {
+VG_KERNEL(256, 2) k07_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k07_epilogue epilogue{bias, gelu_out};
   vg_gemm<k07_tile, 17>(c, c.batch() * 17, 128, 64,
@@ -190,9 +190,9 @@ struct k08_epilogue {
   }
 };
 using k08_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k08_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+VG_KERNEL(256, 2) k08_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k08_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k08_tile, 17>(c, c.batch() * 17, 64, 128,
@@ -250,9 +250,9 @@ VG_FN void k09_gemm_nt(const vg_call& c, const float* y_in, const float* weight,
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 70, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k10_k09(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_y_in, const float* a_weight, const float* a_bias, float* a_add_out,
-    const float* b_y_in, const float* b_weight, const float* b_bias, float* b_add_out) {
+VG_KERNEL(256, 2) k10_k09(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_y_in, const float* __restrict__ a_weight, const float* __restrict__ a_bias, float* __restrict__ a_add_out,
+    const float* __restrict__ b_y_in, const float* __restrict__ b_weight, const float* __restrict__ b_bias, float* __restrict__ b_add_out) {
   const int block = vg_block_index();
   if (block < 68) {
     const vg_call c{state, workspace, counters, block, 68};
@@ -268,8 +268,8 @@ VG_EXPORT(k10_k09)
 // attention
 // grid 64, block 128, shared 25600 bytes
 using k11_config = vg_attention_config<vg_math::fp32, 4, 16, 1, 17, 0, 17, false, false>;
-VG_KERNEL(128, k11_config::resident) k11_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out) {
+VG_KERNEL(128, k11_config::resident) k11_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 64;
@@ -293,8 +293,8 @@ struct k12_epilogue {
   }
 };
 using k12_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k12_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k12_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k12_epilogue epilogue{bias, add_out};
   vg_gemm<k12_tile, 1>(c, c.batch(), 64, 64,
@@ -317,8 +317,8 @@ struct k13_body {
     vg_store(add_out + at.row * 64 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k13_slice_tokens(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, float* add_out) {
+VG_KERNEL(256, 1) k13_slice_tokens(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k13_body body{add_in, add_in2, add_out};
   vg_pointwise<1, 64>(c, c.batch(), body);
@@ -335,8 +335,8 @@ struct k14_epilogue {
     vg_store(y_out + at.row * 64 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k14_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* y_out) {
+VG_KERNEL(256, 1) k14_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k14_epilogue epilogue{y_out};
   vg_layernorm<1, 64>(c, c.batch(), vg_matrix{add_in, 64}, weight, bias, 1e-05f, nullptr, nullptr, epilogue);
@@ -356,8 +356,8 @@ struct k15_epilogue {
   }
 };
 using k15_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k15_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* gelu_out) {
+VG_KERNEL(256, 2) k15_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k15_epilogue epilogue{bias, gelu_out};
   vg_gemm<k15_tile, 1>(c, c.batch(), 128, 64,
@@ -381,9 +381,9 @@ struct k16_epilogue {
   }
 };
 using k16_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k16_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, const float* add_in,
-    float* add_out) {
+VG_KERNEL(256, 2) k16_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, const float* __restrict__ add_in,
+    float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k16_epilogue epilogue{bias, add_in, add_out};
   vg_gemm<k16_tile, 1>(c, c.batch(), 64, 128,
@@ -405,8 +405,8 @@ struct k17_epilogue {
   }
 };
 using k17_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k17_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k17_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k17_epilogue epilogue{bias, add_out};
   vg_gemm<k17_tile, 1>(c, c.batch(), 10, 64,
@@ -419,8 +419,8 @@ VG_EXPORT(k17_gemm_nt)
 // vit_tiny.yaml:39:8 loss
 // cross_entropy
 // grid 8, block 256, shared 256 bytes
-VG_KERNEL(256, 1) k18_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out) {
+VG_KERNEL(256, 1) k18_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_cross_entropy<10>(c, vg_matrix{add_in, 10}, label, 0.1f, loss_out, correct_out, vg_none{});
 }
@@ -436,9 +436,9 @@ struct k19_epilogue {
     vg_store(y_out + at.row * 64 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k19_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k19_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k19_epilogue epilogue{y_out};
   vg_layernorm<17, 64>(c, c.batch() * 17, vg_matrix{add_in, 64}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
@@ -449,9 +449,9 @@ VG_EXPORT(k19_layernorm)
 // attention
 // grid 128, block 128, shared 15744 bytes
 using k20_config = vg_attention_config<vg_math::fp32, 4, 16, 17, 17, 0, 17, false, true>;
-VG_KERNEL(128, k20_config::resident) k20_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out,
-    float* lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(128, k20_config::resident) k20_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out,
+    float* __restrict__ lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 192;
@@ -478,9 +478,9 @@ struct k21_epilogue {
   }
 };
 using k21_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k21_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out,
-    float* gelu_out) {
+VG_KERNEL(256, 2) k21_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
+    float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k21_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm<k21_tile, 17>(c, c.batch() * 17, 128, 64,
@@ -507,9 +507,9 @@ VG_FN void k22_slice_tokens(const vg_call& c, const float* y_in, float* slice_to
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 72, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k10_k22(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_y_in, const float* a_weight, const float* a_bias, float* a_add_out,
-    const float* b_y_in, float* b_slice_tokens_out) {
+VG_KERNEL(256, 1) k10_k22(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_y_in, const float* __restrict__ a_weight, const float* __restrict__ a_bias, float* __restrict__ a_add_out,
+    const float* __restrict__ b_y_in, float* __restrict__ b_slice_tokens_out) {
   const int block = vg_block_index();
   if (block < 68) {
     const vg_call c{state, workspace, counters, block, 68};
@@ -533,8 +533,8 @@ struct k23_epilogue {
   }
 };
 using k23_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k23_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* slice_tokens_in, const float* weight, const float* bias, float* add_out) {
+VG_KERNEL(256, 2) k23_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ slice_tokens_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k23_epilogue epilogue{bias, add_out};
   vg_gemm<k23_tile, 1>(c, c.batch(), 64, 64,
@@ -548,9 +548,9 @@ VG_EXPORT(k23_gemm_nt)
 // attention
 // grid 64, block 128, shared 25984 bytes
 using k24_config = vg_attention_config<vg_math::fp32, 4, 16, 1, 17, 0, 17, false, true>;
-VG_KERNEL(128, k24_config::resident) k24_attention(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* add_in2, const float* add_in3, float* o_out,
-    float* lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(128, k24_config::resident) k24_attention(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3, float* __restrict__ o_out,
+    float* __restrict__ lse_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_args<float> a{};
   a.q = add_in, a.ldq = 64;
@@ -578,9 +578,9 @@ struct k25_epilogue {
   }
 };
 using k25_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k25_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* o_in, const float* weight, const float* bias, uint64_t drop_path_site,
-    uint64_t drop_path_thr, float* drop_path_out) {
+VG_KERNEL(256, 2) k25_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
+    uint64_t drop_path_thr, float* __restrict__ drop_path_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k25_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
   vg_gemm<k25_tile, 1>(c, c.batch(), 64, 64,
@@ -603,8 +603,8 @@ struct k26_body {
     vg_store(add_out + at.row * 64 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k26_slice_tokens(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* drop_path_in, float* add_out) {
+VG_KERNEL(256, 1) k26_slice_tokens(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ drop_path_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k26_body body{add_in, drop_path_in, add_out};
   vg_pointwise<1, 64>(c, c.batch(), body);
@@ -621,9 +621,9 @@ struct k27_epilogue {
     vg_store(y_out + at.row * 64 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k27_layernorm(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const float* weight, const float* bias, float* mean_out,
-    float* rstd_out, float* y_out) {
+VG_KERNEL(256, 1) k27_layernorm(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ mean_out,
+    float* __restrict__ rstd_out, float* __restrict__ y_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k27_epilogue epilogue{y_out};
   vg_layernorm<1, 64>(c, c.batch(), vg_matrix{add_in, 64}, weight, bias, 1e-05f, mean_out, rstd_out, epilogue);
@@ -645,9 +645,9 @@ struct k28_epilogue {
   }
 };
 using k28_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_KERNEL(256, 2) k28_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* y_in, const float* weight, const float* bias, float* add_out,
-    float* gelu_out) {
+VG_KERNEL(256, 2) k28_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
+    float* __restrict__ gelu_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k28_epilogue epilogue{bias, add_out, gelu_out};
   vg_gemm<k28_tile, 1>(c, c.batch(), 128, 64,
@@ -675,9 +675,9 @@ struct k29_epilogue {
   }
 };
 using k29_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_KERNEL(256, 2) k29_gemm_nt(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* gelu_in, const float* weight, const float* bias, uint64_t drop_path_site,
-    uint64_t drop_path_thr, const float* add_in, float* add_out) {
+VG_KERNEL(256, 2) k29_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
+    uint64_t drop_path_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k29_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), add_in, add_out};
   vg_gemm<k29_tile, 1>(c, c.batch(), 64, 128,
@@ -696,9 +696,9 @@ struct k30_epilogue {
     vg_store(cross_entropy_grad_out + at.row * 10 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k30_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* add_in, const int32_t* label, float* loss_out, float* correct_out,
-    float* cross_entropy_grad_out) {
+VG_KERNEL(256, 1) k30_cross_entropy(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ add_in, const int32_t* __restrict__ label, float* __restrict__ loss_out, float* __restrict__ correct_out,
+    float* __restrict__ cross_entropy_grad_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k30_epilogue epilogue{cross_entropy_grad_out};
   vg_cross_entropy<10>(c, vg_matrix{add_in, 10}, label, 0.1f, loss_out, correct_out, epilogue);
@@ -748,9 +748,9 @@ VG_FN void k32_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, con
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 3, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k31_k32(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_cross_entropy_grad_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_cross_entropy_grad_in, const float* b_weight, float* b_linear_dx_out) {
+VG_KERNEL(256, 2) k31_k32(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_cross_entropy_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_cross_entropy_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 1) {
     const vg_call c{state, workspace, counters, block, 1};
@@ -771,9 +771,9 @@ struct k33_epilogue {
     vg_store(dx_out + at.row * 64 + at.col, acc, at.n);
   }
 };
-VG_KERNEL(256, 1) k33_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, float* dx_out, float* d_weight, float* d_bias) {
+VG_KERNEL(256, 1) k33_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, float* __restrict__ dx_out, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k33_epilogue epilogue{dx_out};
   vg_layernorm_grad<1, 64>(c, c.batch(), vg_matrix{linear_dx_in, 64}, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -794,8 +794,8 @@ struct k34_body {
     vg_store(drop_path_out + at.row * 64 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k34_drop_path(const vg_state* state, char* workspace, uint32_t* counters,
-    uint64_t drop_path_site, uint64_t drop_path_thr, const float* layernorm_grad_in, float* drop_path_out) {
+VG_KERNEL(256, 1) k34_drop_path(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    uint64_t drop_path_site, uint64_t drop_path_thr, const float* __restrict__ layernorm_grad_in, float* __restrict__ drop_path_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k34_body body{layernorm_grad_in, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
   vg_pointwise<1, 64>(c, c.batch(), body);
@@ -847,9 +847,9 @@ VG_FN void k36_gemm_nn(const vg_call& c, const float* drop_path_in, const float*
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 8, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k35_k36(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_drop_path_in, const float* a_gelu_in, float* a_d_weight, float* a_d_bias,
-    const float* b_drop_path_in, const float* b_weight, const float* b_add_in, float* b_gelu_grad_out) {
+VG_KERNEL(256, 2) k35_k36(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_drop_path_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
@@ -904,9 +904,9 @@ VG_FN void k38_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float*
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 8, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k37_k38(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_gelu_grad_in, const float* b_weight, float* b_linear_dx_out) {
+VG_KERNEL(256, 2) k37_k38(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
@@ -935,10 +935,10 @@ struct k39_epilogue {
     vg_store(drop_path_out + at.row * 64 + at.col, v1, at.n);
   }
 };
-VG_KERNEL(256, 1) k39_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* layernorm_grad_in, float* add_out, uint64_t drop_path_site,
-    uint64_t drop_path_thr, float* drop_path_out, float* d_weight, float* d_bias) {
+VG_KERNEL(256, 1) k39_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ layernorm_grad_in, float* __restrict__ add_out, uint64_t drop_path_site,
+    uint64_t drop_path_thr, float* __restrict__ drop_path_out, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k39_epilogue epilogue{layernorm_grad_in, add_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
   vg_layernorm_grad<1, 64>(c, c.batch(), vg_matrix{linear_dx_in, 64}, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -1003,10 +1003,10 @@ VG_FN void k42_pad_tokens(const vg_call& c, const float* add_in, float* pad_toke
 
 // One launch for 3 kernels that wait for nothing of each other.
 // grid 72, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k40_k41_k42(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_drop_path_in, const float* a_o_in, float* a_d_weight, float* a_d_bias,
-    const float* b_drop_path_in, const float* b_weight, float* b_linear_dx_out, const float* c_add_in,
-    float* c_pad_tokens_out) {
+VG_KERNEL(256, 1) k40_k41_k42(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_drop_path_in, const float* __restrict__ a_o_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out, const float* __restrict__ c_add_in,
+    float* __restrict__ c_pad_tokens_out) {
   const int block = vg_block_index();
   if (block < 2) {
     const vg_call c{state, workspace, counters, block, 2};
@@ -1025,10 +1025,10 @@ VG_EXPORT(k40_k41_k42)
 // attention_grad
 // grid 128, block 128, shared 21952 bytes
 using k43_config = vg_attention_grad_config<vg_math::fp32, 4, 16, 1, 17, 0, 17, false, true, sizeof(float)>;
-VG_KERNEL(128, k43_config::resident) k43_attention_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* add_in2, const float* add_in3,
-    const float* o_in, const float* lse_in, float* dq_out, float* dk_out,
-    float* dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(128, k43_config::resident) k43_attention_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3,
+    const float* __restrict__ o_in, const float* __restrict__ lse_in, float* __restrict__ dq_out, float* __restrict__ dk_out,
+    float* __restrict__ dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_grad_args<float> a{};
   a.q = add_in, a.ldq = 64;
@@ -1128,11 +1128,11 @@ VG_FN void k47_gemm_nn(const vg_call& c, const float* dq_in, const float* weight
 
 // One launch for 4 kernels that wait for nothing of each other.
 // grid 120, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k45_k46_k44_k47(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_concat_last_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_concat_last_in, const float* b_weight, float* b_linear_dx_out, const float* c_dq_in,
-    const float* c_slice_tokens_in, float* c_d_weight, float* c_d_bias, const float* d_dq_in,
-    const float* d_weight, float* d_linear_dx_out) {
+VG_KERNEL(256, 2) k45_k46_k44_k47(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_concat_last_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_concat_last_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out, const float* __restrict__ c_dq_in,
+    const float* __restrict__ c_slice_tokens_in, float* __restrict__ c_d_weight, float* __restrict__ c_d_bias, const float* __restrict__ d_dq_in,
+    const float* __restrict__ d_weight, float* __restrict__ d_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 48) {
     const vg_call c{state, workspace, counters, block, 48};
@@ -1170,10 +1170,10 @@ struct k48_epilogue {
     vg_store(add_out + at.row * 64 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k48_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* linear_dx_in2, const float* add_in, const float* weight,
-    const float* mean_in, const float* rstd_in, const float* pad_tokens_in, float* add_out,
-    float* d_weight, float* d_bias) {
+VG_KERNEL(256, 1) k48_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ linear_dx_in2, const float* __restrict__ add_in, const float* __restrict__ weight,
+    const float* __restrict__ mean_in, const float* __restrict__ rstd_in, const float* __restrict__ pad_tokens_in, float* __restrict__ add_out,
+    float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k48_dy dy{linear_dx_in, linear_dx_in2};
   const k48_epilogue epilogue{pad_tokens_in, add_out};
@@ -1226,9 +1226,9 @@ VG_FN void k50_gemm_nn(const vg_call& c, const float* add_in, const float* weigh
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 116, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k49_k50(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_gelu_in, float* a_d_weight, float* a_d_bias,
-    const float* b_add_in, const float* b_weight, const float* b_add_in2, float* b_gelu_grad_out) {
+VG_KERNEL(256, 2) k49_k50(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in2, float* __restrict__ b_gelu_grad_out) {
   const int block = vg_block_index();
   if (block < 48) {
     const vg_call c{state, workspace, counters, block, 48};
@@ -1283,9 +1283,9 @@ VG_FN void k52_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float*
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 116, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k51_k52(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_gelu_grad_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_gelu_grad_in, const float* b_weight, float* b_linear_dx_out) {
+VG_KERNEL(256, 2) k51_k52(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 48) {
     const vg_call c{state, workspace, counters, block, 48};
@@ -1309,10 +1309,10 @@ struct k53_epilogue {
     vg_store(add_out + at.row * 64 + at.col, v0, at.n);
   }
 };
-VG_KERNEL(256, 1) k53_layernorm_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in,
-    const float* rstd_in, const float* add_in2, float* add_out, float* d_weight,
-    float* d_bias) {
+VG_KERNEL(256, 1) k53_layernorm_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ weight, const float* __restrict__ mean_in,
+    const float* __restrict__ rstd_in, const float* __restrict__ add_in2, float* __restrict__ add_out, float* __restrict__ d_weight,
+    float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k53_epilogue epilogue{add_in2, add_out};
   vg_layernorm_grad<17, 64>(c, c.batch() * 17, vg_matrix{linear_dx_in, 64}, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
@@ -1362,9 +1362,9 @@ VG_FN void k55_gemm_nn(const vg_call& c, const float* add_in, const float* weigh
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 58, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k54_k55(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_o_in, float* a_d_weight, float* a_d_bias,
-    const float* b_add_in, const float* b_weight, float* b_linear_dx_out) {
+VG_KERNEL(256, 2) k54_k55(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_o_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_add_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 24) {
     const vg_call c{state, workspace, counters, block, 24};
@@ -1380,10 +1380,10 @@ VG_EXPORT(k54_k55)
 // attention_grad
 // grid 128, block 128, shared 31488 bytes
 using k56_config = vg_attention_grad_config<vg_math::fp32, 4, 16, 17, 17, 0, 17, false, true, sizeof(float)>;
-VG_KERNEL(128, k56_config::resident) k56_attention_grad(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* linear_dx_in, const float* add_in, const float* add_in2, const float* add_in3,
-    const float* o_in, const float* lse_in, float* dq_out, float* dk_out,
-    float* dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
+VG_KERNEL(128, k56_config::resident) k56_attention_grad(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ linear_dx_in, const float* __restrict__ add_in, const float* __restrict__ add_in2, const float* __restrict__ add_in3,
+    const float* __restrict__ o_in, const float* __restrict__ lse_in, float* __restrict__ dq_out, float* __restrict__ dk_out,
+    float* __restrict__ dv_out, uint64_t dropout_site, uint64_t dropout_thr) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_attention_grad_args<float> a{};
   a.q = add_in, a.ldq = 192;
@@ -1442,9 +1442,9 @@ VG_FN void k58_gemm_nn(const vg_call& c, const float* concat_last_in, const floa
 
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 174, block 256, shared 18432 bytes
-VG_KERNEL(256, 2) k57_k58(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_concat_last_in, const float* a_y_in, float* a_d_weight, float* a_d_bias,
-    const float* b_concat_last_in, const float* b_weight, float* b_linear_dx_out) {
+VG_KERNEL(256, 2) k57_k58(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_concat_last_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_concat_last_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 72) {
     const vg_call c{state, workspace, counters, block, 72};
@@ -1477,7 +1477,7 @@ struct k59_row_sum {
     vg_store(d_bias + at.row * 64 + at.col, acc, at.n);
   }
 };
-using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
+using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 16>;
 VG_FN void k59_gemm_tn(const vg_call& c, const float* add_in, const float* patchify_in, float* d_weight, float* d_bias) {
   const k59_a a{add_in};
   const k59_epilogue epilogue{d_weight};
@@ -1509,19 +1509,19 @@ VG_FN void k61_sum_leading(const vg_call& c, const float* add_in, float* d_cls_t
 }
 
 // One launch for 3 kernels that wait for nothing of each other.
-// grid 56, block 256, shared 18432 bytes
-VG_KERNEL(256, 1) k59_k60_k61(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* a_add_in, const float* a_patchify_in, float* a_d_weight, float* a_d_bias,
-    const float* b_add_in, float* b_d_pos_embed, const float* c_add_in, float* c_d_cls_token) {
+// grid 72, block 256, shared 18432 bytes
+VG_KERNEL(256, 1) k59_k60_k61(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ a_add_in, const float* __restrict__ a_patchify_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_add_in, float* __restrict__ b_d_pos_embed, const float* __restrict__ c_add_in, float* __restrict__ c_d_cls_token) {
   const int block = vg_block_index();
-  if (block < 16) {
-    const vg_call c{state, workspace, counters, block, 16};
+  if (block < 32) {
+    const vg_call c{state, workspace, counters, block, 32};
     k59_gemm_tn(c, a_add_in, a_patchify_in, a_d_weight, a_d_bias);
-  } else if (block < 52) {
-    const vg_call c{state, workspace + 133120, counters + 16, block - 16, 36};
+  } else if (block < 68) {
+    const vg_call c{state, workspace + 266240, counters + 32, block - 32, 36};
     k60_sum_leading(c, b_add_in, b_d_pos_embed);
   } else {
-    const vg_call c{state, workspace + 262144, counters + 43, block - 52, 4};
+    const vg_call c{state, workspace + 395264, counters + 59, block - 68, 4};
     k61_sum_leading(c, c_add_in, c_d_cls_token);
   }
 }
@@ -1530,8 +1530,8 @@ VG_EXPORT(k59_k60_k61)
 // vit_tiny.yaml:42:3 train
 // sum_squares
 // grid 5, block 256, shared 2064 bytes
-VG_KERNEL(256, 1) k62_sum_squares(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* grads, float* sum_squares_out) {
+VG_KERNEL(256, 1) k62_sum_squares(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ grads, float* __restrict__ sum_squares_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_sumsq(c, 69200, grads, sum_squares_out);
 }
@@ -1540,8 +1540,8 @@ VG_EXPORT(k62_sum_squares)
 // vit_tiny.yaml:42:3 train
 // clip_scale
 // grid 1, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k63_clip_scale(const vg_state* state, char* workspace, uint32_t* counters,
-    const float* sum_squares_in, float* clip_scale_out) {
+VG_KERNEL(256, 1) k63_clip_scale(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const float* __restrict__ sum_squares_in, float* __restrict__ clip_scale_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_clip_scale(c, sum_squares_in, 1.0f, clip_scale_out);
 }
@@ -1550,9 +1550,9 @@ VG_EXPORT(k63_clip_scale)
 // vit_tiny.yaml:17:5 patch.weight
 // mul + adamw
 // grid 68, block 256, shared 0 bytes
-VG_KERNEL(256, 1) k64_adamw(const vg_state* state, char* workspace, uint32_t* counters,
-    float* params, const float* grads, float* state0, float* state1,
-    const float* clip_scale_in) {
+VG_KERNEL(256, 1) k64_adamw(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    float* __restrict__ params, const float* __restrict__ grads, float* __restrict__ state0, float* __restrict__ state1,
+    const float* __restrict__ clip_scale_in) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_adamw(c, 66432, params, grads, state0, state1, 0.9, 0.999, 1e-08f, 0.05f, clip_scale_in, nullptr);
   vg_adamw(c, 2768, params + 66432, grads + 66432, state0 + 66432, state1 + 66432, 0.9, 0.999, 1e-08f, 0.0f, clip_scale_in, nullptr);
@@ -1561,9 +1561,9 @@ VG_EXPORT(k64_adamw)
 
 // The images and labels of a batch, out of a data set that lies on the device.
 // grid 64, block 256, shared 1024 bytes
-VG_KERNEL(256, 1) gather(const vg_state* state, char* workspace, uint32_t* counters,
-    const uint8_t* images, const int32_t* labels, const int32_t* index, const float* table,
-    float* image_out, int32_t* label_out) {
+VG_KERNEL(256, 1) gather(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
+    const uint8_t* __restrict__ images, const int32_t* __restrict__ labels, const int32_t* __restrict__ index, const float* __restrict__ table,
+    float* __restrict__ image_out, int32_t* __restrict__ label_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   vg_gather<64, 1, 8, 8>(c, images, labels, index, table, image_out, label_out);
 }

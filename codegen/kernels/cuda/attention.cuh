@@ -37,7 +37,7 @@ struct vg_attention_args {
   int64_t ldq, ldk, ldv;
   E* o;
   int64_t ldo;
-  float* lse;  // may be null
+  float* lse;   // may be null
   float scale;  // above 0
   uint32_t drop_site, drop_thr;
 };
@@ -139,12 +139,32 @@ struct vg_attention_config : vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, TK, Q
 
   // The launch.
   static constexpr int threads = group_threads * groups, shared_bytes = group_bytes * groups;
-  static constexpr int registers = shape::columns > 128 ? 255 : (shape::columns > 64 ? 168 : 128) + (MATH == vg_math::bf16 ? 0 : 40);
+  static constexpr int narrow = shape::columns > 128 ? 255 : shape::columns > 64 ? 168 : 128;
+  static constexpr int registers = MATH == vg_math::bf16 ? narrow : vg_min32(narrow + 40, 255);  // enough for a thread
   static constexpr int resident = vg_attention_resident(threads, shared_bytes, registers);
   VG_CONST static int64_t blocks(int64_t batch) { return vg_ceil_div(batch * HEADS * query_blocks, groups); }
   VG_CONST static int64_t workspace_bytes(int64_t) { return 0; }
   VG_CONST static int64_t counters(int64_t) { return 0; }
 };
+
+// Row `row` of a head, which is b*heads + h, at the head's first column. `tokens`:
+// rows of a sample.
+template <class Config, class E>
+VG_FN E* vg_head_row(E* p, int64_t ld, int head, int tokens, int row) {
+  return p + ((int64_t)(head / Config::heads) * tokens + row) * ld + head % Config::heads * Config::head_dim;
+}
+// Starts the copy of `rows` rows of a head to shared memory, those from `tokens`
+// on as zeros, by the threads of a group; and finishes it.
+template <class Config, class X, class E>
+VG_FN void vg_head_copy(X* to, const E* p, int64_t ld, int head, int tokens, int row, int rows, int thread) {
+  const bool aligned = vg_rows_aligned(p, ld, Config::head_dim);
+  vg_copy_rows<Config::head_dim, Config::columns, Config::ld>(to, vg_head_row<Config>(p, ld, head, tokens, row), ld, tokens - row,
+                                                              rows, aligned, thread, Config::group_threads);
+}
+template <class Config, class X>
+VG_FN void vg_head_finish(X* to, int rows, int thread) {
+  vg_finish_rows<Config::math, Config::columns, Config::ld>(to, rows, thread, Config::group_threads);
+}
 
 // The rows of a warp while keys pass by: the running maximum of Q K^T, the sum of
 // exponentials over the columns this thread has, and O before its division by
@@ -169,30 +189,32 @@ struct vg_attention_group {
   VG_FN void sync() const { vg_group_sync<Config>(id); }
 };
 
-// Starts copying keys and values of one tile to its slot.
+// Starts copying keys and values of one tile to its slot; and finishes it.
+template <class Config>
+VG_FN int vg_attention_slot(int tile) {
+  return tile % Config::slots * Config::tile_keys * Config::ld;
+}
+template <class Config>
+VG_FN int vg_attention_key_rows(int tile) {
+  return vg_min32(Config::tile_keys, vg_round_up32(Config::tk - tile * Config::tile_keys, 16));
+}
 template <class Config, class E>
 VG_FN void vg_attention_copy_keys(const vg_attention_group<Config>& s, const vg_attention_args<E>& a, int tile) {
-  constexpr int D = Config::head_dim;
-  const int64_t row = (int64_t)(s.head / Config::heads) * Config::tk + tile * Config::tile_keys;
-  const int col = s.head % Config::heads * D;
-  const int valid = Config::tk - tile * Config::tile_keys, rows = vg_min32(Config::tile_keys, vg_round_up32(valid, 16));
-  const int slot = tile % Config::slots * Config::tile_keys * Config::ld;
-  const E *k = a.k + row * a.ldk + col, *v = a.v + row * a.ldv + col;
-  vg_copy_rows<D, Config::columns, Config::ld>(s.k + slot, k, a.ldk, valid, rows, vg_rows_aligned(a.k, a.ldk, D), s.thread, Config::group_threads);
-  vg_copy_rows<D, Config::columns, Config::ld>(s.v + slot, v, a.ldv, valid, rows, vg_rows_aligned(a.v, a.ldv, D), s.thread, Config::group_threads);
+  const int row = tile * Config::tile_keys, rows = vg_attention_key_rows<Config>(tile), slot = vg_attention_slot<Config>(tile);
+  vg_head_copy<Config>(s.k + slot, a.k, a.ldk, s.head, Config::tk, row, rows, s.thread);
+  vg_head_copy<Config>(s.v + slot, a.v, a.ldv, s.head, Config::tk, row, rows, s.thread);
 }
 template <class Config>
 VG_FN void vg_attention_finish_keys(const vg_attention_group<Config>& s, int tile) {
-  const int rows = vg_min32(Config::tile_keys, vg_round_up32(Config::tk - tile * Config::tile_keys, 16));
-  const int slot = tile % Config::slots * Config::tile_keys * Config::ld;
-  vg_finish_rows<Config::math, Config::columns, Config::ld>(s.k + slot, rows, s.thread, Config::group_threads);
-  vg_finish_rows<Config::math, Config::columns, Config::ld>(s.v + slot, rows, s.thread, Config::group_threads);
+  const int rows = vg_attention_key_rows<Config>(tile), slot = vg_attention_slot<Config>(tile);
+  vg_head_finish<Config>(s.k + slot, rows, s.thread);
+  vg_head_finish<Config>(s.v + slot, rows, s.thread);
 }
 
-// From S of a tile to exponentials, zero where a key is not seen, and the running
-// maximum and sum with them. Returns in `fade` what the earlier O shrinks by.
+// From S of a tile to exponentials, zero where a key is not seen; the running
+// maximum and sum follow, and O shrinks as the maximum grows.
 template <class Config, int N>
-VG_FN void vg_attention_softmax(float (&p)[N][4], vg_attention_rows<Config>& r, float scale, int row, int first_key, float fade[2]) {
+VG_FN void vg_attention_softmax(float (&p)[N][4], vg_attention_rows<Config>& r, float scale, int row, int first_key) {
   const int g = vg_lane() >> 2, t = vg_lane() & 3;
   const float factor = scale * Config::per_unit;
   if (first_key + 8 * N > Config::seen(row)) {
@@ -207,12 +229,14 @@ VG_FN void vg_attention_softmax(float (&p)[N][4], vg_attention_rows<Config>& r, 
     top = vg_max(vg_shfl_xor(top, 1), top);
     top = vg_max(vg_shfl_xor(top, 2), top);
     const float base = top == -vg_infinity() ? 0.0f : top * factor;  // no score above -inf yet: no weight is NaN for it
-    fade[h] = Config::exp(vg_fma(r.top[h], factor, -base));
+    const float fade = Config::exp(vg_fma(r.top[h], factor, -base));
     r.top[h] = top;
     float sum = 0.0f;
     VG_UNROLL for (int j = 0; j < N; j++)
       VG_UNROLL for (int e = 0; e < 2; e++) sum += p[j][2 * h + e] = Config::exp(vg_fma(p[j][2 * h + e], factor, -base));
-    r.sum[h] = vg_fma(r.sum[h], fade[h], sum);
+    r.sum[h] = vg_fma(r.sum[h], fade, sum);
+    VG_UNROLL for (int j = 0; j < Config::columns / 8; j++)
+      VG_UNROLL for (int e = 0; e < 2; e++) r.o[j][2 * h + e] *= fade;
   }
 }
 
@@ -238,12 +262,12 @@ VG_FN void vg_attention_keys(const vg_attention_group<Config>& s, const vg_atten
                              typename Config::mask& mask, vg_attention_rows<Config>& r, int tile) {
   constexpr int ld = Config::ld, segment = Config::mask::whole ? Config::tiles : 4;
   const int row = s.row(), first_key = tile * Config::tile_keys, rows = vg_min32(16, Config::tq - row);
-  const int groups = vg_ceil_div32(Config::seen(row + rows - 1) - first_key, 16), slot = tile % Config::slots * Config::tile_keys * ld;
+  const int groups = vg_ceil_div32(Config::seen(row + rows - 1) - first_key, 16), slot = vg_attention_slot<Config>(tile);
   if (groups <= 0) return;
-  float p[2 * Config::key_groups][4], fade[2];
+  float p[2 * Config::key_groups][4];
   vg_zero(p);
   vg_warp_nt<Config::math, Config::columns, ld>(p, s.q + 16 * s.warp() * ld, s.k + slot, groups);
-  vg_attention_softmax<Config>(p, r, a.scale, row, first_key, fade);
+  vg_attention_softmax<Config>(p, r, a.scale, row, first_key);
   if (Config::dropout && drop.on) {
     if (tile % segment == 0) {
       vg_sync_warp();
@@ -253,14 +277,13 @@ VG_FN void vg_attention_keys(const vg_attention_group<Config>& s, const vg_atten
     }
     vg_attention_drop<Config>(p, mask, rows, tile % segment * Config::tile_keys);
   }
-  VG_UNROLL for (int j = 0; j < Config::columns / 8; j++)
-    VG_UNROLL for (int e = 0; e < 4; e++) r.o[j][e] *= fade[e >> 1];
   vg_warp_nn<Config::math, ld>(r.o, p, s.v + slot, groups);
 }
 
 // Divides by the sum and stores.
 template <class Config, class E>
-VG_FN void vg_attention_finish(const vg_attention_group<Config>& s, const vg_attention_args<E>& a, float kept, vg_attention_rows<Config>& r) {
+VG_FN void vg_attention_finish(const vg_attention_group<Config>& s, const vg_attention_args<E>& a, float kept,
+                               vg_attention_rows<Config>& r) {
   const int row = s.row(), rows = vg_min32(16, Config::tq - row), g = vg_lane() >> 2, t = vg_lane() & 3;
   VG_UNROLL for (int h = 0; h < 2; h++) {
     r.sum[h] += vg_shfl_xor(r.sum[h], 1);
@@ -268,8 +291,8 @@ VG_FN void vg_attention_finish(const vg_attention_group<Config>& s, const vg_att
     if (a.lse && t == 0 && g + 8 * h < rows)
       a.lse[(int64_t)s.head * Config::tq + row + g + 8 * h] = vg_fma(r.top[h], a.scale, vg_log(r.sum[h]));
   }
-  E* o = a.o + ((int64_t)(s.head / Config::heads) * Config::tq + row) * a.ldo + s.head % Config::heads * Config::head_dim;
-  vg_store_rows(r.o, o, a.ldo, rows, Config::head_dim, vg_rows_aligned(a.o, a.ldo, Config::head_dim), kept / r.sum[0], kept / r.sum[1]);
+  vg_store_rows(r.o, vg_head_row<Config>(a.o, a.ldo, s.head, Config::tq, row), a.ldo, rows, Config::head_dim,
+                vg_rows_aligned(a.o, a.ldo, Config::head_dim), kept / r.sum[0], kept / r.sum[1]);
 }
 
 // The block's share of the group, or a group that starts beyond the batch.
@@ -287,7 +310,6 @@ VG_FN vg_attention_group<Config> vg_attention_my_group(const vg_call& c) {
 
 template <class Config, class E>
 VG_FN void vg_attention(const vg_call& c, const vg_attention_args<E>& a) {
-  constexpr int D = Config::head_dim;
   const vg_attention_group<Config> s = vg_attention_my_group<Config>(c);
   if (vg_thread() >= Config::threads || s.head >= c.batch() * Config::heads) return;
   const vg_weight_dropout drop(c.step(), a.drop_site, a.drop_thr);
@@ -295,8 +317,7 @@ VG_FN void vg_attention(const vg_call& c, const vg_attention_args<E>& a) {
   const int valid = vg_min32(Config::query_rows, Config::tq - s.first);
   const int tiles = vg_ceil_div32(Config::seen(s.first + valid - 1), Config::tile_keys);
 
-  const E* q = a.q + ((int64_t)(s.head / Config::heads) * Config::tq + s.first) * a.ldq + s.head % Config::heads * D;
-  vg_copy_rows<D, Config::columns, Config::ld>(s.q, q, a.ldq, valid, Config::query_rows, vg_rows_aligned(a.q, a.ldq, D), s.thread, Config::group_threads);
+  vg_head_copy<Config>(s.q, a.q, a.ldq, s.head, Config::tq, s.first, Config::query_rows, s.thread);
   VG_NO_UNROLL for (int i = 0; i < Config::ahead; i++) {
     if (i < tiles) vg_attention_copy_keys(s, a, i);
     vg_cp_async_commit();
@@ -304,7 +325,7 @@ VG_FN void vg_attention(const vg_call& c, const vg_attention_args<E>& a) {
   vg_attention_rows<Config> r = {{-vg_infinity(), -vg_infinity()}, {0.0f, 0.0f}, {}};
   VG_NO_UNROLL for (int i = 0; i < tiles; i++) {
     vg_cp_async_wait<Config::ahead - 1>();
-    if (i == 0) vg_finish_rows<Config::math, Config::columns, Config::ld>(s.q, Config::query_rows, s.thread, Config::group_threads);
+    if (i == 0) vg_head_finish<Config>(s.q, Config::query_rows, s.thread);
     vg_attention_finish_keys(s, i);
     s.sync();  // the tile is there; and all warps have left the one before, whose slot comes next
     if (Config::ahead < Config::tiles && i + Config::ahead < tiles) vg_attention_copy_keys(s, a, i + Config::ahead);

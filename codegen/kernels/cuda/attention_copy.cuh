@@ -22,7 +22,7 @@ VG_FN void vg_load_piece(const float* from, float x[4]) {
 VG_FN void vg_load_piece(const vg_bf16* from, float x[8]) {
   const vg_uint4 y = *(const vg_uint4*)from;
   const uint32_t words[4] = {y.x, y.y, y.z, y.w};
-  VG_UNROLL for (int e = 0; e < 4; e++) x[2 * e] = vg_from_bits(words[e] << 16), x[2 * e + 1] = vg_from_bits(words[e] & 0xffff0000u);
+  VG_UNROLL for (int e = 0; e < 8; e++) x[e] = vg_from_bits(e & 1 ? words[e / 2] & 0xffff0000u : words[e / 2] << 16);
 }
 
 // Calls body(row, column) for the 16-byte pieces of rows x columns elements of

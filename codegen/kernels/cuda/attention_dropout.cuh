@@ -17,7 +17,8 @@ struct vg_weight_dropout {
   uint32_t site, thr;
   bool on;
 
-  VG_FN vg_weight_dropout(const vg_step& s, uint32_t site, uint32_t thr) : step(&s), site(site), thr(thr), on(s.dropout_on && thr > 0) {}
+  VG_FN vg_weight_dropout(const vg_step& s, uint32_t site, uint32_t thr)
+      : step(&s), site(site), thr(thr), on(s.dropout_on && thr > 0) {}
 
   // What a kept weight is multiplied by.
   VG_FN float kept() const { return !on ? 1.0f : thr < 65536 ? vg_inv_keep(thr) : 0.0f; }

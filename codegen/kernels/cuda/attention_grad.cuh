@@ -16,7 +16,8 @@
 // split = 2 where columns > 128 (two warps share 16 keys, each with half of the
 // columns of dK and dV), else 1.
 //   warps w of a group: split * strips, strips = ceil(K / n), n key tiles of
-//     16 strips keys; strips <= most = 13 if columns <= 64, 8 / split otherwise
+//     16 strips keys; strips <= most = 8 / split if columns > 64, else 13 if K <= 13,
+//     else 12
 //   queries of a tile: q = min(round_up(tq, 16), 48 if tq <= 48 and columns <= 64
 //     else 32), or 16
 //   slots s of queries: 2, or 1
@@ -56,7 +57,7 @@ struct vg_attention_grad_config : vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, 
   using shape = vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, TK, Q_FIRST, Q_TOTAL, CAUSAL, DROPOUT>;
   using operand = typename shape::operand;
   static constexpr int all_strips = vg_ceil_div32(TK, 16), split = shape::columns > 128 ? 2 : 1;
-  static constexpr int most_strips = shape::columns <= 64 ? 13 : 8 / split;
+  static constexpr int most_strips = shape::columns > 64 ? 8 / split : all_strips <= 13 ? 13 : 12;
   static constexpr int most_queries = vg_min32(vg_round_up32(TQ, 16), TQ <= 48 && shape::columns <= 64 ? 48 : 32);
 
   VG_CONST static int stat_rows_of(vg_attention_grad_tile t) { return TQ <= 1024 ? vg_round_up32(TQ, t.queries) : t.queries; }
@@ -83,7 +84,9 @@ struct vg_attention_grad_config : vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, 
   static constexpr int strips = tile.strips, queries = tile.queries, slots = tile.slots, warps = strips * split;
   static constexpr int tile_keys = 16 * strips, key_tiles = vg_ceil_div32(TK, tile_keys), query_tiles = vg_ceil_div32(TQ, queries);
   static constexpr int share = shape::columns / split;  // columns of dK and dV that a warp has
-  static constexpr int chunk = warps > 12 ? 16 : queries;  // queries whose weights are in registers: a thread of 13 warps has 128
+  // Queries whose weights are in registers at a time: of those, threads of many
+  // warps have few.
+  static constexpr int chunk = warps > (key_tiles > 1 ? 8 : 12) ? 16 : queries;
   static constexpr int ds_ld = queries + 8, stat_rows = stat_rows_of(tile);
   static constexpr bool all_stats = stat_rows >= TQ;
   static constexpr int group_bytes = bytes_of(tile), group_threads = 32 * warps;
@@ -123,7 +126,7 @@ struct vg_attention_grad_config : vg_attention_shape<MATH, HEADS, HEAD_DIM, TQ, 
 template <class Config>
 struct vg_attention_grad_group {
   using X = typename Config::operand;
-  static constexpr int size = Config::ld, slot = Config::queries * Config::ld;
+  static constexpr int slot = Config::queries * Config::ld;
 
   X *k, *v, *q, *dout, *ds;  // shared: a tile of keys and values, the slots of queries, dS^T
   float *lse, *delta;        // shared: of query rows; lse times Config::per_unit
@@ -136,26 +139,17 @@ struct vg_attention_grad_group {
   VG_FN int strip() const { return warp() / Config::split; }  // which 16 keys
   VG_FN int part() const { return warp() % Config::split; }   // which columns of dK and dV
   VG_FN void sync() const { vg_group_sync<Config>(id); }
-  // Element (row of this head's sample, first column of the head).
   template <class E>
-  VG_FN E* at(E* p, int64_t ld, int tokens, int row) const {
-    return p + ((int64_t)(head / Config::heads) * tokens + row) * ld + head % Config::heads * Config::head_dim;
-  }
+  VG_FN E* query(E* p, int64_t ld, int row) const { return vg_head_row<Config>(p, ld, head, Config::tq, row); }
   template <class E>
-  VG_FN void copy(X* to, const E* p, int64_t ld, int tokens, int row, int rows) const {
-    vg_copy_rows<Config::head_dim, Config::columns, Config::ld>(to, at(p, ld, tokens, row), ld, tokens - row, rows,
-                                                                vg_rows_aligned(p, ld, Config::head_dim), thread, Config::group_threads);
-  }
-  VG_FN void finish(X* to, int rows) const {
-    vg_finish_rows<Config::math, Config::columns, Config::ld>(to, rows, thread, Config::group_threads);
-  }
+  VG_FN E* key(E* p, int64_t ld, int row) const { return vg_head_row<Config>(p, ld, head, Config::tk, row); }
 };
 
 template <class Config, class E>
 VG_FN void vg_attention_copy_queries(const vg_attention_grad_group<Config>& s, const vg_attention_grad_args<E>& a, int tile) {
   const int row = tile * Config::queries, to = tile % Config::slots * s.slot;
-  s.copy(s.q + to, a.q, a.ldq, Config::tq, row, Config::queries);
-  s.copy(s.dout + to, a.dout, a.lddout, Config::tq, row, Config::queries);
+  vg_head_copy<Config>(s.q + to, a.q, a.ldq, s.head, Config::tq, row, Config::queries, s.thread);
+  vg_head_copy<Config>(s.dout + to, a.dout, a.lddout, s.head, Config::tq, row, Config::queries, s.thread);
   vg_cp_async_commit();
 }
 
@@ -173,7 +167,8 @@ VG_FN float vg_attention_dot(const E* x, const E* y, int lane, bool aligned) {
         VG_UNROLL for (int e = 0; e < size; e++) sum = vg_fma(a[e], b[e], sum);
       }
   } else {
-    VG_NO_UNROLL for (int d = lane; d < Config::head_dim; d += 8) sum = vg_fma(vg_load<float>(x + d, 1), vg_load<float>(y + d, 1), sum);
+    VG_NO_UNROLL for (int d = lane; d < Config::head_dim; d += 8)
+      sum = vg_fma(vg_load<float>(x + d, 1), vg_load<float>(y + d, 1), sum);
   }
   return sum;
 }
@@ -187,7 +182,7 @@ VG_FN void vg_attention_stats(const vg_attention_grad_group<Config>& s, const vg
   VG_NO_UNROLL for (int r = 4 * s.warp() + (vg_lane() >> 3); r < rows; r += 4 * Config::warps) {
     const bool valid = first + r < Config::tq;
     const int row = valid ? first + r : 0;
-    float sum = vg_attention_dot<Config>(s.at(a.o, a.ldo, Config::tq, row), s.at(a.dout, a.lddout, Config::tq, row), lane, aligned);
+    float sum = vg_attention_dot<Config>(s.query(a.o, a.ldo, row), s.query(a.dout, a.lddout, row), lane, aligned);
     VG_UNROLL for (int step = 4; step > 0; step /= 2) sum += vg_shfl_xor(sum, step);
     if (lane != 0) continue;
     s.delta[r] = valid ? sum : 0.0f;
@@ -199,13 +194,15 @@ VG_FN void vg_attention_stats(const vg_attention_grad_group<Config>& s, const vg
 // not see a key. The keys stand at `strip` of a tile from first_key on, the
 // queries at `chunk` of a tile from `query` on, of which there are `rows`.
 template <class Config, int N>
-VG_FN void vg_attention_weights_grad(const vg_attention_grad_group<Config>& s, const vg_weight_dropout& drop, float scale, int first_key,
-                                     int strip, int query, int chunk, int rows, float (&p)[N][4], float (&ds)[N][4]) {
+VG_FN void vg_attention_weights_grad(const vg_attention_grad_group<Config>& s, const vg_weight_dropout& drop, float scale,
+                                     int first_key, int strip, int query, int chunk, int rows, float (&p)[N][4],
+                                     float (&ds)[N][4]) {
   const int g = vg_lane() >> 2, t = vg_lane() & 3, stats = (Config::all_stats ? query : 0) + chunk;
   const float factor = scale * Config::per_unit, kept = drop.kept();
   const bool masked = first_key + strip + 16 > Config::seen(query + chunk), dropped = Config::dropout && drop.on;
   VG_UNROLL for (int j = 0; j < N; j++) {
-    const vg_float2 lse = *(const vg_float2*)(s.lse + stats + 8 * j + 2 * t), delta = *(const vg_float2*)(s.delta + stats + 8 * j + 2 * t);
+    const int stat = stats + 8 * j + 2 * t;
+    const vg_float2 lse = *(const vg_float2*)(s.lse + stat), delta = *(const vg_float2*)(s.delta + stat);
     VG_UNROLL for (int e = 0; e < 4; e++) {
       const int key = strip + g + 8 * (e >> 1), row = chunk + 8 * j + 2 * t + (e & 1);
       float m = 1.0f;
@@ -267,7 +264,8 @@ VG_FN void vg_attention_add_sums(float (&acc)[N][4], const float* from, int64_t 
 // dQ of a tile of queries: what the keys of one tile add to it. A thread meets
 // the same elements for every tile of keys.
 template <class Config, class E>
-VG_FN void vg_attention_query_grads(const vg_attention_grad_group<Config>& s, const vg_attention_grad_args<E>& a, int key_tile, int query_tile) {
+VG_FN void vg_attention_query_grads(const vg_attention_grad_group<Config>& s, const vg_attention_grad_args<E>& a, int key_tile,
+                                    int query_tile) {
   constexpr int width = Config::dq_width, per_row = Config::columns / width;
   const int query = query_tile * Config::queries, last = vg_min32(query + Config::queries, Config::tq) - 1;
   const int keys = vg_min32(Config::tile_keys, Config::seen(last) - key_tile * Config::tile_keys);
@@ -278,7 +276,7 @@ VG_FN void vg_attention_query_grads(const vg_attention_grad_group<Config>& s, co
     float acc[width / 8][4];
     vg_zero(acc);
     vg_warp_tn<Config::math, Config::ds_ld, Config::ld>(acc, s.ds + first, s.k + col, vg_round_up32(keys, 16));
-    E* dq = s.at(a.dq, a.lddq, Config::tq, row) + col;
+    E* dq = s.query(a.dq, a.lddq, row) + col;
     const int columns = Config::head_dim - col;
     if constexpr (Config::key_tiles > 1 && sizeof(E) == 4) {
       if (key_tile > 0) vg_attention_add_sums(acc, dq, a.lddq, rows, columns);
@@ -297,27 +295,33 @@ VG_FN void vg_attention_query_grads(const vg_attention_grad_group<Config>& s, co
 
 // One tile of keys: all queries that see it pass by.
 template <class Config, class E>
-VG_FN void vg_attention_key_tile(vg_attention_grad_group<Config>& s, const vg_attention_grad_args<E>& a, const vg_weight_dropout& drop, int tile) {
+VG_FN void vg_attention_key_tile(vg_attention_grad_group<Config>& s, const vg_attention_grad_args<E>& a,
+                                 const vg_weight_dropout& drop, int tile) {
   const int first = tile * Config::tile_keys, keys = vg_min32(Config::tile_keys, Config::tk - first);
   const int begin = Config::causal ? vg_max32(0, first - Config::q_first) / Config::queries : 0;
   vg_attention_key_grads<Config> r;
   vg_zero(r.dk);
   vg_zero(r.dv);
   if (begin < Config::query_tiles) {
-    s.copy(s.k, a.k, a.ldk, Config::tk, first, Config::tile_keys);
-    s.copy(s.v, a.v, a.ldv, Config::tk, first, Config::tile_keys);
+    vg_head_copy<Config>(s.k, a.k, a.ldk, s.head, Config::tk, first, Config::tile_keys, s.thread);
+    vg_head_copy<Config>(s.v, a.v, a.ldv, s.head, Config::tk, first, Config::tile_keys, s.thread);
     vg_attention_copy_queries(s, a, begin);
   }
   if (Config::all_stats && tile == 0) vg_attention_stats(s, a, 0, Config::stat_rows);
   VG_NO_UNROLL for (int i = begin; i < Config::query_tiles; i++) {
     const int query = i * Config::queries, rows = vg_min32(Config::queries, Config::tq - query);
     if (!Config::all_stats) vg_attention_stats(s, a, query, Config::queries);
-    if (Config::dropout && drop.on)
-      s.mask.fill(drop, ((int64_t)s.head * Config::q_total + Config::q_first + query) * Config::tk + first, rows, keys, s.thread, Config::group_threads);
+    if (Config::dropout && drop.on) {
+      const int64_t index = ((int64_t)s.head * Config::q_total + Config::q_first + query) * Config::tk + first;
+      s.mask.fill(drop, index, rows, keys, s.thread, Config::group_threads);
+    }
     vg_cp_async_wait<0>();
-    if (i == begin) s.finish(s.k, Config::tile_keys), s.finish(s.v, Config::tile_keys);
-    s.finish(s.q + i % Config::slots * s.slot, Config::queries);
-    s.finish(s.dout + i % Config::slots * s.slot, Config::queries);
+    if (i == begin) {
+      vg_head_finish<Config>(s.k, Config::tile_keys, s.thread);
+      vg_head_finish<Config>(s.v, Config::tile_keys, s.thread);
+    }
+    vg_head_finish<Config>(s.q + i % Config::slots * s.slot, Config::queries, s.thread);
+    vg_head_finish<Config>(s.dout + i % Config::slots * s.slot, Config::queries, s.thread);
     s.sync();  // operands are there; and dS^T of the tile before has been read
     if (Config::slots > 1 && i + 1 < Config::query_tiles) vg_attention_copy_queries(s, a, i + 1);
     vg_attention_queries(s, drop, a.scale, tile, i, r);
@@ -325,11 +329,11 @@ VG_FN void vg_attention_key_tile(vg_attention_grad_group<Config>& s, const vg_at
     if (Config::slots == 1 && i + 1 < Config::query_tiles) vg_attention_copy_queries(s, a, i + 1);
     vg_attention_query_grads(s, a, tile, i);
   }
-  const int row = first + 16 * s.strip(), col = s.part() * Config::share, valid = vg_min32(16, Config::tk - row);
-  if (valid > 0) {
-    E *dk = s.at(a.dk, a.lddk, Config::tk, row) + col, *dv = s.at(a.dv, a.lddv, Config::tk, row) + col;
-    vg_store_rows(r.dk, dk, a.lddk, valid, Config::head_dim - col, vg_rows_aligned(a.dk, a.lddk, Config::head_dim), 1.0f, 1.0f);
-    vg_store_rows(r.dv, dv, a.lddv, valid, Config::head_dim - col, vg_rows_aligned(a.dv, a.lddv, Config::head_dim), 1.0f, 1.0f);
+  const int row = first + 16 * s.strip(), col = s.part() * Config::share, rows = vg_min32(16, Config::tk - row);
+  if (rows > 0) {
+    constexpr int D = Config::head_dim;
+    vg_store_rows(r.dk, s.key(a.dk, a.lddk, row) + col, a.lddk, rows, D - col, vg_rows_aligned(a.dk, a.lddk, D), 1.0f, 1.0f);
+    vg_store_rows(r.dv, s.key(a.dv, a.lddv, row) + col, a.lddv, rows, D - col, vg_rows_aligned(a.dv, a.lddv, D), 1.0f, 1.0f);
   }
   s.sync();  // keys and statistics have been read
 }

@@ -212,8 +212,12 @@ VG_FN void vg_warp_nt(float (&acc)[N][4], const X* a, const X* b, int groups) {
 // acc += P B for the first `groups` groups of P's columns, which are B's rows.
 template <vg_math MATH, int LD, int N, int M, class X>
 VG_FN void vg_warp_nn(float (&acc)[N][4], const float (&p)[M][4], const X* b, int groups) {
-  VG_UNROLL for (int k = 0; k < M / 2; k++)
-    if (k < groups) vg_warp_step<MATH>::template nn<LD>(acc, p[2 * k], p[2 * k + 1], b + 16 * k * LD);
+  if (groups >= M / 2) {
+    VG_UNROLL for (int k = 0; k < M / 2; k++) vg_warp_step<MATH>::template nn<LD>(acc, p[2 * k], p[2 * k + 1], b + 16 * k * LD);
+  } else {
+    VG_UNROLL for (int k = 0; k < M / 2; k++)
+      if (k < groups) vg_warp_step<MATH>::template nn<LD>(acc, p[2 * k], p[2 * k + 1], b + 16 * k * LD);
+  }
 }
 
 // acc += A^T B over `depth` rows of each, a multiple of 16.
@@ -244,7 +248,7 @@ VG_FN bool vg_rows_aligned(const E* p, int64_t ld, int columns) {
 // together with those of the other threads: calls body(row, column, run). Row g
 // is multiplied by low, row g+8 by high. Every lane takes part.
 template <int N, class Body>
-VG_FN void vg_each_run(const float*, const float (&acc)[N][4], float low, float high, const Body& body) {
+VG_FN void vg_each_store(const float*, const float (&acc)[N][4], float low, float high, const Body& body) {
   const int g = vg_lane() >> 2, t = vg_lane() & 3;
   VG_UNROLL for (int j = 0; j < N; j++)
     VG_UNROLL for (int h = 0; h < 2; h++) {
@@ -255,7 +259,7 @@ VG_FN void vg_each_run(const float*, const float (&acc)[N][4], float low, float 
 // Of bf16 a thread has too few: the four threads of a row exchange what they have
 // of 16 columns.
 template <int N, class Body>
-VG_FN void vg_each_run(const vg_bf16*, const float (&acc)[N][4], float low, float high, const Body& body) {
+VG_FN void vg_each_store(const vg_bf16*, const float (&acc)[N][4], float low, float high, const Body& body) {
   const int g = vg_lane() >> 2, t = vg_lane() & 3, from = (vg_lane() & ~3) | ((2 * t) & 3);
   VG_UNROLL for (int j = 0; j < N; j += 2)
     VG_UNROLL for (int h = 0; h < 2; h++) {
@@ -283,11 +287,11 @@ VG_FN void vg_store_run(vg_bf16* p, vg_uint2 run, int n) {
 template <int N, class E>
 VG_FN void vg_store_rows(const float (&acc)[N][4], E* to, int64_t ld, int rows, int columns, bool aligned, float low, float high) {
   if (aligned)
-    vg_each_run(to, acc, low, high, [&](int row, int col, auto run) {
+    vg_each_store(to, acc, low, high, [&](int row, int col, auto run) {
       if (row < rows && col < columns) vg_store_run(to + row * ld + col, run);
     });
   else
-    vg_each_run(to, acc, low, high, [&](int row, int col, auto run) {
+    vg_each_store(to, acc, low, high, [&](int row, int col, auto run) {
       if (row < rows) vg_store_run(to + row * ld + col, run, columns - col);
     });
 }

@@ -30,15 +30,20 @@ VG_FN bool vg_gemm_meet(const vg_call& c, const vg_gemm_place& at, float (&acc)[
     if (has_sum) own[Tile::bm * Tile::bn + vg_thread()] = sum;
     if (!vg_arrive_last(c.counters + at.tile * Tile::splits + first + height, (uint32_t)members, (uint32_t*)vg_shared()))
       return false;
-    const float* part = partials + (int64_t)first * Tile::partial_floats;
-    VG_NO_UNROLL for (int i = 0; i < members; i++, part += (int64_t)width * Tile::partial_floats) {
-      VG_UNROLL for (int v = 0; v < vectors; v++) {
-        float* x = acc[v * 4 / COLS] + v * 4 % COLS;
-        const vg_float4 y = ((const vg_float4*)part)[v * Tile::threads + vg_thread()];
-        x[0] = i > 0 ? x[0] + y.x : y.x, x[1] = i > 0 ? x[1] + y.y : y.y;
-        x[2] = i > 0 ? x[2] + y.z : y.z, x[3] = i > 0 ? x[3] + y.w : y.w;
-      }
-      if (has_sum) sum = (i > 0 ? sum : 0.0f) + part[Tile::bm * Tile::bn + vg_thread()];
+    const float* parts = partials + (int64_t)first * Tile::partial_floats;
+    const int64_t apart = (int64_t)width * Tile::partial_floats;
+    // Eight vectors at a time, which are on their way together.
+    VG_UNROLL for (int from = 0; from < vectors; from += 8)
+      VG_NO_UNROLL for (int i = 0; i < members; i++)
+        VG_UNROLL for (int v = from; v < from + 8 && v < vectors; v++) {
+          float* x = acc[v * 4 / COLS] + v * 4 % COLS;
+          const vg_float4 y = ((const vg_float4*)(parts + i * apart))[v * Tile::threads + vg_thread()];
+          x[0] = i > 0 ? x[0] + y.x : y.x, x[1] = i > 0 ? x[1] + y.y : y.y;
+          x[2] = i > 0 ? x[2] + y.z : y.z, x[3] = i > 0 ? x[3] + y.w : y.w;
+        }
+    if (has_sum) {
+      sum = 0;
+      for (int i = 0; i < members; i++) sum += parts[i * apart + Tile::bm * Tile::bn + vg_thread()];
     }
   }
   return true;

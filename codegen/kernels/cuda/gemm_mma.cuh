@@ -52,7 +52,7 @@ struct vg_gemm_mma {
   // that leaves registers for two blocks on a multiprocessor. Two blocks hide each
   // other's loads as well.
   static constexpr bool ahead =
-      tiles_m * tiles_n * 4 + 2 * (tiles_m * 4 + tiles_n * 2) <= 65536 / (2 * Tile::threads) - 48;
+      tiles_m * tiles_n * 4 + 2 * (tiles_m * 4 + tiles_n * 2) <= 65536 / (2 * Tile::threads) - 72;
   static constexpr int sets = ahead ? 2 : 1;
   static_assert(steps % 2 == 0, "steps alternate between two sets of fragments");
 

@@ -16,7 +16,9 @@ struct Shape {
 
   int width() const { return heads * dim; }
   int seen(int i) const { return !causal || q_first + i + 1 > tk ? tk : q_first + i + 1; }
-  uint64_t index(int64_t head, int i, int j) const { return ((uint64_t)(head * q_total + q_first + i)) * (uint64_t)tk + (uint64_t)j; }
+  uint64_t index(int64_t head, int i, int j) const {
+    return (uint64_t)(head * q_total + q_first + i) * (uint64_t)tk + (uint64_t)j;
+  }
   // Element d of a row of a head, in rows of ld elements.
   size_t at(int64_t head, int tokens, int row, int64_t ld, int d) const {
     return (size_t)((head / heads * tokens + row) * ld + head % heads * dim + d);
@@ -37,8 +39,8 @@ struct Tensors {
   E *k, *v, *dk, *dv;
 
   Tensors(const Shape& shape, Random& r)
-      : s(shape), fused(s.tq == s.tk), ldq((fused ? 3 : 1) * s.width() + s.pad), ldk(fused ? ldq : 2 * s.width() + s.pad), ldo(s.width() + s.pad),
-        q(rows(s.tq) * (size_t)ldq, "q", r, 1.5f), kv(fused ? 1 : rows(s.tk) * (size_t)ldk, "kv", r, 1.5f),
+      : s(shape), fused(s.tq == s.tk), ldq((fused ? 3 : 1) * s.width() + s.pad), ldk(fused ? ldq : 2 * s.width() + s.pad),
+        ldo(s.width() + s.pad), q(rows(s.tq) * (size_t)ldq, "q", r, 1.5f), kv(fused ? 1 : rows(s.tk) * (size_t)ldk, "kv", r, 1.5f),
         dout(rows(s.tq) * (size_t)ldo, "dout", r), o(rows(s.tq) * (size_t)ldo, "o"), dq(rows(s.tq) * (size_t)ldq, "dq"),
         dkv(fused ? 1 : rows(s.tk) * (size_t)ldk, "dkv"), lse((size_t)(s.full * s.heads * s.tq), "lse") {
     E* keys = fused ? q.p + s.width() : kv.p;
