@@ -255,7 +255,7 @@ func TestEmittedKernels(t *testing.T) {
 		t.Run(precision, func(t *testing.T) {
 			t.Parallel()
 			var models []*emitted
-			flags := []string{"-O0", "-g1", "-fsanitize=thread"}
+			flags := []string{"-O1", "-g1", "-fsanitize=thread,alignment"}
 			if precision == "fp32" {
 				for i, c := range irtest.OpCases() {
 					models = append(models, newEmitted(t, c.Name, c.Graph, 1+i%irtest.Batch(c.Graph), precision))
