@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/vitgen/vitgen/bench/measure"
 )
 
 // compileResult is the JSON of a run.
@@ -19,7 +21,7 @@ type compileResult struct {
 	Kind     string            `json:"kind"`
 	Date     string            `json:"date"`
 	Spec     string            `json:"spec"`
-	Machine  machine           `json:"machine"`
+	Machine  measure.Machine   `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Quick    bool              `json:"quick,omitempty"`
 	// Compile is `vitgen compile` alone, Build the Go tool and g++ on what it
@@ -34,15 +36,15 @@ type compileResult struct {
 
 // timing is of whole processes.
 type timing struct {
-	MS      spread    `json:"ms"`
-	AllMS   []float64 `json:"all_ms"`
-	PeakRSS int64     `json:"peak_rss_bytes"` // of the largest process
+	MS      measure.Spread `json:"ms"`
+	AllMS   []float64      `json:"all_ms"`
+	PeakRSS int64          `json:"peak_rss_bytes"` // of the largest process
 }
 
-func (t *timing) add(u usage) {
-	t.AllMS = append(t.AllMS, float64(u.wall)/1e6)
-	t.MS = spreadOf(t.AllMS)
-	t.PeakRSS = max(t.PeakRSS, u.peakRSS)
+func (t *timing) add(u measure.Usage) {
+	t.AllMS = append(t.AllMS, float64(u.Wall)/1e6)
+	t.MS = measure.SpreadOf(t.AllMS)
+	t.PeakRSS = max(t.PeakRSS, u.PeakRSS)
 }
 
 func compileCommand(ctx context.Context, args []string) error {
@@ -64,10 +66,10 @@ func compileCommand(ctx context.Context, args []string) error {
 	now := time.Now()
 	r := &compileResult{
 		Kind: "cpu-compile", Date: now.Format(time.DateOnly), Spec: specFile, Quick: *quick,
-		Machine: describeMachine(), Versions: toolVersions(ctx),
+		Machine: measure.DescribeMachine(), Versions: measure.ToolVersions(ctx, resultsDir),
 	}
 	warnIfBusy(r.Machine)
-	steal := watchSteal()
+	steal := measure.WatchSteal()
 	if err := r.compile(ctx, *runs); err != nil {
 		return err
 	}
@@ -75,7 +77,7 @@ func compileCommand(ctx context.Context, args []string) error {
 		return err
 	}
 	r.Machine.StealPercent = steal()
-	return write(out.folder(*quick), r.Date+"-compile", r, r.markdown())
+	return measure.Write(out.folder(*quick), r.Date+"-compile", r, r.markdown())
 }
 
 // compile times the compiler, each time into a folder that is not there, and
@@ -91,7 +93,7 @@ func (r *compileResult) compile(ctx context.Context, runs int) error {
 		if err := os.RemoveAll(pkg); err != nil {
 			return err
 		}
-		_, u, err := start(ctx, []string{binary("vitgen-compiler"), "compile", specFile, "-o", pkg}, nil)
+		_, u, err := measure.Process{Argv: []string{binary("vitgen-compiler"), "compile", specFile, "--target", "cpu", "-o", pkg}}.Run(ctx)
 		if err != nil {
 			return err
 		}
@@ -104,7 +106,7 @@ func (r *compileResult) compile(ctx context.Context, runs int) error {
 		}
 		r.SHA256 = sum
 		r.Compile.add(u)
-		logf("vitgen compile %d of %d: %.0f ms\n", n+1, runs, float64(u.wall)/1e6)
+		logf("vitgen compile %d of %d: %.0f ms\n", n+1, runs, float64(u.Wall)/1e6)
 	}
 	return nil
 }
@@ -155,7 +157,8 @@ func (r *compileResult) buildOnce(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	pkg := filepath.Join(dir, "vit")
-	if _, _, err := start(ctx, []string{binary("vitgen-compiler"), "compile", specFile, "-o", pkg}, nil); err != nil {
+	compile := measure.Process{Argv: []string{binary("vitgen-compiler"), "compile", specFile, "--target", "cpu", "-o", pkg}}
+	if _, _, err := compile.Run(ctx); err != nil {
 		return err
 	}
 	argv := []string{"go", "build", "-o", filepath.Join(dir, "trainer"), "./" + filepath.Join(pkg, "trainer")}
@@ -163,7 +166,7 @@ func (r *compileResult) buildOnce(ctx context.Context) error {
 		if err := os.RemoveAll(filepath.Join(dir, "trainer")); err != nil {
 			return err
 		}
-		_, u, err := start(ctx, argv, nil)
+		_, u, err := measure.Process{Argv: argv}.Run(ctx)
 		if err != nil {
 			return err
 		}
@@ -192,7 +195,7 @@ func (r *compileResult) markdown() string {
 			fmt.Sprintf("%.3f–%.3f", t.MS.Min/1e3, t.MS.Max/1e3), fmt.Sprintf("%.0f", float64(t.PeakRSS)/1e6),
 		})
 	}
-	b.WriteString(table(rows, false))
+	b.WriteString(measure.Table(rows, false))
 	fmt.Fprintf(&b, "\nWhole processes; peak memory is that of the largest one. Each compilation wrote the same %d files, %d bytes,\nsha256 %s.\n",
 		r.Files, r.Bytes, r.SHA256)
 	return b.String()

@@ -7,7 +7,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
 # The packages that trainers import are compiled once, outside the timing.
-_build/bench/vitgen-compiler compile examples/vit.yaml -o _build/bench_vit
+_build/bench/vitgen-compiler compile examples/vit.yaml --target cpu -o _build/bench_vit
 go build -o _build/bench/vitgen ./_build/bench_vit/trainer
 
 exec _build/bench/cpu compile "$@"

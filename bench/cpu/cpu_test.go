@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vitgen/vitgen/bench/measure"
 )
 
 var testSettings = settings{Rounds: 2, Warmup: 1, Steps: 3, Threads: 2, Batch: 128, peerFLOPs: 1000}
@@ -46,11 +47,11 @@ func TestContestantsTakeTurns(t *testing.T) {
 		t.Error("turns (-want +got):\n" + d)
 	}
 	ours, failed := entries[0], entries[2]
-	if want := (spread{15, 10, 20}); ours.StepMS != want {
+	if want := (measure.Spread{Median: 15, Min: 10, Max: 20}); ours.StepMS != want {
 		t.Errorf("time %v, want %v", ours.StepMS, want)
 	}
 	// Both doubled their time in the second round, so their ratio did not move.
-	if want := (spread{2.5, 2.5, 2.5}); ours.Speedup == nil || *ours.Speedup != want {
+	if want := (measure.Spread{Median: 2.5, Min: 2.5, Max: 2.5}); ours.Speedup == nil || *ours.Speedup != want {
 		t.Errorf("speedup %v, want %v", ours.Speedup, want)
 	}
 	if want := 128 / 0.015; ours.SamplesPerSec != want {
@@ -162,19 +163,6 @@ func TestFieldIsEven(t *testing.T) {
 	}
 }
 
-func TestMedian(t *testing.T) {
-	v := []float64{9, 1, 5, 3}
-	if got := median(v); got != 4 {
-		t.Errorf("median of four: %g", got)
-	}
-	if got := median(v[:3]); got != 5 {
-		t.Errorf("median of three: %g", got)
-	}
-	if v[0] != 9 {
-		t.Error("median sorted its argument")
-	}
-}
-
 func TestStepsReport(t *testing.T) {
 	one := func(name string, peer bool, ms float64, mb int64) *entry {
 		e := &entry{Name: name, What: "what it is", Peer: peer, PeakRSS: mb * 1e6}
@@ -187,7 +175,7 @@ func TestStepsReport(t *testing.T) {
 	theirs.StartRSS, theirs.ColdFirstStepMS = 500e6, 30e3
 	r := &stepsResult{
 		Date: "2026-01-02", Spec: specFile, Settings: testSettings, Seconds: 61, Peer: peerFacts{Parameters: 6457866, StepFLOPs: 183e9},
-		Machine:  machine{CPU: "Some CPU", CPUs: 2, ISA: []string{"avx2", "fma"}, MemoryBytes: 16e9, OS: "linux/amd64", HugePages: "madvise", LoadBefore: 0.1},
+		Machine:  measure.Machine{CPU: "Some CPU", CPUs: 2, ISA: []string{"avx2", "fma"}, MemoryBytes: 16e9, OS: "linux/amd64", HugePages: "madvise", LoadBefore: 0.1},
 		Versions: map[string]string{"vitgen": "abc", "torch": "2", "go": "go1"},
 		Entries:  []*entry{ours, theirs, lean, {Name: "torch-compile", What: "compiled", Peer: true, Failed: "exit status 1\n\tno g++"}},
 	}
@@ -226,24 +214,6 @@ Speed is against torch, the fastest peer, round by round.
 	r.Entries = []*entry{ours, theirs}
 	if want := "33 % of that peer's, the leanest."; !strings.Contains(r.markdown(), want) {
 		t.Errorf("the fastest peer is the leanest too, and the report has no %q", want)
-	}
-}
-
-func TestWriteKeepsFiguresAndReport(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "new", "results")
-	if err := write(dir, "2026-01-02-cpu", map[string]int{"a": 1}, "# report\n"); err != nil {
-		t.Fatal(err)
-	}
-	var figures map[string]int
-	data, err := os.ReadFile(filepath.Join(dir, "2026-01-02-cpu.json"))
-	if err == nil {
-		err = json.Unmarshal(data, &figures)
-	}
-	if err != nil || figures["a"] != 1 {
-		t.Errorf("figures %v, error %v", figures, err)
-	}
-	if text, err := os.ReadFile(filepath.Join(dir, "2026-01-02-cpu.md")); err != nil || string(text) != "# report\n" {
-		t.Errorf("report %q, error %v", text, err)
 	}
 }
 

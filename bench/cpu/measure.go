@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
-	"os/exec"
-	"runtime"
 	"slices"
 	"strings"
-	"syscall"
-	"time"
+
+	"github.com/vitgen/vitgen/bench/measure"
 )
 
 // reading is what a contestant prints: the trainer's `bench --json`, and the
@@ -29,62 +25,6 @@ type reading struct {
 	StartRSS      int64           `json:"start_rss_bytes"` // peers only: with libraries loaded and no model yet
 }
 
-// usage is what the kernel says of a finished process.
-type usage struct {
-	wall    time.Duration
-	peakRSS int64 // bytes
-}
-
-// processLimit ends a process that hangs; the slowest, a cold torch.compile on
-// a slow machine, stays far below.
-const processLimit = 15 * time.Minute
-
-// start runs a process to its end. What it printed on standard error is part of
-// the error if it fails and is dropped otherwise.
-func start(ctx context.Context, argv, env []string) ([]byte, usage, error) {
-	ctx, cancel := context.WithTimeout(ctx, processLimit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), env...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	began := time.Now()
-	err := cmd.Run()
-	u := usage{wall: time.Since(began)}
-	if cmd.ProcessState != nil {
-		u.peakRSS = maxRSS(cmd.ProcessState)
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return nil, u, fmt.Errorf("%s: %w%s", strings.Join(argv, " "), err, tail(stderr.String()))
-	}
-	return stdout.Bytes(), u, nil
-}
-
-// maxRSS is the most memory a process had resident, in bytes, or the largest of
-// the children it waited for if one had more.
-func maxRSS(p *os.ProcessState) int64 {
-	r, ok := p.SysUsage().(*syscall.Rusage)
-	switch {
-	case !ok:
-		return 0
-	case runtime.GOOS == "darwin":
-		return r.Maxrss
-	}
-	return r.Maxrss * 1024
-}
-
-// tail is the end of an error output, where Python and Go put the reason.
-func tail(s string) string {
-	lines := strings.Split(strings.TrimSpace(s), "\n")
-	if lines[0] == "" {
-		return ""
-	}
-	return "\n\t" + strings.Join(lines[max(0, len(lines)-8):], "\n\t")
-}
-
 // round is one process of a contestant.
 type round struct {
 	MedianMS float64   `json:"median_ms"`
@@ -92,10 +32,10 @@ type round struct {
 	PeakRSS  int64     `json:"peak_rss_bytes"`
 }
 
-// measure runs a contestant once.
-func measure(ctx context.Context, c contestant) (round, reading, error) {
+// measureRound runs a contestant once.
+func measureRound(ctx context.Context, c contestant) (round, reading, error) {
 	var r reading
-	out, u, err := start(ctx, c.argv, c.env)
+	out, u, err := measure.Process{Argv: c.argv, Env: c.env}.Run(ctx)
 	if err != nil {
 		return round{}, r, err
 	}
@@ -105,7 +45,7 @@ func measure(ctx context.Context, c contestant) (round, reading, error) {
 	if len(r.StepMS) == 0 {
 		return round{}, r, fmt.Errorf("%s: no step_ms_all in its output", strings.Join(c.argv, " "))
 	}
-	return round{MedianMS: median(r.StepMS), StepMS: r.StepMS, PeakRSS: u.peakRSS}, r, nil
+	return round{MedianMS: measure.Median(r.StepMS), StepMS: r.StepMS, PeakRSS: u.PeakRSS}, r, nil
 }
 
 // compare lets the contestants take turns, A B C A B C …, so that whatever else
@@ -125,7 +65,7 @@ func compare(ctx context.Context, all []contestant, s settings, log func(format 
 			if e.Failed != "" {
 				continue
 			}
-			r, read, err := measure(ctx, c)
+			r, read, err := measureRound(ctx, c)
 			if err == nil {
 				err = e.add(r, read, s)
 			}
@@ -156,7 +96,7 @@ func warmCaches(ctx context.Context, all []contestant, entries []*entry, log fun
 		log("cold torch.compile, mode %s …", c.compileMode)
 		c.argv = append(slices.Clone(c.argv), "--warmup", "0", "--steps", "1") // the last ones count
 		c.env = slices.DeleteFunc(slices.Clone(c.env), func(v string) bool { return v == noCompilers })
-		_, read, err := measure(ctx, c)
+		_, read, err := measureRound(ctx, c)
 		switch {
 		case ctx.Err() != nil:
 			return err

@@ -1,76 +1,16 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
-	"github.com/google/renameio/v2"
+	"github.com/vitgen/vitgen/bench/measure"
 )
 
-// write prints a report and keeps it, next to its figures, as NAME.md and
-// NAME.json.
-func write(dir, name string, figures any, report string) error {
-	data, err := json.MarshalIndent(figures, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
-	}
-	base := filepath.Join(dir, name)
-	if err := renameio.WriteFile(base+".json", append(data, '\n'), 0o644); err != nil {
-		return err
-	}
-	if err := renameio.WriteFile(base+".md", []byte(report), 0o644); err != nil {
-		return err
-	}
-	fmt.Printf("%s\nwritten to %s.md and .json\n", report, base)
-	return nil
-}
-
-// table is Markdown that can be read as it is: the first column stands left,
-// the last too if leftLast, the others right.
-func table(rows [][]string, leftLast bool) string {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
-		}
-	}
-	var b strings.Builder
-	for n, row := range rows {
-		for i, cell := range row {
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
-			if i == 0 || leftLast && i == len(row)-1 {
-				b.WriteString("| " + cell + pad + " ")
-			} else {
-				b.WriteString("| " + pad + cell + " ")
-			}
-		}
-		b.WriteString("|\n")
-		if n > 0 {
-			continue
-		}
-		for i, w := range widths {
-			if i == 0 || leftLast && i == len(row)-1 {
-				b.WriteString("|" + strings.Repeat("-", w+2))
-			} else {
-				b.WriteString("|" + strings.Repeat("-", w+1) + ":")
-			}
-		}
-		b.WriteString("|\n")
-	}
-	return b.String()
-}
-
 // heading names the machine and the versions.
-func heading(b *strings.Builder, title string, m machine, versions map[string]string) {
+func heading(b *strings.Builder, title string, m measure.Machine, versions map[string]string) {
 	fmt.Fprintf(b, "# %s\n\n", title)
 	fmt.Fprintf(b, "Machine: %s.\n", m)
 	fmt.Fprintf(b, "Load before the run %.2f, stolen by the hypervisor %.1f %%.\n\n", m.LoadBefore, m.StealPercent)
@@ -112,7 +52,7 @@ func (r *stepsResult) table() string {
 			fmt.Sprintf("%.1f", e.SamplesPerSec), speed, fmt.Sprintf("%.0f", float64(e.PeakRSS)/1e6), e.What,
 		})
 	}
-	return table(rows, true)
+	return measure.Table(rows, true)
 }
 
 // notes says what the table means, in words, and what did not fit in.
@@ -128,7 +68,7 @@ func (r *stepsResult) notes() string {
 			fmt.Fprintf(&b, "- **%s failed**: %s\n", e.Name, strings.ReplaceAll(e.Failed, "\n\t", " / "))
 		case !e.Peer && fast != nil:
 			fmt.Fprintf(&b, "- **%s** is %.2f× as fast as %s (%.2f–%.2f). Its peak memory is %.0f %% of that peer's%s.\n",
-				e.Name, e.Speedup.Median, fast.Name, e.Speedup.Min, e.Speedup.Max, percent(e.PeakRSS, fast.PeakRSS), andLeanest(e, fast, lean))
+				e.Name, e.Speedup.Median, fast.Name, e.Speedup.Min, e.Speedup.Max, measure.Percent(e.PeakRSS, fast.PeakRSS), andLeanest(e, fast, lean))
 		case e.ColdFirstStepMS > 0:
 			fmt.Fprintf(&b, "- %s: %.1f s from an empty cache to the end of the first step, before the rounds.\n", e.Name, e.ColdFirstStepMS/1e3)
 		}
@@ -153,7 +93,5 @@ func andLeanest(e, fast, lean *entry) string {
 	if lean == fast {
 		return ", the leanest"
 	}
-	return fmt.Sprintf(", and %.0f %% of %s's, the leanest", percent(e.PeakRSS, lean.PeakRSS), lean.Name)
+	return fmt.Sprintf(", and %.0f %% of %s's, the leanest", measure.Percent(e.PeakRSS, lean.PeakRSS), lean.Name)
 }
-
-func percent(a, b int64) float64 { return 100 * float64(a) / float64(b) }

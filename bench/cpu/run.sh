@@ -25,7 +25,7 @@ for line in open(sys.argv[1]):
 END
 
 trainer() { # NAME PACKAGE FLAG…
-  _build/bench/vitgen-compiler compile examples/vit.yaml -o "$2" "${@:3}"
+  _build/bench/vitgen-compiler compile examples/vit.yaml --target cpu -o "$2" "${@:3}"
   go build -o "_build/bench/$1" "./$2/trainer"
 }
 trainer vitgen _build/bench_vit

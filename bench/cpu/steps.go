@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/vitgen/vitgen/bench/measure"
 )
 
 // settings are what all contestants have in common.
@@ -45,7 +47,7 @@ type stepsResult struct {
 	Kind     string            `json:"kind"`
 	Date     string            `json:"date"`
 	Spec     string            `json:"spec"`
-	Machine  machine           `json:"machine"`
+	Machine  measure.Machine   `json:"machine"`
 	Versions map[string]string `json:"versions"`
 	Settings settings          `json:"settings"`
 	Seconds  float64           `json:"seconds"` // of the whole run
@@ -91,17 +93,17 @@ func stepsCommand(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	return write(out.folder(s.Quick), r.Date+"-cpu", r, r.markdown())
+	return measure.Write(out.folder(s.Quick), r.Date+"-cpu", r, r.markdown())
 }
 
 func runSteps(ctx context.Context, chosen []contestant, s settings) (*stepsResult, error) {
 	began := time.Now()
 	r := &stepsResult{
 		Kind: "cpu-steps", Date: began.Format(time.DateOnly), Spec: specFile, Settings: s,
-		Machine: describeMachine(), Versions: toolVersions(ctx),
+		Machine: measure.DescribeMachine(), Versions: measure.ToolVersions(ctx, resultsDir),
 	}
 	warnIfBusy(r.Machine)
-	steal := watchSteal()
+	steal := measure.WatchSteal()
 	var err error
 	if r.Peer, err = checkPeer(ctx, s); err != nil {
 		return nil, err
@@ -122,7 +124,7 @@ func runSteps(ctx context.Context, chosen []contestant, s settings) (*stepsResul
 // checkPeer has the peer prove that it is the model of the goldens.
 func checkPeer(ctx context.Context, s settings) (f peerFacts, err error) {
 	argv := []string{s.python, "bench/cpu/peer_torch.py", "check", "--batch", strconv.Itoa(s.Batch), "--threads", strconv.Itoa(s.Threads)}
-	out, _, err := start(ctx, argv, nil)
+	out, _, err := measure.Process{Argv: argv}.Run(ctx)
 	if err != nil {
 		return f, err
 	}
@@ -130,7 +132,7 @@ func checkPeer(ctx context.Context, s settings) (f peerFacts, err error) {
 }
 
 // warnIfBusy says what would spoil the figures.
-func warnIfBusy(m machine) {
+func warnIfBusy(m measure.Machine) {
 	if m.LoadBefore > 0.5 {
 		logf("warning: the load average is %.1f; figures from a busy machine mean little\n", m.LoadBefore)
 	}

@@ -6,25 +6,9 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/vitgen/vitgen/bench/measure"
 )
-
-// spread is a figure of each round, in short.
-type spread struct {
-	Median float64 `json:"median"`
-	Min    float64 `json:"min"`
-	Max    float64 `json:"max"`
-}
-
-// median of a list that is not empty.
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	if n := len(v); n%2 == 0 {
-		return (v[n/2-1] + v[n/2]) / 2
-	}
-	return v[len(v)/2]
-}
-
-func spreadOf(v []float64) spread { return spread{median(v), slices.Min(v), slices.Max(v)} }
 
 // entry is a contestant's result.
 type entry struct {
@@ -36,18 +20,18 @@ type entry struct {
 	Failed  string   `json:"failed,omitempty"`
 	Device  string   `json:"device,omitempty"`
 	// ColdFirstStepMS is the first step of a compiling peer with empty caches.
-	ColdFirstStepMS float64 `json:"cold_first_step_ms,omitempty"`
-	Rounds          []round `json:"rounds,omitempty"`
-	StepMS          spread  `json:"step_ms"` // of the rounds' medians
-	SamplesPerSec   float64 `json:"samples_per_sec"`
+	ColdFirstStepMS float64        `json:"cold_first_step_ms,omitempty"`
+	Rounds          []round        `json:"rounds,omitempty"`
+	StepMS          measure.Spread `json:"step_ms"` // of the rounds' medians
+	SamplesPerSec   float64        `json:"samples_per_sec"`
 	// Speedup compares with the fastest peer's time in the same round: 2 is
 	// twice as fast.
-	Speedup       *spread `json:"speedup,omitempty"`
-	PeakRSS       int64   `json:"peak_rss_bytes"`            // the largest of all rounds
-	StartRSS      int64   `json:"start_rss_bytes,omitempty"` // of that, before the model exists
-	StepFLOPs     int64   `json:"step_flops,omitempty"`
-	UnprunedFLOPs int64   `json:"step_flops_unpruned,omitempty"`
-	SpecHash      string  `json:"spec_hash,omitempty"`
+	Speedup       *measure.Spread `json:"speedup,omitempty"`
+	PeakRSS       int64           `json:"peak_rss_bytes"`            // the largest of all rounds
+	StartRSS      int64           `json:"start_rss_bytes,omitempty"` // of that, before the model exists
+	StepFLOPs     int64           `json:"step_flops,omitempty"`
+	UnprunedFLOPs int64           `json:"step_flops_unpruned,omitempty"`
+	SpecHash      string          `json:"spec_hash,omitempty"`
 	// Kernels is a trainer's own profile, of the last round.
 	Kernels json.RawMessage `json:"kernels,omitempty"`
 }
@@ -91,7 +75,7 @@ func (e *entry) times() (ms []float64) {
 func summarize(entries []*entry, batch int) error {
 	for _, e := range entries {
 		if e.Failed == "" {
-			e.StepMS = spreadOf(e.times())
+			e.StepMS = measure.SpreadOf(e.times())
 			e.SamplesPerSec = float64(batch) * 1e3 / e.StepMS.Median
 		}
 	}
@@ -110,7 +94,7 @@ func summarize(entries []*entry, batch int) error {
 		for i, ms := range e.times() {
 			ratios = append(ratios, best.Rounds[i].MedianMS/ms)
 		}
-		s := spreadOf(ratios)
+		s := measure.SpreadOf(ratios)
 		e.Speedup = &s
 	}
 	return nil

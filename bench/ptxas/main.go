@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -134,8 +135,11 @@ func findNVCC(ctx context.Context, explicit string) (*nvcc.Compiler, error) {
 func variants(ctx context.Context, root string) ([]string, error) {
 	var dirs []string
 	for _, v := range [][2]string{{"vit", "tf32"}, {"vit", "bf16"}, {"vit_b16", "bf16"}} {
-		dir := filepath.Join(root, v[0]+"_"+v[1])
-		cmd := exec.CommandContext(ctx, "go", "run", "./cmd/vitgen", "compile", "examples/"+v[0]+".yaml",
+		dir, spec := filepath.Join(root, v[0]+"_"+v[1]), filepath.Join("examples", v[0]+".yaml")
+		if _, err := os.Stat(spec); errors.Is(err, fs.ErrNotExist) {
+			continue // this is not vitgen's own repository
+		}
+		cmd := exec.CommandContext(ctx, "go", "run", "./cmd/vitgen", "compile", spec,
 			"--precision", v[1], "-o", dir, "--nvcc", "none")
 		if text, err := cmd.CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("vitgen compile: %w\n%s", err, text)

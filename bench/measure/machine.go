@@ -1,4 +1,4 @@
-package main
+package measure
 
 import (
 	"bufio"
@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// machine describes where a result was made. What a system does not tell stays
+// Machine describes where a result was made. What a system does not tell stays
 // empty.
-type machine struct {
+type Machine struct {
 	CPU         string   `json:"cpu"`
 	CPUs        int      `json:"cpus"` // that this process may use
 	ISA         []string `json:"isa"`
@@ -33,8 +33,9 @@ type machine struct {
 // isaFlags are the extensions that decide which kernels run.
 var isaFlags = []string{"avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "asimd", "sve"}
 
-func describeMachine() machine {
-	m := machine{CPUs: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH}
+// DescribeMachine describes this one.
+func DescribeMachine() Machine {
+	m := Machine{CPUs: runtime.NumCPU(), OS: runtime.GOOS + "/" + runtime.GOARCH}
 	info := colonFile("/proc/cpuinfo")
 	m.CPU = info["model name"]
 	flags := strings.Fields(info["flags"] + " " + info["Features"])
@@ -102,8 +103,8 @@ func cpuTicks() (total, stolen float64) {
 	return total, stolen
 }
 
-// watchSteal starts counting; the function it returns gives the percentage since.
-func watchSteal() func() float64 {
+// WatchSteal starts counting; the function it returns gives the percentage since.
+func WatchSteal() func() float64 {
 	total0, stolen0 := cpuTicks()
 	return func() float64 {
 		total, stolen := cpuTicks()
@@ -114,8 +115,9 @@ func watchSteal() func() float64 {
 	}
 }
 
-// toolVersions are those of vitgen and what builds it.
-func toolVersions(ctx context.Context) map[string]string {
+// ToolVersions are those of vitgen and what builds it. Results of earlier runs, in
+// the folder given, change nothing that is measured.
+func ToolVersions(ctx context.Context, results string) map[string]string {
 	first := func(argv ...string) string {
 		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
 		if err != nil {
@@ -125,14 +127,13 @@ func toolVersions(ctx context.Context) map[string]string {
 		return strings.TrimSpace(line)
 	}
 	commit := first("git", "rev-parse", "--short=12", "HEAD")
-	// Results of earlier runs change nothing that is measured.
-	if dirty, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--", ".", ":!"+resultsDir).Output(); err == nil && len(dirty) > 0 {
+	if dirty, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--", ".", ":!"+results).Output(); err == nil && len(dirty) > 0 {
 		commit += " with uncommitted changes"
 	}
 	return map[string]string{"vitgen": commit, "go": runtime.Version(), "g++": first("g++", "-dumpfullversion", "-dumpversion")}
 }
 
-func (m machine) String() string {
+func (m Machine) String() string {
 	virtual := ""
 	if m.Virtual {
 		virtual = ", virtual"
