@@ -17,10 +17,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -97,14 +99,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	fmt.Fprintf(out, "%s, for %s\n", compiler, strings.Join(o.archs, ", "))
 	var all []example
 	var faults []string
-	for _, dir := range dirs {
-		e, err := compile(ctx, dir, o.archs, compiler)
-		if err != nil {
-			return fmt.Errorf("%s: %w", dir, err)
+	for r := range compileAll(ctx, dirs, o.archs, compiler) {
+		if r.err != nil {
+			return fmt.Errorf("%s: %w", r.dir, r.err)
 		}
-		fmt.Fprintln(out, e.summary())
-		all = append(all, e)
-		faults = append(faults, e.faults...)
+		fmt.Fprintln(out, r.summary())
+		all = append(all, r.example)
+		faults = append(faults, r.faults...)
 	}
 	if len(o.dirs) == 0 {
 		stale, err := compareTable(o.table, render(all, o.archs, compiler.Version), out)
@@ -117,6 +118,38 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return errors.New(strings.Join(faults, "\n"))
 	}
 	return nil
+}
+
+// result is what came of one package.
+type result struct {
+	example
+	dir string
+	err error
+}
+
+// compileAll compiles the packages, one on each CPU at a time, and gives the
+// results in their order.
+func compileAll(ctx context.Context, dirs, archs []string, compiler *nvcc.Compiler) iter.Seq[result] {
+	ctx, stop := context.WithCancel(ctx)
+	slots := make(chan struct{}, runtime.NumCPU())
+	done := make([]chan result, len(dirs))
+	for i, dir := range dirs {
+		done[i] = make(chan result, 1)
+		go func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			e, err := compile(ctx, dir, archs, compiler)
+			done[i] <- result{e, dir, err}
+		}()
+	}
+	return func(yield func(result) bool) {
+		defer stop()
+		for _, d := range done {
+			if !yield(<-d) {
+				return
+			}
+		}
+	}
 }
 
 // findNVCC prefers the pinned toolchain, which the table is made with.

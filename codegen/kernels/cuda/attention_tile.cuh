@@ -202,8 +202,12 @@ struct vg_warp_step<vg_math::fp32> {
 template <vg_math MATH, int K, int LD, int N, class X>
 VG_FN void vg_warp_nt(float (&acc)[N][4], const X* a, const X* b, int groups) {
   constexpr int step = vg_warp_step<MATH>::depth;
-  if (groups >= N / 2) {
+  // In fp32 a step is many FMAs already; unrolled it would only hoist loads into
+  // registers that are not there.
+  if (groups >= N / 2 && MATH != vg_math::fp32) {
     VG_UNROLL for (int k = 0; k < K; k += step) vg_warp_step<MATH>::template nt<LD>(acc, a + k, b + k, N / 2);
+  } else if (groups >= N / 2) {
+    VG_NO_UNROLL for (int k = 0; k < K; k += step) vg_warp_step<MATH>::template nt<LD>(acc, a + k, b + k, N / 2);
   } else {
     VG_NO_UNROLL for (int k = 0; k < K; k += step) vg_warp_step<MATH>::template nt<LD>(acc, a + k, b + k, groups);
   }
