@@ -58,16 +58,23 @@ func inPrecision(t testing.TB, path, precision string) *spec.Spec {
 }
 
 // Every small golden is reproduced on a CUDA device, in every precision, under
-// several schedules of blocks and threads.
+// several schedules of blocks and threads; and that of an example, so that what
+// generated/ shows has also been run.
 func TestGoldensOnCUDA(t *testing.T) {
 	for name := range goldens(t) {
-		if !small(name) {
+		path := "golden/specs/" + name + ".yaml"
+		if name == "vit_tiny" {
+			path = "examples/vit_tiny.yaml"
+		} else if !small(name) {
 			continue
 		}
 		for _, precision := range []string{"fp32", "tf32", "bf16"} {
+			if !small(name) && precision != "fp32" {
+				continue
+			}
 			t.Run(name+"/"+precision, func(t *testing.T) {
 				t.Parallel()
-				s := inPrecision(t, "golden/specs/"+name+".yaml", precision)
+				s := inPrecision(t, path, precision)
 				m := compile(t, s, passes.Options{}, onlyCUDA)
 				golden := goldenFile(t, name)
 				if precision != "fp32" {

@@ -16,7 +16,8 @@ const exactly = 1e-30
 
 // The masks that kernels draw are the interpreter's bit for bit. In these
 // models the logits are the masks: of images of ones, or of attention that
-// looks at all tokens alike, times powers of two.
+// looks at all tokens alike, times powers of two. On the CPU, and on a simulated
+// CUDA device.
 //
 // The masks also drop as often as they should, and evaluation drops nothing.
 func TestDropoutMasks(t *testing.T) {
@@ -37,17 +38,21 @@ func TestDropoutMasks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := mustParse(t, "mask.yaml", []byte(header+c.spec+footer))
-			m := compile(t, s, passes.Options{}, plainOnly)
+			m := compile(t, s, passes.Options{}, withCUDA)
 			ref := newReference(t, s, maskInputs(s))
 			for _, seed := range []uint64{1, 1<<63 + 12345} {
 				g := ref.golden(t, 0, true, seed)
 				keepRate(t, g, c.p, c.shared)
-				m.verify(t, writeGolden(t, s, logitsExactly(g)), nil)
+				exact := writeGolden(t, s, logitsExactly(g))
+				m.verify(t, exact, nil, "--device", "cpu")
+				m.verify(t, exact, onGPU(t, m), "--device", "cuda")
 
 				g.Seed++ // another seed's mask is another
-				out, status := m.run(t, nil, "verify", "--golden", writeGolden(t, s, g))
-				if status != 1 || !strings.Contains(lastLine(out), "logits") {
-					t.Errorf("with another seed: exit status %d\n%s", status, out)
+				for _, device := range []string{"cpu", "cuda"} {
+					out, status := m.run(t, onGPU(t, m), "verify", "--golden", writeGolden(t, s, g), "--device", device)
+					if status != 1 || !strings.Contains(lastLine(out), "logits") {
+						t.Errorf("with another seed, on %s: exit status %d\n%s", device, status, out)
+					}
 				}
 			}
 			g := ref.golden(t, 0, false, 0)
