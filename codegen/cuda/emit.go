@@ -87,7 +87,7 @@ func part(w io.Writer, p *plan.Plan, d *plan.DeviceKernel, k *plan.Kernel, joine
 	}
 	params := e.params("", !joined)
 	if joined {
-		fmt.Fprintf(w, "VG_FN void %s(%s) {\n", k.Name, strings.Join(append([]string{"const vg_call& c"}, params...), ", "))
+		fmt.Fprintf(w, "VG_FN void %s(%s) {\n", partName(k), strings.Join(append([]string{"const vg_call& c"}, params...), ", "))
 	} else {
 		resident := e.resident
 		if resident == "" {
@@ -105,6 +105,10 @@ func part(w io.Writer, p *plan.Plan, d *plan.DeviceKernel, k *plan.Kernel, joine
 		fmt.Fprintf(w, "VG_EXPORT(%s)\n", d.Name)
 	}
 }
+
+// partName is the function of a kernel that shares launches. It may have some of
+// its own too, so the plain name belongs to the __global__ function.
+func partName(k *plan.Kernel) string { return k.Name + "_part" }
 
 // launchText tells how a kernel is launched. The tools that check occupancy
 // read it.
@@ -145,7 +149,7 @@ func together(w io.Writer, d *plan.DeviceKernel) {
 		for _, a := range q.Kernel.Args {
 			args = append(args, prefix+a.Name)
 		}
-		calls[i] = fmt.Sprintf("%s(%s);", q.Kernel.Name, strings.Join(args, ", "))
+		calls[i] = fmt.Sprintf("%s(%s);", partName(q.Kernel), strings.Join(args, ", "))
 	}
 	signature(w, d, fmt.Sprint(d.MinBlocks()), params)
 	fmt.Fprint(w, "  const int block = vg_block_index();\n")

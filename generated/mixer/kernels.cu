@@ -356,7 +356,7 @@ struct k16_row_sum {
   }
 };
 using k16_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k16_gemm_tn(const vg_call& c, const float* cross_entropy_grad_in, const float* scale_in, float* d_weight, float* d_bias) {
+VG_FN void k16_gemm_tn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* scale_in, float* d_weight, float* d_bias) {
   const k16_epilogue epilogue{d_weight};
   const k16_row_sum row_sum{d_bias};
   vg_gemm<k16_tile, 1>(c, 10, 128, c.batch(),
@@ -375,7 +375,7 @@ struct k17_epilogue {
   }
 };
 using k17_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k17_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* scale_out) {
+VG_FN void k17_gemm_nn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* scale_out) {
   const k17_epilogue epilogue{scale_out};
   vg_gemm<k17_tile, 1>(c, c.batch(), 128, 10,
       vg_matrix{cross_entropy_grad_in, 10},
@@ -391,10 +391,10 @@ VG_KERNEL(256, 2) k16_k17(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
-    k16_gemm_tn(c, a_cross_entropy_grad_in, a_scale_in, a_d_weight, a_d_bias);
+    k16_gemm_tn_part(c, a_cross_entropy_grad_in, a_scale_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 33280, counters + 4, block - 4, 8};
-    k17_gemm_nn(c, b_cross_entropy_grad_in, b_weight, b_scale_out);
+    k17_gemm_nn_part(c, b_cross_entropy_grad_in, b_weight, b_scale_out);
   }
 }
 VG_EXPORT(k16_k17)
@@ -440,7 +440,7 @@ struct k19_row_sum {
   }
 };
 using k19_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 8>;
-VG_FN void k19_gemm_tn(const vg_call& c, const float* dx_in, const float* gelu_in, float* d_weight, float* d_bias) {
+VG_FN void k19_gemm_tn_part(const vg_call& c, const float* dx_in, const float* gelu_in, float* d_weight, float* d_bias) {
   const k19_epilogue epilogue{d_weight};
   const k19_row_sum row_sum{d_bias};
   vg_gemm<k19_tile, 49>(c, 128, 512, c.batch() * 49,
@@ -460,7 +460,7 @@ struct k20_epilogue {
   }
 };
 using k20_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k20_gemm_nn(const vg_call& c, const float* dx_in, const float* weight, const float* add_in, float* gelu_grad_out) {
+VG_FN void k20_gemm_nn_part(const vg_call& c, const float* dx_in, const float* weight, const float* add_in, float* gelu_grad_out) {
   const k20_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm<k20_tile, 49>(c, c.batch() * 49, 512, 128,
       vg_matrix{dx_in, 128},
@@ -476,10 +476,10 @@ VG_KERNEL(256, 1) k19_k20(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k19_gemm_tn(c, a_dx_in, a_gelu_in, a_d_weight, a_d_bias);
+    k19_gemm_tn_part(c, a_dx_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 392};
-    k20_gemm_nn(c, b_dx_in, b_weight, b_add_in, b_gelu_grad_out);
+    k20_gemm_nn_part(c, b_dx_in, b_weight, b_add_in, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k19_k20)
@@ -493,7 +493,7 @@ struct k21_epilogue {
   }
 };
 using k21_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k21_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k21_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k21_epilogue epilogue{linear_dx_out};
   vg_gemm<k21_tile, 49>(c, c.batch() * 49, 128, 512,
       vg_matrix{gelu_grad_in, 512},
@@ -516,7 +516,7 @@ struct k22_row_sum {
   }
 };
 using k22_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 8>;
-VG_FN void k22_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k22_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k22_epilogue epilogue{d_weight};
   const k22_row_sum row_sum{d_bias};
   vg_gemm<k22_tile, 49>(c, 512, 128, c.batch() * 49,
@@ -533,10 +533,10 @@ VG_KERNEL(256, 1) k21_k22(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 98) {
     const vg_call c{state, workspace, counters, block, 98};
-    k21_gemm_nn(c, a_gelu_grad_in, a_weight, a_linear_dx_out);
+    k21_gemm_nn_part(c, a_gelu_grad_in, a_weight, a_linear_dx_out);
   } else {
     const vg_call c{state, workspace, counters, block - 98, 128};
-    k22_gemm_tn(c, b_gelu_grad_in, b_y_in, b_d_weight, b_d_bias);
+    k22_gemm_tn_part(c, b_gelu_grad_in, b_y_in, b_d_weight, b_d_bias);
   }
 }
 VG_EXPORT(k21_k22)
@@ -594,7 +594,7 @@ struct k25_row_sum {
   }
 };
 using k25_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 32>;
-VG_FN void k25_gemm_tn(const vg_call& c, const float* transpose_in, const float* gelu_in, float* d_weight, float* d_bias) {
+VG_FN void k25_gemm_tn_part(const vg_call& c, const float* transpose_in, const float* gelu_in, float* d_weight, float* d_bias) {
   const k25_epilogue epilogue{d_weight};
   const k25_row_sum row_sum{d_bias};
   vg_gemm<k25_tile, 128>(c, 49, 64, c.batch() * 128,
@@ -614,7 +614,7 @@ struct k26_epilogue {
   }
 };
 using k26_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k26_gemm_nn(const vg_call& c, const float* transpose_in, const float* weight, const float* add_in, float* gelu_grad_out) {
+VG_FN void k26_gemm_nn_part(const vg_call& c, const float* transpose_in, const float* weight, const float* add_in, float* gelu_grad_out) {
   const k26_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm<k26_tile, 128>(c, c.batch() * 128, 64, 49,
       vg_matrix{transpose_in, 49},
@@ -630,10 +630,10 @@ VG_KERNEL(256, 1) k25_k26(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 64) {
     const vg_call c{state, workspace, counters, block, 64};
-    k25_gemm_tn(c, a_transpose_in, a_gelu_in, a_d_weight, a_d_bias);
+    k25_gemm_tn_part(c, a_transpose_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 532480, counters + 64, block - 64, 128};
-    k26_gemm_nn(c, b_transpose_in, b_weight, b_add_in, b_gelu_grad_out);
+    k26_gemm_nn_part(c, b_transpose_in, b_weight, b_add_in, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k25_k26)
@@ -647,7 +647,7 @@ struct k27_epilogue {
   }
 };
 using k27_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k27_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k27_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k27_epilogue epilogue{linear_dx_out};
   vg_gemm<k27_tile, 128>(c, c.batch() * 128, 49, 64,
       vg_matrix{gelu_grad_in, 64},
@@ -670,7 +670,7 @@ struct k28_row_sum {
   }
 };
 using k28_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 32>;
-VG_FN void k28_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* transpose_in, float* d_weight, float* d_bias) {
+VG_FN void k28_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* transpose_in, float* d_weight, float* d_bias) {
   const k28_epilogue epilogue{d_weight};
   const k28_row_sum row_sum{d_bias};
   vg_gemm<k28_tile, 128>(c, 64, 49, c.batch() * 128,
@@ -687,10 +687,10 @@ VG_KERNEL(256, 1) k27_k28(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k27_gemm_nn(c, a_gelu_grad_in, a_weight, a_linear_dx_out);
+    k27_gemm_nn_part(c, a_gelu_grad_in, a_weight, a_linear_dx_out);
   } else {
     const vg_call c{state, workspace, counters, block - 128, 64};
-    k28_gemm_tn(c, b_gelu_grad_in, b_transpose_in, b_d_weight, b_d_bias);
+    k28_gemm_tn_part(c, b_gelu_grad_in, b_transpose_in, b_d_weight, b_d_bias);
   }
 }
 VG_EXPORT(k27_k28)
@@ -748,7 +748,7 @@ struct k31_row_sum {
   }
 };
 using k31_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 8>;
-VG_FN void k31_gemm_tn(const vg_call& c, const float* add_in, const float* gelu_in, float* d_weight, float* d_bias) {
+VG_FN void k31_gemm_tn_part(const vg_call& c, const float* add_in, const float* gelu_in, float* d_weight, float* d_bias) {
   const k31_epilogue epilogue{d_weight};
   const k31_row_sum row_sum{d_bias};
   vg_gemm<k31_tile, 49>(c, 128, 512, c.batch() * 49,
@@ -768,7 +768,7 @@ struct k32_epilogue {
   }
 };
 using k32_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k32_gemm_nn(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
+VG_FN void k32_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
   const k32_epilogue epilogue{add_in2, gelu_grad_out};
   vg_gemm<k32_tile, 49>(c, c.batch() * 49, 512, 128,
       vg_matrix{add_in, 128},
@@ -784,10 +784,10 @@ VG_KERNEL(256, 1) k31_k32(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k31_gemm_tn(c, a_add_in, a_gelu_in, a_d_weight, a_d_bias);
+    k31_gemm_tn_part(c, a_add_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 392};
-    k32_gemm_nn(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
+    k32_gemm_nn_part(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k31_k32)

@@ -206,7 +206,7 @@ struct k10_epilogue {
   }
 };
 using k10_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k10_gemm_nt(const vg_call& c, const float* y_in, const float* weight, float* linear_out) {
+VG_FN void k10_gemm_nt_part(const vg_call& c, const float* y_in, const float* weight, float* linear_out) {
   const k10_epilogue epilogue{linear_out};
   vg_gemm<k10_tile, 37>(c, c.batch() * 37, 1024, 512,
       vg_matrix{y_in, 512},
@@ -230,7 +230,7 @@ struct k09_epilogue {
   }
 };
 using k09_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_FN void k09_gemm_nt(const vg_call& c, const float* y_in, const float* weight, float* linear_out) {
+VG_FN void k09_gemm_nt_part(const vg_call& c, const float* y_in, const float* weight, float* linear_out) {
   const k09_a a{y_in};
   const k09_epilogue epilogue{linear_out};
   vg_gemm<k09_tile, 1>(c, c.batch(), 512, 512,
@@ -247,10 +247,10 @@ VG_KERNEL(256, 1) k10_k09(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 592) {
     const vg_call c{state, workspace, counters, block, 592};
-    k10_gemm_nt(c, a_y_in, a_weight, a_linear_out);
+    k10_gemm_nt_part(c, a_y_in, a_weight, a_linear_out);
   } else {
     const vg_call c{state, workspace, counters, block - 592, 128};
-    k09_gemm_nt(c, b_y_in, b_weight, b_linear_out);
+    k09_gemm_nt_part(c, b_y_in, b_weight, b_linear_out);
   }
 }
 VG_EXPORT(k10_k09)
@@ -585,7 +585,7 @@ struct k26_body {
     vg_store(slice_tokens_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_FN void k26_slice_tokens(const vg_call& c, const float* y_in, float* slice_tokens_out) {
+VG_FN void k26_slice_tokens_part(const vg_call& c, const float* y_in, float* slice_tokens_out) {
   const k26_body body{y_in, slice_tokens_out};
   vg_pointwise<1, 512>(c, c.batch(), body);
 }
@@ -598,10 +598,10 @@ VG_KERNEL(256, 1) k10_k26(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 592) {
     const vg_call c{state, workspace, counters, block, 592};
-    k10_gemm_nt(c, a_y_in, a_weight, a_linear_out);
+    k10_gemm_nt_part(c, a_y_in, a_weight, a_linear_out);
   } else {
     const vg_call c{state, workspace, counters, block - 592, 32};
-    k26_slice_tokens(c, b_y_in, b_slice_tokens_out);
+    k26_slice_tokens_part(c, b_y_in, b_slice_tokens_out);
   }
 }
 VG_EXPORT(k10_k26)
@@ -754,7 +754,7 @@ struct k33_row_sum {
   }
 };
 using k33_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k33_gemm_tn(const vg_call& c, const float* cross_entropy_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k33_gemm_tn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k33_epilogue epilogue{d_weight};
   const k33_row_sum row_sum{d_bias};
   vg_gemm<k33_tile, 1>(c, 10, 512, c.batch(),
@@ -772,7 +772,7 @@ struct k34_epilogue {
   }
 };
 using k34_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k34_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k34_gemm_nn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* linear_dx_out) {
   const k34_epilogue epilogue{linear_dx_out};
   vg_gemm<k34_tile, 1>(c, c.batch(), 512, 10,
       vg_matrix{cross_entropy_grad_in, 10},
@@ -788,10 +788,10 @@ VG_KERNEL(256, 2) k33_k34(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 16) {
     const vg_call c{state, workspace, counters, block, 16};
-    k33_gemm_tn(c, a_cross_entropy_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k33_gemm_tn_part(c, a_cross_entropy_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 133120, counters + 16, block - 16, 32};
-    k34_gemm_nn(c, b_cross_entropy_grad_in, b_weight, b_linear_dx_out);
+    k34_gemm_nn_part(c, b_cross_entropy_grad_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k33_k34)
@@ -849,7 +849,7 @@ struct k37_row_sum {
   }
 };
 using k37_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k37_gemm_tn(const vg_call& c, const float* dropout_in, const float* dropout_in2, float* d_weight, float* d_bias) {
+VG_FN void k37_gemm_tn_part(const vg_call& c, const float* dropout_in, const float* dropout_in2, float* d_weight, float* d_bias) {
   const k37_epilogue epilogue{d_weight};
   const k37_row_sum row_sum{d_bias};
   vg_gemm<k37_tile, 1>(c, 512, 2048, c.batch(),
@@ -871,7 +871,7 @@ struct k38_epilogue {
   }
 };
 using k38_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k38_gemm_nn(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* add_in, float* gelu_grad_out) {
+VG_FN void k38_gemm_nn_part(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* add_in, float* gelu_grad_out) {
   const k38_epilogue epilogue{vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), add_in, gelu_grad_out};
   vg_gemm<k38_tile, 1>(c, c.batch(), 2048, 512,
       vg_matrix{dropout_in, 512},
@@ -888,10 +888,10 @@ VG_KERNEL(256, 1) k37_k38(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k37_gemm_tn(c, a_dropout_in, a_dropout_in2, a_d_weight, a_d_bias);
+    k37_gemm_tn_part(c, a_dropout_in, a_dropout_in2, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 128, 128};
-    k38_gemm_nn(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_add_in, b_gelu_grad_out);
+    k38_gemm_nn_part(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_add_in, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k37_k38)
@@ -911,7 +911,7 @@ struct k39_row_sum {
   }
 };
 using k39_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k39_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k39_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k39_epilogue epilogue{d_weight};
   const k39_row_sum row_sum{d_bias};
   vg_gemm<k39_tile, 1>(c, 2048, 512, c.batch(),
@@ -929,7 +929,7 @@ struct k40_epilogue {
   }
 };
 using k40_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_FN void k40_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k40_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k40_epilogue epilogue{linear_dx_out};
   vg_gemm<k40_tile, 1>(c, c.batch(), 512, 2048,
       vg_matrix{gelu_grad_in, 2048},
@@ -945,10 +945,10 @@ VG_KERNEL(256, 1) k39_k40(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k39_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k39_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 128, 128};
-    k40_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k40_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k39_k40)
@@ -983,7 +983,7 @@ struct k42_epilogue {
   }
 };
 using k42_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k42_gemm_tn(const vg_call& c, const float* add_in, const float* o_in, float* d_weight) {
+VG_FN void k42_gemm_tn_part(const vg_call& c, const float* add_in, const float* o_in, float* d_weight) {
   const k42_epilogue epilogue{d_weight};
   vg_gemm<k42_tile, 1>(c, 512, 512, c.batch(),
       vg_matrix{add_in, 512},
@@ -1000,7 +1000,7 @@ struct k43_epilogue {
   }
 };
 using k43_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_FN void k43_gemm_nn(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
+VG_FN void k43_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
   const k43_epilogue epilogue{linear_dx_out};
   vg_gemm<k43_tile, 1>(c, c.batch(), 512, 512,
       vg_matrix{add_in, 512},
@@ -1018,7 +1018,7 @@ struct k44_body {
     vg_store(pad_tokens_out + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_FN void k44_pad_tokens(const vg_call& c, const float* add_in, float* pad_tokens_out) {
+VG_FN void k44_pad_tokens_part(const vg_call& c, const float* add_in, float* pad_tokens_out) {
   const k44_body body{add_in, pad_tokens_out};
   vg_pointwise<37, 512>(c, c.batch() * 37, body);
 }
@@ -1031,13 +1031,13 @@ VG_KERNEL(256, 1) k42_k43_k44(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k42_gemm_tn(c, a_add_in, a_o_in, a_d_weight);
+    k42_gemm_tn_part(c, a_add_in, a_o_in, a_d_weight);
   } else if (block < 256) {
     const vg_call c{state, workspace, counters, block - 128, 128};
-    k43_gemm_nn(c, b_add_in, b_weight, b_linear_dx_out);
+    k43_gemm_nn_part(c, b_add_in, b_weight, b_linear_dx_out);
   } else {
     const vg_call c{state, workspace + 1064960, counters + 128, block - 256, 1184};
-    k44_pad_tokens(c, c_add_in, c_pad_tokens_out);
+    k44_pad_tokens_part(c, c_add_in, c_pad_tokens_out);
   }
 }
 VG_EXPORT(k42_k43_k44)
@@ -1074,7 +1074,7 @@ struct k47_epilogue {
   }
 };
 using k47_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 4>;
-VG_FN void k47_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight) {
+VG_FN void k47_gemm_tn_part(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight) {
   const k47_epilogue epilogue{d_weight};
   vg_gemm<k47_tile, 37>(c, 1024, 512, c.batch() * 37,
       vg_matrix{concat_last_in, 1024},
@@ -1091,7 +1091,7 @@ struct k48_epilogue {
   }
 };
 using k48_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 2>;
-VG_FN void k48_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
+VG_FN void k48_gemm_nn_part(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k48_epilogue epilogue{linear_dx_out};
   vg_gemm<k48_tile, 37>(c, c.batch() * 37, 512, 1024,
       vg_matrix{concat_last_in, 1024},
@@ -1108,7 +1108,7 @@ struct k46_epilogue {
   }
 };
 using k46_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k46_gemm_tn(const vg_call& c, const float* dq_in, const float* slice_tokens_in, float* d_weight) {
+VG_FN void k46_gemm_tn_part(const vg_call& c, const float* dq_in, const float* slice_tokens_in, float* d_weight) {
   const k46_epilogue epilogue{d_weight};
   vg_gemm<k46_tile, 1>(c, 512, 512, c.batch(),
       vg_matrix{dq_in, 512},
@@ -1125,7 +1125,7 @@ struct k49_epilogue {
   }
 };
 using k49_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_FN void k49_gemm_nn(const vg_call& c, const float* dq_in, const float* weight, float* linear_dx_out) {
+VG_FN void k49_gemm_nn_part(const vg_call& c, const float* dq_in, const float* weight, float* linear_dx_out) {
   const k49_epilogue epilogue{linear_dx_out};
   vg_gemm<k49_tile, 1>(c, c.batch(), 512, 512,
       vg_matrix{dq_in, 512},
@@ -1142,16 +1142,16 @@ VG_KERNEL(256, 1) k47_k48_k46_k49(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k47_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight);
+    k47_gemm_tn_part(c, a_concat_last_in, a_y_in, a_d_weight);
   } else if (block < 720) {
     const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 592};
-    k48_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
+    k48_gemm_nn_part(c, b_concat_last_in, b_weight, b_linear_dx_out);
   } else if (block < 848) {
     const vg_call c{state, workspace + 28155904, counters + 720, block - 720, 128};
-    k46_gemm_tn(c, c_dq_in, c_slice_tokens_in, c_d_weight);
+    k46_gemm_tn_part(c, c_dq_in, c_slice_tokens_in, c_d_weight);
   } else {
     const vg_call c{state, workspace + 28155904, counters + 720, block - 848, 128};
-    k49_gemm_nn(c, d_dq_in, d_weight, d_linear_dx_out);
+    k49_gemm_nn_part(c, d_dq_in, d_weight, d_linear_dx_out);
   }
 }
 VG_EXPORT(k47_k48_k46_k49)
@@ -1207,7 +1207,7 @@ struct k51_row_sum {
   }
 };
 using k51_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
-VG_FN void k51_gemm_tn(const vg_call& c, const float* dropout_in, const float* dropout_in2, float* d_weight, float* d_bias) {
+VG_FN void k51_gemm_tn_part(const vg_call& c, const float* dropout_in, const float* dropout_in2, float* d_weight, float* d_bias) {
   const k51_epilogue epilogue{d_weight};
   const k51_row_sum row_sum{d_bias};
   vg_gemm<k51_tile, 37>(c, 512, 2048, c.batch() * 37,
@@ -1229,7 +1229,7 @@ struct k52_epilogue {
   }
 };
 using k52_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k52_gemm_nn(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* add_in, float* gelu_grad_out) {
+VG_FN void k52_gemm_nn_part(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* add_in, float* gelu_grad_out) {
   const k52_epilogue epilogue{vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), add_in, gelu_grad_out};
   vg_gemm<k52_tile, 37>(c, c.batch() * 37, 2048, 512,
       vg_matrix{dropout_in, 512},
@@ -1246,10 +1246,10 @@ VG_KERNEL(256, 1) k51_k52(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k51_gemm_tn(c, a_dropout_in, a_dropout_in2, a_d_weight, a_d_bias);
+    k51_gemm_tn_part(c, a_dropout_in, a_dropout_in2, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 1184};
-    k52_gemm_nn(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_add_in, b_gelu_grad_out);
+    k52_gemm_nn_part(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_add_in, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k51_k52)
@@ -1269,7 +1269,7 @@ struct k53_row_sum {
   }
 };
 using k53_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
-VG_FN void k53_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k53_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k53_epilogue epilogue{d_weight};
   const k53_row_sum row_sum{d_bias};
   vg_gemm<k53_tile, 37>(c, 2048, 512, c.batch() * 37,
@@ -1287,7 +1287,7 @@ struct k54_epilogue {
   }
 };
 using k54_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
-VG_FN void k54_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k54_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k54_epilogue epilogue{linear_dx_out};
   vg_gemm<k54_tile, 37>(c, c.batch() * 37, 512, 2048,
       vg_matrix{gelu_grad_in, 2048},
@@ -1303,10 +1303,10 @@ VG_KERNEL(256, 1) k53_k54(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k53_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k53_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 888};
-    k54_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k54_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k53_k54)
@@ -1341,7 +1341,7 @@ struct k56_epilogue {
   }
 };
 using k56_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
-VG_FN void k56_gemm_tn(const vg_call& c, const float* add_in, const float* o_in, float* d_weight) {
+VG_FN void k56_gemm_tn_part(const vg_call& c, const float* add_in, const float* o_in, float* d_weight) {
   const k56_epilogue epilogue{d_weight};
   vg_gemm<k56_tile, 37>(c, 512, 512, c.batch() * 37,
       vg_matrix{add_in, 512},
@@ -1358,7 +1358,7 @@ struct k57_epilogue {
   }
 };
 using k57_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k57_gemm_nn(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
+VG_FN void k57_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
   const k57_epilogue epilogue{linear_dx_out};
   vg_gemm<k57_tile, 37>(c, c.batch() * 37, 512, 512,
       vg_matrix{add_in, 512},
@@ -1374,10 +1374,10 @@ VG_KERNEL(256, 1) k56_k57(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k56_gemm_tn(c, a_add_in, a_o_in, a_d_weight);
+    k56_gemm_tn_part(c, a_add_in, a_o_in, a_d_weight);
   } else {
     const vg_call c{state, workspace + 4259840, counters + 128, block - 128, 296};
-    k57_gemm_nn(c, b_add_in, b_weight, b_linear_dx_out);
+    k57_gemm_nn_part(c, b_add_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k56_k57)
@@ -1414,7 +1414,7 @@ struct k59_epilogue {
   }
 };
 using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
-VG_FN void k59_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight) {
+VG_FN void k59_gemm_tn_part(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight) {
   const k59_epilogue epilogue{d_weight};
   vg_gemm<k59_tile, 37>(c, 1536, 512, c.batch() * 37,
       vg_matrix{concat_last_in, 1536},
@@ -1431,7 +1431,7 @@ struct k60_epilogue {
   }
 };
 using k60_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
-VG_FN void k60_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
+VG_FN void k60_gemm_nn_part(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k60_epilogue epilogue{linear_dx_out};
   vg_gemm<k60_tile, 37>(c, c.batch() * 37, 512, 1536,
       vg_matrix{concat_last_in, 1536},
@@ -1447,10 +1447,10 @@ VG_KERNEL(256, 1) k59_k60(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 384) {
     const vg_call c{state, workspace, counters, block, 384};
-    k59_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight);
+    k59_gemm_tn_part(c, a_concat_last_in, a_y_in, a_d_weight);
   } else {
     const vg_call c{state, workspace + 12779520, counters + 384, block - 384, 888};
-    k60_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
+    k60_gemm_nn_part(c, b_concat_last_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k59_k60)
@@ -1500,7 +1500,7 @@ struct k62_row_sum {
   }
 };
 using k62_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 4>;
-VG_FN void k62_gemm_tn(const vg_call& c, const float* dropout_in, const float* patchify_in, float* d_weight, float* d_bias) {
+VG_FN void k62_gemm_tn_part(const vg_call& c, const float* dropout_in, const float* patchify_in, float* d_weight, float* d_bias) {
   const k62_a a{dropout_in};
   const k62_epilogue epilogue{d_weight};
   const k62_row_sum row_sum{d_bias};
@@ -1512,7 +1512,7 @@ VG_FN void k62_gemm_tn(const vg_call& c, const float* dropout_in, const float* p
 
 // vit.yaml:22:5 pos_embedding
 // sum_leading
-VG_FN void k63_sum_leading(const vg_call& c, const float* dropout_in, float* d_pos_embedding) {
+VG_FN void k63_sum_leading_part(const vg_call& c, const float* dropout_in, float* d_pos_embedding) {
   vg_column_sum<1, 18944>(c, c.batch(), vg_matrix{dropout_in, 18944}, vg_store_matrix{d_pos_embedding, 0});
 }
 
@@ -1525,7 +1525,7 @@ struct k64_source {
     return v0;
   }
 };
-VG_FN void k64_sum_leading(const vg_call& c, const float* dropout_in, float* d_cls_token) {
+VG_FN void k64_sum_leading_part(const vg_call& c, const float* dropout_in, float* d_cls_token) {
   const k64_source source{dropout_in};
   vg_column_sum<1, 512>(c, c.batch(), source, vg_store_matrix{d_cls_token, 0});
 }
@@ -1538,13 +1538,13 @@ VG_KERNEL(256, 1) k62_k63_k64(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k62_gemm_tn(c, a_dropout_in, a_patchify_in, a_d_weight, a_d_bias);
+    k62_gemm_tn_part(c, a_dropout_in, a_patchify_in, a_d_weight, a_d_bias);
   } else if (block < 276) {
     const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 148};
-    k63_sum_leading(c, b_dropout_in, b_d_pos_embedding);
+    k63_sum_leading_part(c, b_dropout_in, b_d_pos_embedding);
   } else {
     const vg_call c{state, workspace + 2205696, counters + 424, block - 276, 32};
-    k64_sum_leading(c, c_dropout_in, c_d_cls_token);
+    k64_sum_leading_part(c, c_dropout_in, c_d_cls_token);
   }
 }
 VG_EXPORT(k62_k63_k64)

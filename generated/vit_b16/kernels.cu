@@ -213,7 +213,7 @@ struct k10_epilogue {
   }
 };
 using k10_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
-VG_FN void k10_gemm_nt(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
+VG_FN void k10_gemm_nt_part(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
   const k10_epilogue epilogue{bias, add_out};
   vg_gemm<k10_tile, 197>(c, c.batch() * 197, 1536, 768,
       vg_matrix{y_in, 768},
@@ -239,7 +239,7 @@ struct k09_epilogue {
   }
 };
 using k09_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_FN void k09_gemm_nt(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
+VG_FN void k09_gemm_nt_part(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
   const k09_a a{y_in};
   const k09_epilogue epilogue{bias, add_out};
   vg_gemm<k09_tile, 1>(c, c.batch(), 768, 768,
@@ -256,10 +256,10 @@ VG_KERNEL(256, 1) k10_k09(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 1188) {
     const vg_call c{state, workspace, counters, block, 1188};
-    k10_gemm_nt(c, a_y_in, a_weight, a_bias, a_add_out);
+    k10_gemm_nt_part(c, a_y_in, a_weight, a_bias, a_add_out);
   } else {
     const vg_call c{state, workspace, counters, block - 1188, 96};
-    k09_gemm_nt(c, b_y_in, b_weight, b_bias, b_add_out);
+    k09_gemm_nt_part(c, b_y_in, b_weight, b_bias, b_add_out);
   }
 }
 VG_EXPORT(k10_k09)
@@ -560,7 +560,7 @@ struct k24_body {
     vg_store(slice_tokens_out + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k24_slice_tokens(const vg_call& c, const float* y_in, float* slice_tokens_out) {
+VG_FN void k24_slice_tokens_part(const vg_call& c, const float* y_in, float* slice_tokens_out) {
   const k24_body body{y_in, slice_tokens_out};
   vg_pointwise<1, 768>(c, c.batch(), body);
 }
@@ -573,10 +573,10 @@ VG_KERNEL(256, 1) k10_k24(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 1188) {
     const vg_call c{state, workspace, counters, block, 1188};
-    k10_gemm_nt(c, a_y_in, a_weight, a_bias, a_add_out);
+    k10_gemm_nt_part(c, a_y_in, a_weight, a_bias, a_add_out);
   } else {
     const vg_call c{state, workspace, counters, block - 1188, 12};
-    k24_slice_tokens(c, b_y_in, b_slice_tokens_out);
+    k24_slice_tokens_part(c, b_y_in, b_slice_tokens_out);
   }
 }
 VG_EXPORT(k10_k24)
@@ -782,7 +782,7 @@ struct k33_row_sum {
   }
 };
 using k33_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k33_gemm_tn(const vg_call& c, const float* cross_entropy_grad_in, const float* layernorm_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k33_gemm_tn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* layernorm_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k33_epilogue epilogue{d_weight, d_weight2};
   const k33_row_sum row_sum{sum_leading_out};
   vg_gemm<k33_tile, 1>(c, 1000, 768, c.batch(),
@@ -800,7 +800,7 @@ struct k34_epilogue {
   }
 };
 using k34_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_FN void k34_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k34_gemm_nn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* linear_dx_out) {
   const k34_epilogue epilogue{linear_dx_out};
   vg_gemm<k34_tile, 1>(c, c.batch(), 768, 1000,
       vg_matrix{cross_entropy_grad_in, 1000},
@@ -816,10 +816,10 @@ VG_KERNEL(256, 1) k33_k34(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 96) {
     const vg_call c{state, workspace, counters, block, 96};
-    k33_gemm_tn(c, a_cross_entropy_grad_in, a_layernorm_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k33_gemm_tn_part(c, a_cross_entropy_grad_in, a_layernorm_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
     const vg_call c{state, workspace, counters, block - 96, 96};
-    k34_gemm_nn(c, b_cross_entropy_grad_in, b_weight, b_linear_dx_out);
+    k34_gemm_nn_part(c, b_cross_entropy_grad_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k33_k34)
@@ -835,7 +835,7 @@ struct k35_body {
     vg_store(d_bias2 + at.row * 1000 + at.col, v0, at.n);
   }
 };
-VG_FN void k35_add(const vg_call& c, const float* d_bias, const float* sum_leading_in, float* d_bias2) {
+VG_FN void k35_add_part(const vg_call& c, const float* d_bias, const float* sum_leading_in, float* d_bias2) {
   const k35_body body{d_bias, sum_leading_in, d_bias2};
   vg_pointwise<1, 1000>(c, 1, body);
 }
@@ -854,7 +854,7 @@ struct k36_epilogue {
     vg_store(drop_path_out + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k36_layernorm_grad(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, float* dx_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
+VG_FN void k36_layernorm_grad_part(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, float* dx_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
   const k36_epilogue epilogue{dx_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
   vg_layernorm_grad<1, 768>(c, c.batch(), vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
@@ -869,10 +869,10 @@ VG_KERNEL(256, 1) k35_k36(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 1) {
     const vg_call c{state, workspace, counters, block, 1};
-    k35_add(c, a_d_bias, a_sum_leading_in, a_d_bias2);
+    k35_add_part(c, a_d_bias, a_sum_leading_in, a_d_bias2);
   } else {
     const vg_call c{state, workspace, counters, block - 1, 4};
-    k36_layernorm_grad(c, b_linear_dx_in, b_add_in, b_weight, b_mean_in, b_rstd_in, b_dx_out, b_drop_path_site, b_drop_path_thr, b_drop_path_out, b_dgamma_out, b_dbeta_out);
+    k36_layernorm_grad_part(c, b_linear_dx_in, b_add_in, b_weight, b_mean_in, b_rstd_in, b_dx_out, b_drop_path_site, b_drop_path_thr, b_drop_path_out, b_dgamma_out, b_dbeta_out);
   }
 }
 VG_EXPORT(k35_k36)
@@ -894,7 +894,7 @@ struct k37_row_sum {
   }
 };
 using k37_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k37_gemm_tn(const vg_call& c, const float* drop_path_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k37_gemm_tn_part(const vg_call& c, const float* drop_path_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k37_epilogue epilogue{d_weight, d_weight2};
   const k37_row_sum row_sum{sum_leading_out};
   vg_gemm<k37_tile, 1>(c, 768, 3072, c.batch(),
@@ -914,7 +914,7 @@ struct k38_epilogue {
   }
 };
 using k38_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k38_gemm_nn(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
+VG_FN void k38_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
   const k38_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm<k38_tile, 1>(c, c.batch(), 3072, 768,
       vg_matrix{drop_path_in, 768},
@@ -931,10 +931,10 @@ VG_KERNEL(256, 1) k37_k38(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 288) {
     const vg_call c{state, workspace, counters, block, 288};
-    k37_gemm_tn(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k37_gemm_tn_part(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
     const vg_call c{state, workspace, counters, block - 288, 96};
-    k38_gemm_nn(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
+    k38_gemm_nn_part(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k37_k38)
@@ -956,7 +956,7 @@ struct k39_row_sum {
   }
 };
 using k39_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k39_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k39_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k39_epilogue epilogue{d_weight, d_weight2};
   const k39_row_sum row_sum{sum_leading_out};
   vg_gemm<k39_tile, 1>(c, 3072, 768, c.batch(),
@@ -974,7 +974,7 @@ struct k40_epilogue {
   }
 };
 using k40_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_FN void k40_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k40_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k40_epilogue epilogue{linear_dx_out};
   vg_gemm<k40_tile, 1>(c, c.batch(), 768, 3072,
       vg_matrix{gelu_grad_in, 3072},
@@ -995,7 +995,7 @@ struct k41_body {
     vg_store(d_bias2 + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k41_add(const vg_call& c, const float* d_bias, const float* sum_leading_in, float* d_bias2) {
+VG_FN void k41_add_part(const vg_call& c, const float* d_bias, const float* sum_leading_in, float* d_bias2) {
   const k41_body body{d_bias, sum_leading_in, d_bias2};
   vg_pointwise<1, 768>(c, 1, body);
 }
@@ -1013,7 +1013,7 @@ struct k42_body {
     vg_store(d_weight2 + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k42_add(const vg_call& c, const float* d_weight, const float* dgamma_in, float* d_weight2) {
+VG_FN void k42_add_part(const vg_call& c, const float* d_weight, const float* dgamma_in, float* d_weight2) {
   const k42_body body{d_weight, dgamma_in, d_weight2};
   vg_pointwise<1, 768>(c, 1, body);
 }
@@ -1028,16 +1028,16 @@ VG_KERNEL(256, 1) k39_k40_k41_k42(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 288) {
     const vg_call c{state, workspace, counters, block, 288};
-    k39_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k39_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 384) {
     const vg_call c{state, workspace, counters, block - 288, 96};
-    k40_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k40_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   } else if (block < 385) {
     const vg_call c{state, workspace + 798720, counters + 96, block - 384, 1};
-    k41_add(c, c_d_bias, c_sum_leading_in, c_d_bias2);
+    k41_add_part(c, c_d_bias, c_sum_leading_in, c_d_bias2);
   } else {
     const vg_call c{state, workspace + 798720, counters + 96, block - 385, 1};
-    k42_add(c, d_d_weight, d_dgamma_in, d_d_weight2);
+    k42_add_part(c, d_d_weight, d_dgamma_in, d_d_weight2);
   }
 }
 VG_EXPORT(k39_k40_k41_k42)
@@ -1058,7 +1058,7 @@ struct k43_epilogue {
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
-VG_FN void k43_layernorm_grad(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, const float* dx_in, float* add_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
+VG_FN void k43_layernorm_grad_part(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, const float* dx_in, float* add_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
   const k43_epilogue epilogue{dx_in, add_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
   vg_layernorm_grad<1, 768>(c, c.batch(), vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
@@ -1074,7 +1074,7 @@ struct k44_body {
     vg_store(d_bias2 + at.row * 3072 + at.col, v0, at.n);
   }
 };
-VG_FN void k44_add(const vg_call& c, const float* d_bias, const float* sum_leading_in, float* d_bias2) {
+VG_FN void k44_add_part(const vg_call& c, const float* d_bias, const float* sum_leading_in, float* d_bias2) {
   const k44_body body{d_bias, sum_leading_in, d_bias2};
   vg_pointwise<1, 3072>(c, 1, body);
 }
@@ -1092,7 +1092,7 @@ struct k45_body {
     vg_store(d_bias2 + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k45_add(const vg_call& c, const float* d_bias, const float* dbeta_in, float* d_bias2) {
+VG_FN void k45_add_part(const vg_call& c, const float* d_bias, const float* dbeta_in, float* d_bias2) {
   const k45_body body{d_bias, dbeta_in, d_bias2};
   vg_pointwise<1, 768>(c, 1, body);
 }
@@ -1108,13 +1108,13 @@ VG_KERNEL(256, 1) k43_k44_k45(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
-    k43_layernorm_grad(c, a_linear_dx_in, a_add_in, a_weight, a_mean_in, a_rstd_in, a_dx_in, a_add_out, a_drop_path_site, a_drop_path_thr, a_drop_path_out, a_dgamma_out, a_dbeta_out);
+    k43_layernorm_grad_part(c, a_linear_dx_in, a_add_in, a_weight, a_mean_in, a_rstd_in, a_dx_in, a_add_out, a_drop_path_site, a_drop_path_thr, a_drop_path_out, a_dgamma_out, a_dbeta_out);
   } else if (block < 6) {
     const vg_call c{state, workspace + 24576, counters + 17, block - 4, 2};
-    k44_add(c, b_d_bias, b_sum_leading_in, b_d_bias2);
+    k44_add_part(c, b_d_bias, b_sum_leading_in, b_d_bias2);
   } else {
     const vg_call c{state, workspace + 24576, counters + 17, block - 6, 1};
-    k45_add(c, c_d_bias, c_dbeta_in, c_d_bias2);
+    k45_add_part(c, c_d_bias, c_dbeta_in, c_d_bias2);
   }
 }
 VG_EXPORT(k43_k44_k45)
@@ -1136,7 +1136,7 @@ struct k46_row_sum {
   }
 };
 using k46_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k46_gemm_tn(const vg_call& c, const float* drop_path_in, const float* o_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k46_gemm_tn_part(const vg_call& c, const float* drop_path_in, const float* o_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k46_epilogue epilogue{d_weight, d_weight2};
   const k46_row_sum row_sum{sum_leading_out};
   vg_gemm<k46_tile, 1>(c, 768, 768, c.batch(),
@@ -1154,7 +1154,7 @@ struct k47_epilogue {
   }
 };
 using k47_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_FN void k47_gemm_nn(const vg_call& c, const float* drop_path_in, const float* weight, float* linear_dx_out) {
+VG_FN void k47_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, float* linear_dx_out) {
   const k47_epilogue epilogue{linear_dx_out};
   vg_gemm<k47_tile, 1>(c, c.batch(), 768, 768,
       vg_matrix{drop_path_in, 768},
@@ -1172,16 +1172,16 @@ VG_KERNEL(256, 1) k46_k47_k42_k45(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 72) {
     const vg_call c{state, workspace, counters, block, 72};
-    k46_gemm_tn(c, a_drop_path_in, a_o_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k46_gemm_tn_part(c, a_drop_path_in, a_o_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 168) {
     const vg_call c{state, workspace, counters, block - 72, 96};
-    k47_gemm_nn(c, b_drop_path_in, b_weight, b_linear_dx_out);
+    k47_gemm_nn_part(c, b_drop_path_in, b_weight, b_linear_dx_out);
   } else if (block < 169) {
     const vg_call c{state, workspace + 798720, counters + 96, block - 168, 1};
-    k42_add(c, c_d_weight, c_dgamma_in, c_d_weight2);
+    k42_add_part(c, c_d_weight, c_dgamma_in, c_d_weight2);
   } else {
     const vg_call c{state, workspace + 798720, counters + 96, block - 169, 1};
-    k45_add(c, d_d_bias, d_dbeta_in, d_d_bias2);
+    k45_add_part(c, d_d_bias, d_dbeta_in, d_d_bias2);
   }
 }
 VG_EXPORT(k46_k47_k42_k45)
@@ -1192,7 +1192,7 @@ VG_KERNEL(256, 1) k41_add(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   {
     const vg_call c{state, workspace, counters, block, 1};
-    k41_add(c, d_bias, sum_leading_in, d_bias2);
+    k41_add_part(c, d_bias, sum_leading_in, d_bias2);
   }
 }
 VG_EXPORT(k41_add)
@@ -1235,7 +1235,7 @@ struct k49_row_sum {
   }
 };
 using k49_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
-VG_FN void k49_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* linear_dw_out, float* sum_leading_out) {
+VG_FN void k49_gemm_tn_part(const vg_call& c, const float* concat_last_in, const float* y_in, float* linear_dw_out, float* sum_leading_out) {
   const k49_epilogue epilogue{linear_dw_out};
   const k49_row_sum row_sum{sum_leading_out};
   vg_gemm<k49_tile, 197>(c, 1536, 768, c.batch() * 197,
@@ -1253,7 +1253,7 @@ struct k50_epilogue {
   }
 };
 using k50_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 128, 16, 3, 2, 4, 2>;
-VG_FN void k50_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
+VG_FN void k50_gemm_nn_part(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k50_epilogue epilogue{linear_dx_out};
   vg_gemm<k50_tile, 197>(c, c.batch() * 197, 768, 1536,
       vg_matrix{concat_last_in, 1536},
@@ -1276,7 +1276,7 @@ struct k51_row_sum {
   }
 };
 using k51_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k51_gemm_tn(const vg_call& c, const float* dq_in, const float* slice_tokens_in, float* linear_dw_out, float* sum_leading_out) {
+VG_FN void k51_gemm_tn_part(const vg_call& c, const float* dq_in, const float* slice_tokens_in, float* linear_dw_out, float* sum_leading_out) {
   const k51_epilogue epilogue{linear_dw_out};
   const k51_row_sum row_sum{sum_leading_out};
   vg_gemm<k51_tile, 1>(c, 768, 768, c.batch(),
@@ -1294,7 +1294,7 @@ struct k52_epilogue {
   }
 };
 using k52_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_FN void k52_gemm_nn(const vg_call& c, const float* dq_in, const float* weight, float* linear_dx_out) {
+VG_FN void k52_gemm_nn_part(const vg_call& c, const float* dq_in, const float* weight, float* linear_dx_out) {
   const k52_epilogue epilogue{linear_dx_out};
   vg_gemm<k52_tile, 1>(c, c.batch(), 768, 768,
       vg_matrix{dq_in, 768},
@@ -1312,16 +1312,16 @@ VG_KERNEL(256, 1) k49_k50_k51_k52(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 216) {
     const vg_call c{state, workspace, counters, block, 216};
-    k49_gemm_tn(c, a_concat_last_in, a_y_in, a_linear_dw_out, a_sum_leading_out);
+    k49_gemm_tn_part(c, a_concat_last_in, a_y_in, a_linear_dw_out, a_sum_leading_out);
   } else if (block < 1404) {
     const vg_call c{state, workspace + 14266368, counters + 216, block - 216, 1188};
-    k50_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
+    k50_gemm_nn_part(c, b_concat_last_in, b_weight, b_linear_dx_out);
   } else if (block < 1476) {
     const vg_call c{state, workspace + 53498880, counters + 1404, block - 1404, 72};
-    k51_gemm_tn(c, c_dq_in, c_slice_tokens_in, c_linear_dw_out, c_sum_leading_out);
+    k51_gemm_tn_part(c, c_dq_in, c_slice_tokens_in, c_linear_dw_out, c_sum_leading_out);
   } else {
     const vg_call c{state, workspace + 53498880, counters + 1404, block - 1476, 96};
-    k52_gemm_nn(c, d_dq_in, d_weight, d_linear_dx_out);
+    k52_gemm_nn_part(c, d_dq_in, d_weight, d_linear_dx_out);
   }
 }
 VG_EXPORT(k49_k50_k51_k52)
@@ -1337,7 +1337,7 @@ struct k53_body {
     vg_store(d_bias2 + at.row * 2304 + at.col, v0, at.n);
   }
 };
-VG_FN void k53_add(const vg_call& c, const float* d_bias, const float* concat_first_in, float* d_bias2) {
+VG_FN void k53_add_part(const vg_call& c, const float* d_bias, const float* concat_first_in, float* d_bias2) {
   const k53_body body{d_bias, concat_first_in, d_bias2};
   vg_pointwise<1, 2304>(c, 1, body);
 }
@@ -1353,7 +1353,7 @@ struct k54_body {
     vg_store(d_weight2 + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k54_add(const vg_call& c, const float* d_weight, const float* concat_first_in, float* d_weight2) {
+VG_FN void k54_add_part(const vg_call& c, const float* d_weight, const float* concat_first_in, float* d_weight2) {
   const k54_body body{d_weight, concat_first_in, d_weight2};
   vg_pointwise<1, 768>(c, 2304, body);
 }
@@ -1368,7 +1368,7 @@ struct k55_body {
     vg_store(pad_tokens_out + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k55_pad_tokens(const vg_call& c, const float* add_in, float* pad_tokens_out) {
+VG_FN void k55_pad_tokens_part(const vg_call& c, const float* add_in, float* pad_tokens_out) {
   const k55_body body{add_in, pad_tokens_out};
   vg_pointwise<197, 768>(c, c.batch() * 197, body);
 }
@@ -1381,13 +1381,13 @@ VG_KERNEL(256, 1) k53_k54_k55(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 2) {
     const vg_call c{state, workspace, counters, block, 2};
-    k53_add(c, a_d_bias, a_concat_first_in, a_d_bias2);
+    k53_add_part(c, a_d_bias, a_concat_first_in, a_d_bias2);
   } else if (block < 866) {
     const vg_call c{state, workspace, counters, block - 2, 864};
-    k54_add(c, b_d_weight, b_concat_first_in, b_d_weight2);
+    k54_add_part(c, b_d_weight, b_concat_first_in, b_d_weight2);
   } else {
     const vg_call c{state, workspace, counters, block - 866, 2048};
-    k55_pad_tokens(c, c_add_in, c_pad_tokens_out);
+    k55_pad_tokens_part(c, c_add_in, c_pad_tokens_out);
   }
 }
 VG_EXPORT(k53_k54_k55)
@@ -1447,7 +1447,7 @@ struct k57_row_sum {
   }
 };
 using k57_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
-VG_FN void k57_gemm_tn(const vg_call& c, const float* drop_path_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k57_gemm_tn_part(const vg_call& c, const float* drop_path_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k57_epilogue epilogue{d_weight, d_weight2};
   const k57_row_sum row_sum{sum_leading_out};
   vg_gemm<k57_tile, 197>(c, 768, 3072, c.batch() * 197,
@@ -1467,7 +1467,7 @@ struct k58_epilogue {
   }
 };
 using k58_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
-VG_FN void k58_gemm_nn(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
+VG_FN void k58_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
   const k58_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm<k58_tile, 197>(c, c.batch() * 197, 3072, 768,
       vg_matrix{drop_path_in, 768},
@@ -1484,10 +1484,10 @@ VG_KERNEL(256, 1) k57_k58(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
-    k57_gemm_tn(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k57_gemm_tn_part(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
-    k58_gemm_nn(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
+    k58_gemm_nn_part(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k57_k58)
@@ -1509,7 +1509,7 @@ struct k59_row_sum {
   }
 };
 using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
-VG_FN void k59_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k59_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k59_epilogue epilogue{d_weight, d_weight2};
   const k59_row_sum row_sum{sum_leading_out};
   vg_gemm<k59_tile, 197>(c, 3072, 768, c.batch() * 197,
@@ -1527,7 +1527,7 @@ struct k60_epilogue {
   }
 };
 using k60_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
-VG_FN void k60_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k60_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k60_epilogue epilogue{linear_dx_out};
   vg_gemm<k60_tile, 197>(c, c.batch() * 197, 768, 3072,
       vg_matrix{gelu_grad_in, 3072},
@@ -1545,16 +1545,16 @@ VG_KERNEL(256, 1) k59_k60_k41_k42(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
-    k59_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k59_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 1764) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 900};
-    k60_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k60_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   } else if (block < 1765) {
     const vg_call c{state, workspace + 116508672, counters + 1764, block - 1764, 1};
-    k41_add(c, c_d_bias, c_sum_leading_in, c_d_bias2);
+    k41_add_part(c, c_d_bias, c_sum_leading_in, c_d_bias2);
   } else {
     const vg_call c{state, workspace + 116508672, counters + 1764, block - 1765, 1};
-    k42_add(c, d_d_weight, d_dgamma_in, d_d_weight2);
+    k42_add_part(c, d_d_weight, d_dgamma_in, d_d_weight2);
   }
 }
 VG_EXPORT(k59_k60_k41_k42)
@@ -1576,7 +1576,7 @@ struct k61_epilogue {
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
-VG_FN void k61_layernorm_grad(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, const float* add_in2, float* add_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
+VG_FN void k61_layernorm_grad_part(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, const float* add_in2, float* add_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
   const k61_epilogue epilogue{add_in2, add_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
   vg_layernorm_grad<197, 768>(c, c.batch() * 197, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
@@ -1592,13 +1592,13 @@ VG_KERNEL(256, 1) k61_k44_k45(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 256) {
     const vg_call c{state, workspace, counters, block, 256};
-    k61_layernorm_grad(c, a_linear_dx_in, a_add_in, a_weight, a_mean_in, a_rstd_in, a_add_in2, a_add_out, a_drop_path_site, a_drop_path_thr, a_drop_path_out, a_dgamma_out, a_dbeta_out);
+    k61_layernorm_grad_part(c, a_linear_dx_in, a_add_in, a_weight, a_mean_in, a_rstd_in, a_add_in2, a_add_out, a_drop_path_site, a_drop_path_thr, a_drop_path_out, a_dgamma_out, a_dbeta_out);
   } else if (block < 258) {
     const vg_call c{state, workspace + 1572864, counters + 17, block - 256, 2};
-    k44_add(c, b_d_bias, b_sum_leading_in, b_d_bias2);
+    k44_add_part(c, b_d_bias, b_sum_leading_in, b_d_bias2);
   } else {
     const vg_call c{state, workspace + 1572864, counters + 17, block - 258, 1};
-    k45_add(c, c_d_bias, c_dbeta_in, c_d_bias2);
+    k45_add_part(c, c_d_bias, c_dbeta_in, c_d_bias2);
   }
 }
 VG_EXPORT(k61_k44_k45)
@@ -1620,7 +1620,7 @@ struct k62_row_sum {
   }
 };
 using k62_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
-VG_FN void k62_gemm_tn(const vg_call& c, const float* drop_path_in, const float* o_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k62_gemm_tn_part(const vg_call& c, const float* drop_path_in, const float* o_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k62_epilogue epilogue{d_weight, d_weight2};
   const k62_row_sum row_sum{sum_leading_out};
   vg_gemm<k62_tile, 197>(c, 768, 768, c.batch() * 197,
@@ -1638,7 +1638,7 @@ struct k63_epilogue {
   }
 };
 using k63_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k63_gemm_nn(const vg_call& c, const float* drop_path_in, const float* weight, float* linear_dx_out) {
+VG_FN void k63_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, float* linear_dx_out) {
   const k63_epilogue epilogue{linear_dx_out};
   vg_gemm<k63_tile, 197>(c, c.batch() * 197, 768, 768,
       vg_matrix{drop_path_in, 768},
@@ -1656,16 +1656,16 @@ VG_KERNEL(256, 1) k62_k63_k42_k45(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 108) {
     const vg_call c{state, workspace, counters, block, 108};
-    k62_gemm_tn(c, a_drop_path_in, a_o_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k62_gemm_tn_part(c, a_drop_path_in, a_o_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 708) {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 108, 600};
-    k63_gemm_nn(c, b_drop_path_in, b_weight, b_linear_dx_out);
+    k63_gemm_nn_part(c, b_drop_path_in, b_weight, b_linear_dx_out);
   } else if (block < 709) {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 708, 1};
-    k42_add(c, c_d_weight, c_dgamma_in, c_d_weight2);
+    k42_add_part(c, c_d_weight, c_dgamma_in, c_d_weight2);
   } else {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 709, 1};
-    k45_add(c, d_d_bias, d_dbeta_in, d_d_bias2);
+    k45_add_part(c, d_d_bias, d_dbeta_in, d_d_bias2);
   }
 }
 VG_EXPORT(k62_k63_k42_k45)
@@ -1710,7 +1710,7 @@ struct k65_row_sum {
   }
 };
 using k65_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
-VG_FN void k65_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k65_gemm_tn_part(const vg_call& c, const float* concat_last_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k65_epilogue epilogue{d_weight, d_weight2};
   const k65_row_sum row_sum{sum_leading_out};
   vg_gemm<k65_tile, 197>(c, 2304, 768, c.batch() * 197,
@@ -1728,7 +1728,7 @@ struct k66_epilogue {
   }
 };
 using k66_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
-VG_FN void k66_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
+VG_FN void k66_gemm_nn_part(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k66_epilogue epilogue{linear_dx_out};
   vg_gemm<k66_tile, 197>(c, c.batch() * 197, 768, 2304,
       vg_matrix{concat_last_in, 2304},
@@ -1744,10 +1744,10 @@ VG_KERNEL(256, 1) k65_k66(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 648) {
     const vg_call c{state, workspace, counters, block, 648};
-    k65_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k65_gemm_tn_part(c, a_concat_last_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
     const vg_call c{state, workspace + 42799104, counters + 648, block - 648, 900};
-    k66_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
+    k66_gemm_nn_part(c, b_concat_last_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k65_k66)
@@ -1760,7 +1760,7 @@ VG_KERNEL(256, 1) k61_layernorm_grad(const vg_state* __restrict__ state, char* w
   const int block = vg_block_index();
   {
     const vg_call c{state, workspace, counters, block, 256};
-    k61_layernorm_grad(c, linear_dx_in, add_in, weight, mean_in, rstd_in, add_in2, add_out, drop_path_site, drop_path_thr, drop_path_out, dgamma_out, dbeta_out);
+    k61_layernorm_grad_part(c, linear_dx_in, add_in, weight, mean_in, rstd_in, add_in2, add_out, drop_path_site, drop_path_thr, drop_path_out, dgamma_out, dbeta_out);
   }
 }
 VG_EXPORT(k61_layernorm_grad)
@@ -1776,7 +1776,7 @@ struct k67_body {
     vg_store(d_bias2 + at.row * 2304 + at.col, v0, at.n);
   }
 };
-VG_FN void k67_add(const vg_call& c, const float* d_bias, const float* sum_leading_in, float* d_bias2) {
+VG_FN void k67_add_part(const vg_call& c, const float* d_bias, const float* sum_leading_in, float* d_bias2) {
   const k67_body body{d_bias, sum_leading_in, d_bias2};
   vg_pointwise<1, 2304>(c, 1, body);
 }
@@ -1790,13 +1790,13 @@ VG_KERNEL(256, 1) k57_k58_k67(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
-    k57_gemm_tn(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k57_gemm_tn_part(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 3240) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
-    k58_gemm_nn(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
+    k58_gemm_nn_part(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
   } else {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 3240, 2};
-    k67_add(c, c_d_bias, c_sum_leading_in, c_d_bias2);
+    k67_add_part(c, c_d_bias, c_sum_leading_in, c_d_bias2);
   }
 }
 VG_EXPORT(k57_k58_k67)
@@ -1812,7 +1812,7 @@ struct k68_epilogue {
     vg_store(add_out + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k68_layernorm_grad(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, const float* add_in2, float* add_out, float* dgamma_out, float* dbeta_out) {
+VG_FN void k68_layernorm_grad_part(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, const float* add_in2, float* add_out, float* dgamma_out, float* dbeta_out) {
   const k68_epilogue epilogue{add_in2, add_out};
   vg_layernorm_grad<197, 768>(c, c.batch() * 197, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
@@ -1826,10 +1826,10 @@ VG_KERNEL(256, 1) k68_k67(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 256) {
     const vg_call c{state, workspace, counters, block, 256};
-    k68_layernorm_grad(c, a_linear_dx_in, a_add_in, a_weight, a_mean_in, a_rstd_in, a_add_in2, a_add_out, a_dgamma_out, a_dbeta_out);
+    k68_layernorm_grad_part(c, a_linear_dx_in, a_add_in, a_weight, a_mean_in, a_rstd_in, a_add_in2, a_add_out, a_dgamma_out, a_dbeta_out);
   } else {
     const vg_call c{state, workspace + 1572864, counters + 17, block - 256, 2};
-    k67_add(c, b_d_bias, b_sum_leading_in, b_d_bias2);
+    k67_add_part(c, b_d_bias, b_sum_leading_in, b_d_bias2);
   }
 }
 VG_EXPORT(k68_k67)
@@ -1851,7 +1851,7 @@ struct k69_row_sum {
   }
 };
 using k69_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
-VG_FN void k69_gemm_tn(const vg_call& c, const float* add_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k69_gemm_tn_part(const vg_call& c, const float* add_in, const float* gelu_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k69_epilogue epilogue{d_weight, d_weight2};
   const k69_row_sum row_sum{sum_leading_out};
   vg_gemm<k69_tile, 197>(c, 768, 3072, c.batch() * 197,
@@ -1871,7 +1871,7 @@ struct k70_epilogue {
   }
 };
 using k70_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
-VG_FN void k70_gemm_nn(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
+VG_FN void k70_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
   const k70_epilogue epilogue{add_in2, gelu_grad_out};
   vg_gemm<k70_tile, 197>(c, c.batch() * 197, 3072, 768,
       vg_matrix{add_in, 768},
@@ -1889,16 +1889,16 @@ VG_KERNEL(256, 1) k69_k70_k42_k45(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
-    k69_gemm_tn(c, a_add_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k69_gemm_tn_part(c, a_add_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 3240) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
-    k70_gemm_nn(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
+    k70_gemm_nn_part(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
   } else if (block < 3241) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 3240, 1};
-    k42_add(c, c_d_weight, c_dgamma_in, c_d_weight2);
+    k42_add_part(c, c_d_weight, c_dgamma_in, c_d_weight2);
   } else {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 3241, 1};
-    k45_add(c, d_d_bias, d_dbeta_in, d_d_bias2);
+    k45_add_part(c, d_d_bias, d_dbeta_in, d_d_bias2);
   }
 }
 VG_EXPORT(k69_k70_k42_k45)
@@ -1912,13 +1912,13 @@ VG_KERNEL(256, 1) k59_k60_k41(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
-    k59_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k59_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 1764) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 900};
-    k60_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k60_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   } else {
     const vg_call c{state, workspace + 116508672, counters + 1764, block - 1764, 1};
-    k41_add(c, c_d_bias, c_sum_leading_in, c_d_bias2);
+    k41_add_part(c, c_d_bias, c_sum_leading_in, c_d_bias2);
   }
 }
 VG_EXPORT(k59_k60_k41)
@@ -1932,10 +1932,10 @@ VG_KERNEL(256, 1) k68_k44(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 256) {
     const vg_call c{state, workspace, counters, block, 256};
-    k68_layernorm_grad(c, a_linear_dx_in, a_add_in, a_weight, a_mean_in, a_rstd_in, a_add_in2, a_add_out, a_dgamma_out, a_dbeta_out);
+    k68_layernorm_grad_part(c, a_linear_dx_in, a_add_in, a_weight, a_mean_in, a_rstd_in, a_add_in2, a_add_out, a_dgamma_out, a_dbeta_out);
   } else {
     const vg_call c{state, workspace + 1572864, counters + 17, block - 256, 2};
-    k44_add(c, b_d_bias, b_sum_leading_in, b_d_bias2);
+    k44_add_part(c, b_d_bias, b_sum_leading_in, b_d_bias2);
   }
 }
 VG_EXPORT(k68_k44)
@@ -1957,7 +1957,7 @@ struct k71_row_sum {
   }
 };
 using k71_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
-VG_FN void k71_gemm_tn(const vg_call& c, const float* add_in, const float* o_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k71_gemm_tn_part(const vg_call& c, const float* add_in, const float* o_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k71_epilogue epilogue{d_weight, d_weight2};
   const k71_row_sum row_sum{sum_leading_out};
   vg_gemm<k71_tile, 197>(c, 768, 768, c.batch() * 197,
@@ -1975,7 +1975,7 @@ struct k72_epilogue {
   }
 };
 using k72_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k72_gemm_nn(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
+VG_FN void k72_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
   const k72_epilogue epilogue{linear_dx_out};
   vg_gemm<k72_tile, 197>(c, c.batch() * 197, 768, 768,
       vg_matrix{add_in, 768},
@@ -1993,16 +1993,16 @@ VG_KERNEL(256, 1) k71_k72_k42_k45(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 108) {
     const vg_call c{state, workspace, counters, block, 108};
-    k71_gemm_tn(c, a_add_in, a_o_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k71_gemm_tn_part(c, a_add_in, a_o_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 708) {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 108, 600};
-    k72_gemm_nn(c, b_add_in, b_weight, b_linear_dx_out);
+    k72_gemm_nn_part(c, b_add_in, b_weight, b_linear_dx_out);
   } else if (block < 709) {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 708, 1};
-    k42_add(c, c_d_weight, c_dgamma_in, c_d_weight2);
+    k42_add_part(c, c_d_weight, c_dgamma_in, c_d_weight2);
   } else {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 709, 1};
-    k45_add(c, d_d_bias, d_dbeta_in, d_d_bias2);
+    k45_add_part(c, d_d_bias, d_dbeta_in, d_d_bias2);
   }
 }
 VG_EXPORT(k71_k72_k42_k45)
@@ -2029,7 +2029,7 @@ struct k73_row_sum {
   }
 };
 using k73_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
-VG_FN void k73_gemm_tn(const vg_call& c, const float* add_in, const float* patchify_in, float* linear_dw_out, float* sum_leading_out) {
+VG_FN void k73_gemm_tn_part(const vg_call& c, const float* add_in, const float* patchify_in, float* linear_dw_out, float* sum_leading_out) {
   const k73_a a{add_in};
   const k73_epilogue epilogue{linear_dw_out};
   const k73_row_sum row_sum{sum_leading_out};
@@ -2048,7 +2048,7 @@ struct k74_source {
     return v0;
   }
 };
-VG_FN void k74_sum_leading(const vg_call& c, const float* add_in, float* sum_leading_out) {
+VG_FN void k74_sum_leading_part(const vg_call& c, const float* add_in, float* sum_leading_out) {
   const k74_source source{add_in};
   vg_column_sum<1, 768>(c, c.batch(), source, vg_store_matrix{sum_leading_out, 0});
 }
@@ -2062,16 +2062,16 @@ VG_KERNEL(256, 1) k73_k42_k45_k74(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 108) {
     const vg_call c{state, workspace, counters, block, 108};
-    k73_gemm_tn(c, a_add_in, a_patchify_in, a_linear_dw_out, a_sum_leading_out);
+    k73_gemm_tn_part(c, a_add_in, a_patchify_in, a_linear_dw_out, a_sum_leading_out);
   } else if (block < 109) {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 108, 1};
-    k42_add(c, b_d_weight, b_dgamma_in, b_d_weight2);
+    k42_add_part(c, b_d_weight, b_dgamma_in, b_d_weight2);
   } else if (block < 110) {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 109, 1};
-    k45_add(c, c_d_bias, c_dbeta_in, c_d_bias2);
+    k45_add_part(c, c_d_bias, c_dbeta_in, c_d_bias2);
   } else {
     const vg_call c{state, workspace + 7133184, counters + 108, block - 110, 12};
-    k74_sum_leading(c, d_add_in, d_sum_leading_out);
+    k74_sum_leading_part(c, d_add_in, d_sum_leading_out);
   }
 }
 VG_EXPORT(k73_k42_k45_k74)
@@ -2087,14 +2087,14 @@ struct k75_body {
     vg_store(d_weight2 + at.row * 16 + at.col, v0, at.n);
   }
 };
-VG_FN void k75_add(const vg_call& c, const float* d_weight, const float* linear_dw_in, float* d_weight2) {
+VG_FN void k75_add_part(const vg_call& c, const float* d_weight, const float* linear_dw_in, float* d_weight2) {
   const k75_body body{d_weight, linear_dw_in, d_weight2};
   vg_pointwise<1, 16>(c, 36864, body);
 }
 
 // vit_b16.yaml:26:5 pos_embed
 // sum_leading
-VG_FN void k76_sum_leading(const vg_call& c, const float* add_in, float* sum_leading_out) {
+VG_FN void k76_sum_leading_part(const vg_call& c, const float* add_in, float* sum_leading_out) {
   vg_column_sum<1, 151296>(c, c.batch(), vg_matrix{add_in, 151296}, vg_store_matrix{sum_leading_out, 0});
 }
 
@@ -2109,7 +2109,7 @@ struct k77_body {
     vg_store(d_cls_token2 + at.row * 768 + at.col, v0, at.n);
   }
 };
-VG_FN void k77_add(const vg_call& c, const float* d_cls_token, const float* sum_leading_in, float* d_cls_token2) {
+VG_FN void k77_add_part(const vg_call& c, const float* d_cls_token, const float* sum_leading_in, float* d_cls_token2) {
   const k77_body body{d_cls_token, sum_leading_in, d_cls_token2};
   vg_pointwise<1, 768>(c, 1, body);
 }
@@ -2123,16 +2123,16 @@ VG_KERNEL(256, 1) k41_k75_k76_k77(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 1) {
     const vg_call c{state, workspace, counters, block, 1};
-    k41_add(c, a_d_bias, a_sum_leading_in, a_d_bias2);
+    k41_add_part(c, a_d_bias, a_sum_leading_in, a_d_bias2);
   } else if (block < 2049) {
     const vg_call c{state, workspace, counters, block - 1, 2048};
-    k75_add(c, b_d_weight, b_linear_dw_in, b_d_weight2);
+    k75_add_part(c, b_d_weight, b_linear_dw_in, b_d_weight2);
   } else if (block < 3231) {
     const vg_call c{state, workspace, counters, block - 2049, 1182};
-    k76_sum_leading(c, c_add_in, c_sum_leading_out);
+    k76_sum_leading_part(c, c_add_in, c_sum_leading_out);
   } else {
     const vg_call c{state, workspace + 605184, counters + 2364, block - 3231, 1};
-    k77_add(c, d_d_cls_token, d_sum_leading_in, d_d_cls_token2);
+    k77_add_part(c, d_d_cls_token, d_sum_leading_in, d_d_cls_token2);
   }
 }
 VG_EXPORT(k41_k75_k76_k77)

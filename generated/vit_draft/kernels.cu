@@ -437,7 +437,7 @@ struct k19_row_sum {
   }
 };
 using k19_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k19_gemm_tn(const vg_call& c, const float* cross_entropy_grad_in, const float* scale_in, float* d_weight, float* d_bias) {
+VG_FN void k19_gemm_tn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* scale_in, float* d_weight, float* d_bias) {
   const k19_epilogue epilogue{d_weight};
   const k19_row_sum row_sum{d_bias};
   vg_gemm<k19_tile, 1>(c, 10, 512, c.batch(),
@@ -456,7 +456,7 @@ struct k20_epilogue {
   }
 };
 using k20_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k20_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* scale_out) {
+VG_FN void k20_gemm_nn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* scale_out) {
   const k20_epilogue epilogue{scale_out};
   vg_gemm<k20_tile, 1>(c, c.batch(), 512, 10,
       vg_matrix{cross_entropy_grad_in, 10},
@@ -472,10 +472,10 @@ VG_KERNEL(256, 2) k19_k20(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 16) {
     const vg_call c{state, workspace, counters, block, 16};
-    k19_gemm_tn(c, a_cross_entropy_grad_in, a_scale_in, a_d_weight, a_d_bias);
+    k19_gemm_tn_part(c, a_cross_entropy_grad_in, a_scale_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 133120, counters + 16, block - 16, 32};
-    k20_gemm_nn(c, b_cross_entropy_grad_in, b_weight, b_scale_out);
+    k20_gemm_nn_part(c, b_cross_entropy_grad_in, b_weight, b_scale_out);
   }
 }
 VG_EXPORT(k19_k20)
@@ -526,7 +526,7 @@ struct k22_row_sum {
   }
 };
 using k22_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
-VG_FN void k22_gemm_tn(const vg_call& c, const float* dropout_in, const float* relu_in, float* d_weight, float* d_bias) {
+VG_FN void k22_gemm_tn_part(const vg_call& c, const float* dropout_in, const float* relu_in, float* d_weight, float* d_bias) {
   const k22_epilogue epilogue{d_weight};
   const k22_row_sum row_sum{d_bias};
   vg_gemm<k22_tile, 36>(c, 512, 2048, c.batch() * 36,
@@ -546,7 +546,7 @@ struct k23_epilogue {
   }
 };
 using k23_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k23_gemm_nn(const vg_call& c, const float* dropout_in, const float* weight, const float* relu_in, float* relu_grad_out) {
+VG_FN void k23_gemm_nn_part(const vg_call& c, const float* dropout_in, const float* weight, const float* relu_in, float* relu_grad_out) {
   const k23_epilogue epilogue{relu_in, relu_grad_out};
   vg_gemm<k23_tile, 36>(c, c.batch() * 36, 2048, 512,
       vg_matrix{dropout_in, 512},
@@ -562,10 +562,10 @@ VG_KERNEL(256, 1) k22_k23(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k22_gemm_tn(c, a_dropout_in, a_relu_in, a_d_weight, a_d_bias);
+    k22_gemm_tn_part(c, a_dropout_in, a_relu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 1152};
-    k23_gemm_nn(c, b_dropout_in, b_weight, b_relu_in, b_relu_grad_out);
+    k23_gemm_nn_part(c, b_dropout_in, b_weight, b_relu_in, b_relu_grad_out);
   }
 }
 VG_EXPORT(k22_k23)
@@ -585,7 +585,7 @@ struct k24_row_sum {
   }
 };
 using k24_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
-VG_FN void k24_gemm_tn(const vg_call& c, const float* relu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k24_gemm_tn_part(const vg_call& c, const float* relu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k24_epilogue epilogue{d_weight};
   const k24_row_sum row_sum{d_bias};
   vg_gemm<k24_tile, 36>(c, 2048, 512, c.batch() * 36,
@@ -605,7 +605,7 @@ struct k25_epilogue {
   }
 };
 using k25_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
-VG_FN void k25_gemm_nn(const vg_call& c, const float* relu_grad_in, const float* weight, const float* dx_in, float* add_out) {
+VG_FN void k25_gemm_nn_part(const vg_call& c, const float* relu_grad_in, const float* weight, const float* dx_in, float* add_out) {
   const k25_epilogue epilogue{dx_in, add_out};
   vg_gemm<k25_tile, 36>(c, c.batch() * 36, 512, 2048,
       vg_matrix{relu_grad_in, 2048},
@@ -621,10 +621,10 @@ VG_KERNEL(256, 1) k24_k25(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k24_gemm_tn(c, a_relu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k24_gemm_tn_part(c, a_relu_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 864};
-    k25_gemm_nn(c, b_relu_grad_in, b_weight, b_dx_in, b_add_out);
+    k25_gemm_nn_part(c, b_relu_grad_in, b_weight, b_dx_in, b_add_out);
   }
 }
 VG_EXPORT(k24_k25)
@@ -662,7 +662,7 @@ struct k27_epilogue {
   }
 };
 using k27_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k27_gemm_nn(const vg_call& c, const float* dropout_in, const float* weight, float* linear_dx_out) {
+VG_FN void k27_gemm_nn_part(const vg_call& c, const float* dropout_in, const float* weight, float* linear_dx_out) {
   const k27_epilogue epilogue{linear_dx_out};
   vg_gemm<k27_tile, 36>(c, c.batch() * 36, 512, 512,
       vg_matrix{dropout_in, 512},
@@ -685,7 +685,7 @@ struct k28_row_sum {
   }
 };
 using k28_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
-VG_FN void k28_gemm_tn(const vg_call& c, const float* dropout_in, const float* o_in, float* d_weight, float* d_bias) {
+VG_FN void k28_gemm_tn_part(const vg_call& c, const float* dropout_in, const float* o_in, float* d_weight, float* d_bias) {
   const k28_epilogue epilogue{d_weight};
   const k28_row_sum row_sum{d_bias};
   vg_gemm<k28_tile, 36>(c, 512, 512, c.batch() * 36,
@@ -702,10 +702,10 @@ VG_KERNEL(256, 1) k27_k28(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 288) {
     const vg_call c{state, workspace, counters, block, 288};
-    k27_gemm_nn(c, a_dropout_in, a_weight, a_linear_dx_out);
+    k27_gemm_nn_part(c, a_dropout_in, a_weight, a_linear_dx_out);
   } else {
     const vg_call c{state, workspace, counters, block - 288, 128};
-    k28_gemm_tn(c, b_dropout_in, b_o_in, b_d_weight, b_d_bias);
+    k28_gemm_tn_part(c, b_dropout_in, b_o_in, b_d_weight, b_d_bias);
   }
 }
 VG_EXPORT(k27_k28)
@@ -748,7 +748,7 @@ struct k30_row_sum {
   }
 };
 using k30_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
-VG_FN void k30_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k30_gemm_tn_part(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight, float* d_bias) {
   const k30_epilogue epilogue{d_weight};
   const k30_row_sum row_sum{d_bias};
   vg_gemm<k30_tile, 36>(c, 1536, 512, c.batch() * 36,
@@ -768,7 +768,7 @@ struct k31_epilogue {
   }
 };
 using k31_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
-VG_FN void k31_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, const float* dx_in, float* add_out) {
+VG_FN void k31_gemm_nn_part(const vg_call& c, const float* concat_last_in, const float* weight, const float* dx_in, float* add_out) {
   const k31_epilogue epilogue{dx_in, add_out};
   vg_gemm<k31_tile, 36>(c, c.batch() * 36, 512, 1536,
       vg_matrix{concat_last_in, 1536},
@@ -784,10 +784,10 @@ VG_KERNEL(256, 1) k30_k31(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 384) {
     const vg_call c{state, workspace, counters, block, 384};
-    k30_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight, a_d_bias);
+    k30_gemm_tn_part(c, a_concat_last_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 12779520, counters + 384, block - 384, 864};
-    k31_gemm_nn(c, b_concat_last_in, b_weight, b_dx_in, b_add_out);
+    k31_gemm_nn_part(c, b_concat_last_in, b_weight, b_dx_in, b_add_out);
   }
 }
 VG_EXPORT(k30_k31)
@@ -807,7 +807,7 @@ struct k32_row_sum {
   }
 };
 using k32_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 4>;
-VG_FN void k32_gemm_tn(const vg_call& c, const float* concat_last_in, const float* add_in, float* d_weight, float* d_bias) {
+VG_FN void k32_gemm_tn_part(const vg_call& c, const float* concat_last_in, const float* add_in, float* d_weight, float* d_bias) {
   const k32_epilogue epilogue{d_weight};
   const k32_row_sum row_sum{d_bias};
   vg_gemm<k32_tile, 36>(c, 1536, 512, c.batch() * 36,
@@ -825,7 +825,7 @@ struct k33_body {
     vg_store(d_pos_embedding + at.row * 512 + at.col, v0, at.n);
   }
 };
-VG_FN void k33_scale(const vg_call& c, float* d_pos_embedding) {
+VG_FN void k33_scale_part(const vg_call& c, float* d_pos_embedding) {
   const k33_body body{d_pos_embedding};
   vg_pointwise<1, 512>(c, 964, body);
 }
@@ -839,13 +839,13 @@ VG_KERNEL(256, 1) k32_k31_k33(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 384) {
     const vg_call c{state, workspace, counters, block, 384};
-    k32_gemm_tn(c, a_concat_last_in, a_add_in, a_d_weight, a_d_bias);
+    k32_gemm_tn_part(c, a_concat_last_in, a_add_in, a_d_weight, a_d_bias);
   } else if (block < 1248) {
     const vg_call c{state, workspace + 12779520, counters + 384, block - 384, 864};
-    k31_gemm_nn(c, b_concat_last_in, b_weight, b_dx_in, b_add_out);
+    k31_gemm_nn_part(c, b_concat_last_in, b_weight, b_dx_in, b_add_out);
   } else {
     const vg_call c{state, workspace + 41533440, counters + 1248, block - 1248, 241};
-    k33_scale(c, c_d_pos_embedding);
+    k33_scale_part(c, c_d_pos_embedding);
   }
 }
 VG_EXPORT(k32_k31_k33)
@@ -865,7 +865,7 @@ struct k35_row_sum {
   }
 };
 using k35_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 4>;
-VG_FN void k35_gemm_tn(const vg_call& c, const float* add_in, const float* patchify_in, float* d_weight, float* d_bias) {
+VG_FN void k35_gemm_tn_part(const vg_call& c, const float* add_in, const float* patchify_in, float* d_weight, float* d_bias) {
   const k35_epilogue epilogue{d_weight};
   const k35_row_sum row_sum{d_bias};
   vg_gemm<k35_tile, 36>(c, 512, 256, c.batch() * 36,
@@ -876,7 +876,7 @@ VG_FN void k35_gemm_tn(const vg_call& c, const float* add_in, const float* patch
 
 // vit_draft.yaml:21:5 pos_embedding
 // sum_leading
-VG_FN void k34_sum_leading(const vg_call& c, const float* add_in, float* d_pos_embedding) {
+VG_FN void k34_sum_leading_part(const vg_call& c, const float* add_in, float* d_pos_embedding) {
   vg_column_sum<1, 18432>(c, c.batch(), vg_matrix{add_in, 18432}, vg_store_matrix{d_pos_embedding, 0});
 }
 
@@ -888,10 +888,10 @@ VG_KERNEL(256, 1) k35_k34(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k35_gemm_tn(c, a_add_in, a_patchify_in, a_d_weight, a_d_bias);
+    k35_gemm_tn_part(c, a_add_in, a_patchify_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 144};
-    k34_sum_leading(c, b_add_in, b_d_pos_embedding);
+    k34_sum_leading_part(c, b_add_in, b_d_pos_embedding);
   }
 }
 VG_EXPORT(k35_k34)

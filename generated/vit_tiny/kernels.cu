@@ -213,7 +213,7 @@ struct k10_epilogue {
   }
 };
 using k10_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k10_gemm_nt(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
+VG_FN void k10_gemm_nt_part(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
   const k10_epilogue epilogue{bias, add_out};
   vg_gemm<k10_tile, 17>(c, c.batch() * 17, 128, 64,
       vg_matrix{y_in, 64},
@@ -239,7 +239,7 @@ struct k09_epilogue {
   }
 };
 using k09_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k09_gemm_nt(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
+VG_FN void k09_gemm_nt_part(const vg_call& c, const float* y_in, const float* weight, const float* bias, float* add_out) {
   const k09_a a{y_in};
   const k09_epilogue epilogue{bias, add_out};
   vg_gemm<k09_tile, 1>(c, c.batch(), 64, 64,
@@ -256,10 +256,10 @@ VG_KERNEL(256, 2) k10_k09(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 68) {
     const vg_call c{state, workspace, counters, block, 68};
-    k10_gemm_nt(c, a_y_in, a_weight, a_bias, a_add_out);
+    k10_gemm_nt_part(c, a_y_in, a_weight, a_bias, a_add_out);
   } else {
     const vg_call c{state, workspace, counters, block - 68, 2};
-    k09_gemm_nt(c, b_y_in, b_weight, b_bias, b_add_out);
+    k09_gemm_nt_part(c, b_y_in, b_weight, b_bias, b_add_out);
   }
 }
 VG_EXPORT(k10_k09)
@@ -500,7 +500,7 @@ struct k22_body {
     vg_store(slice_tokens_out + at.row * 64 + at.col, v0, at.n);
   }
 };
-VG_FN void k22_slice_tokens(const vg_call& c, const float* y_in, float* slice_tokens_out) {
+VG_FN void k22_slice_tokens_part(const vg_call& c, const float* y_in, float* slice_tokens_out) {
   const k22_body body{y_in, slice_tokens_out};
   vg_pointwise<1, 64>(c, c.batch(), body);
 }
@@ -513,10 +513,10 @@ VG_KERNEL(256, 1) k10_k22(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 68) {
     const vg_call c{state, workspace, counters, block, 68};
-    k10_gemm_nt(c, a_y_in, a_weight, a_bias, a_add_out);
+    k10_gemm_nt_part(c, a_y_in, a_weight, a_bias, a_add_out);
   } else {
     const vg_call c{state, workspace, counters, block - 68, 4};
-    k22_slice_tokens(c, b_y_in, b_slice_tokens_out);
+    k22_slice_tokens_part(c, b_y_in, b_slice_tokens_out);
   }
 }
 VG_EXPORT(k10_k22)
@@ -720,7 +720,7 @@ struct k31_row_sum {
   }
 };
 using k31_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k31_gemm_tn(const vg_call& c, const float* cross_entropy_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k31_gemm_tn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k31_epilogue epilogue{d_weight};
   const k31_row_sum row_sum{d_bias};
   vg_gemm<k31_tile, 1>(c, 10, 64, c.batch(),
@@ -738,7 +738,7 @@ struct k32_epilogue {
   }
 };
 using k32_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k32_gemm_nn(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k32_gemm_nn_part(const vg_call& c, const float* cross_entropy_grad_in, const float* weight, float* linear_dx_out) {
   const k32_epilogue epilogue{linear_dx_out};
   vg_gemm<k32_tile, 1>(c, c.batch(), 64, 10,
       vg_matrix{cross_entropy_grad_in, 10},
@@ -754,10 +754,10 @@ VG_KERNEL(256, 2) k31_k32(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 1) {
     const vg_call c{state, workspace, counters, block, 1};
-    k31_gemm_tn(c, a_cross_entropy_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k31_gemm_tn_part(c, a_cross_entropy_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 1, 2};
-    k32_gemm_nn(c, b_cross_entropy_grad_in, b_weight, b_linear_dx_out);
+    k32_gemm_nn_part(c, b_cross_entropy_grad_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k31_k32)
@@ -817,7 +817,7 @@ struct k35_row_sum {
   }
 };
 using k35_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k35_gemm_tn(const vg_call& c, const float* drop_path_in, const float* gelu_in, float* d_weight, float* d_bias) {
+VG_FN void k35_gemm_tn_part(const vg_call& c, const float* drop_path_in, const float* gelu_in, float* d_weight, float* d_bias) {
   const k35_epilogue epilogue{d_weight};
   const k35_row_sum row_sum{d_bias};
   vg_gemm<k35_tile, 1>(c, 64, 128, c.batch(),
@@ -837,7 +837,7 @@ struct k36_epilogue {
   }
 };
 using k36_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k36_gemm_nn(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
+VG_FN void k36_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
   const k36_epilogue epilogue{add_in, gelu_grad_out};
   vg_gemm<k36_tile, 1>(c, c.batch(), 128, 64,
       vg_matrix{drop_path_in, 64},
@@ -853,10 +853,10 @@ VG_KERNEL(256, 2) k35_k36(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
-    k35_gemm_tn(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_bias);
+    k35_gemm_tn_part(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 4, 4};
-    k36_gemm_nn(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
+    k36_gemm_nn_part(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k35_k36)
@@ -876,7 +876,7 @@ struct k37_row_sum {
   }
 };
 using k37_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k37_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k37_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k37_epilogue epilogue{d_weight};
   const k37_row_sum row_sum{d_bias};
   vg_gemm<k37_tile, 1>(c, 128, 64, c.batch(),
@@ -894,7 +894,7 @@ struct k38_epilogue {
   }
 };
 using k38_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k38_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k38_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k38_epilogue epilogue{linear_dx_out};
   vg_gemm<k38_tile, 1>(c, c.batch(), 64, 128,
       vg_matrix{gelu_grad_in, 128},
@@ -910,10 +910,10 @@ VG_KERNEL(256, 2) k37_k38(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
-    k37_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k37_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 4, 4};
-    k38_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k38_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k37_k38)
@@ -960,7 +960,7 @@ struct k40_row_sum {
   }
 };
 using k40_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k40_gemm_tn(const vg_call& c, const float* drop_path_in, const float* o_in, float* d_weight, float* d_bias) {
+VG_FN void k40_gemm_tn_part(const vg_call& c, const float* drop_path_in, const float* o_in, float* d_weight, float* d_bias) {
   const k40_epilogue epilogue{d_weight};
   const k40_row_sum row_sum{d_bias};
   vg_gemm<k40_tile, 1>(c, 64, 64, c.batch(),
@@ -978,7 +978,7 @@ struct k41_epilogue {
   }
 };
 using k41_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k41_gemm_nn(const vg_call& c, const float* drop_path_in, const float* weight, float* linear_dx_out) {
+VG_FN void k41_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, float* linear_dx_out) {
   const k41_epilogue epilogue{linear_dx_out};
   vg_gemm<k41_tile, 1>(c, c.batch(), 64, 64,
       vg_matrix{drop_path_in, 64},
@@ -996,7 +996,7 @@ struct k42_body {
     vg_store(pad_tokens_out + at.row * 64 + at.col, v0, at.n);
   }
 };
-VG_FN void k42_pad_tokens(const vg_call& c, const float* add_in, float* pad_tokens_out) {
+VG_FN void k42_pad_tokens_part(const vg_call& c, const float* add_in, float* pad_tokens_out) {
   const k42_body body{add_in, pad_tokens_out};
   vg_pointwise<17, 64>(c, c.batch() * 17, body);
 }
@@ -1010,13 +1010,13 @@ VG_KERNEL(256, 1) k40_k41_k42(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 2) {
     const vg_call c{state, workspace, counters, block, 2};
-    k40_gemm_tn(c, a_drop_path_in, a_o_in, a_d_weight, a_d_bias);
+    k40_gemm_tn_part(c, a_drop_path_in, a_o_in, a_d_weight, a_d_bias);
   } else if (block < 4) {
     const vg_call c{state, workspace, counters, block - 2, 2};
-    k41_gemm_nn(c, b_drop_path_in, b_weight, b_linear_dx_out);
+    k41_gemm_nn_part(c, b_drop_path_in, b_weight, b_linear_dx_out);
   } else {
     const vg_call c{state, workspace, counters, block - 4, 68};
-    k42_pad_tokens(c, c_add_in, c_pad_tokens_out);
+    k42_pad_tokens_part(c, c_add_in, c_pad_tokens_out);
   }
 }
 VG_EXPORT(k40_k41_k42)
@@ -1059,7 +1059,7 @@ struct k45_row_sum {
   }
 };
 using k45_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 12>;
-VG_FN void k45_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k45_gemm_tn_part(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight, float* d_bias) {
   const k45_epilogue epilogue{d_weight};
   const k45_row_sum row_sum{d_bias};
   vg_gemm<k45_tile, 17>(c, 128, 64, c.batch() * 17,
@@ -1077,7 +1077,7 @@ struct k46_epilogue {
   }
 };
 using k46_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k46_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
+VG_FN void k46_gemm_nn_part(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k46_epilogue epilogue{linear_dx_out};
   vg_gemm<k46_tile, 17>(c, c.batch() * 17, 64, 128,
       vg_matrix{concat_last_in, 128},
@@ -1100,7 +1100,7 @@ struct k44_row_sum {
   }
 };
 using k44_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k44_gemm_tn(const vg_call& c, const float* dq_in, const float* slice_tokens_in, float* d_weight, float* d_bias) {
+VG_FN void k44_gemm_tn_part(const vg_call& c, const float* dq_in, const float* slice_tokens_in, float* d_weight, float* d_bias) {
   const k44_epilogue epilogue{d_weight};
   const k44_row_sum row_sum{d_bias};
   vg_gemm<k44_tile, 1>(c, 64, 64, c.batch(),
@@ -1118,7 +1118,7 @@ struct k47_epilogue {
   }
 };
 using k47_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k47_gemm_nn(const vg_call& c, const float* dq_in, const float* weight, float* linear_dx_out) {
+VG_FN void k47_gemm_nn_part(const vg_call& c, const float* dq_in, const float* weight, float* linear_dx_out) {
   const k47_epilogue epilogue{linear_dx_out};
   vg_gemm<k47_tile, 1>(c, c.batch(), 64, 64,
       vg_matrix{dq_in, 64},
@@ -1136,16 +1136,16 @@ VG_KERNEL(256, 2) k45_k46_k44_k47(const vg_state* __restrict__ state, char* work
   const int block = vg_block_index();
   if (block < 48) {
     const vg_call c{state, workspace, counters, block, 48};
-    k45_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight, a_d_bias);
+    k45_gemm_tn_part(c, a_concat_last_in, a_y_in, a_d_weight, a_d_bias);
   } else if (block < 116) {
     const vg_call c{state, workspace + 399360, counters + 48, block - 48, 68};
-    k46_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
+    k46_gemm_nn_part(c, b_concat_last_in, b_weight, b_linear_dx_out);
   } else if (block < 118) {
     const vg_call c{state, workspace + 965120, counters + 116, block - 116, 2};
-    k44_gemm_tn(c, c_dq_in, c_slice_tokens_in, c_d_weight, c_d_bias);
+    k44_gemm_tn_part(c, c_dq_in, c_slice_tokens_in, c_d_weight, c_d_bias);
   } else {
     const vg_call c{state, workspace + 965120, counters + 116, block - 118, 2};
-    k47_gemm_nn(c, d_dq_in, d_weight, d_linear_dx_out);
+    k47_gemm_nn_part(c, d_dq_in, d_weight, d_linear_dx_out);
   }
 }
 VG_EXPORT(k45_k46_k44_k47)
@@ -1196,7 +1196,7 @@ struct k49_row_sum {
   }
 };
 using k49_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 12>;
-VG_FN void k49_gemm_tn(const vg_call& c, const float* add_in, const float* gelu_in, float* d_weight, float* d_bias) {
+VG_FN void k49_gemm_tn_part(const vg_call& c, const float* add_in, const float* gelu_in, float* d_weight, float* d_bias) {
   const k49_epilogue epilogue{d_weight};
   const k49_row_sum row_sum{d_bias};
   vg_gemm<k49_tile, 17>(c, 64, 128, c.batch() * 17,
@@ -1216,7 +1216,7 @@ struct k50_epilogue {
   }
 };
 using k50_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k50_gemm_nn(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
+VG_FN void k50_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
   const k50_epilogue epilogue{add_in2, gelu_grad_out};
   vg_gemm<k50_tile, 17>(c, c.batch() * 17, 128, 64,
       vg_matrix{add_in, 64},
@@ -1232,10 +1232,10 @@ VG_KERNEL(256, 2) k49_k50(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 48) {
     const vg_call c{state, workspace, counters, block, 48};
-    k49_gemm_tn(c, a_add_in, a_gelu_in, a_d_weight, a_d_bias);
+    k49_gemm_tn_part(c, a_add_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 399360, counters + 48, block - 48, 68};
-    k50_gemm_nn(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
+    k50_gemm_nn_part(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
   }
 }
 VG_EXPORT(k49_k50)
@@ -1255,7 +1255,7 @@ struct k51_row_sum {
   }
 };
 using k51_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 12>;
-VG_FN void k51_gemm_tn(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k51_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
   const k51_epilogue epilogue{d_weight};
   const k51_row_sum row_sum{d_bias};
   vg_gemm<k51_tile, 17>(c, 128, 64, c.batch() * 17,
@@ -1273,7 +1273,7 @@ struct k52_epilogue {
   }
 };
 using k52_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k52_gemm_nn(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k52_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
   const k52_epilogue epilogue{linear_dx_out};
   vg_gemm<k52_tile, 17>(c, c.batch() * 17, 64, 128,
       vg_matrix{gelu_grad_in, 128},
@@ -1289,10 +1289,10 @@ VG_KERNEL(256, 2) k51_k52(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 48) {
     const vg_call c{state, workspace, counters, block, 48};
-    k51_gemm_tn(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k51_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 399360, counters + 48, block - 48, 68};
-    k52_gemm_nn(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k52_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k51_k52)
@@ -1334,7 +1334,7 @@ struct k54_row_sum {
   }
 };
 using k54_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 12>;
-VG_FN void k54_gemm_tn(const vg_call& c, const float* add_in, const float* o_in, float* d_weight, float* d_bias) {
+VG_FN void k54_gemm_tn_part(const vg_call& c, const float* add_in, const float* o_in, float* d_weight, float* d_bias) {
   const k54_epilogue epilogue{d_weight};
   const k54_row_sum row_sum{d_bias};
   vg_gemm<k54_tile, 17>(c, 64, 64, c.batch() * 17,
@@ -1352,7 +1352,7 @@ struct k55_epilogue {
   }
 };
 using k55_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k55_gemm_nn(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
+VG_FN void k55_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, float* linear_dx_out) {
   const k55_epilogue epilogue{linear_dx_out};
   vg_gemm<k55_tile, 17>(c, c.batch() * 17, 64, 64,
       vg_matrix{add_in, 64},
@@ -1368,10 +1368,10 @@ VG_KERNEL(256, 2) k54_k55(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 24) {
     const vg_call c{state, workspace, counters, block, 24};
-    k54_gemm_tn(c, a_add_in, a_o_in, a_d_weight, a_d_bias);
+    k54_gemm_tn_part(c, a_add_in, a_o_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 199680, counters + 24, block - 24, 34};
-    k55_gemm_nn(c, b_add_in, b_weight, b_linear_dx_out);
+    k55_gemm_nn_part(c, b_add_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k54_k55)
@@ -1414,7 +1414,7 @@ struct k57_row_sum {
   }
 };
 using k57_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 12>;
-VG_FN void k57_gemm_tn(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k57_gemm_tn_part(const vg_call& c, const float* concat_last_in, const float* y_in, float* d_weight, float* d_bias) {
   const k57_epilogue epilogue{d_weight};
   const k57_row_sum row_sum{d_bias};
   vg_gemm<k57_tile, 17>(c, 192, 64, c.batch() * 17,
@@ -1432,7 +1432,7 @@ struct k58_epilogue {
   }
 };
 using k58_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 3>;
-VG_FN void k58_gemm_nn(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
+VG_FN void k58_gemm_nn_part(const vg_call& c, const float* concat_last_in, const float* weight, float* linear_dx_out) {
   const k58_epilogue epilogue{linear_dx_out};
   vg_gemm<k58_tile, 17>(c, c.batch() * 17, 64, 192,
       vg_matrix{concat_last_in, 192},
@@ -1448,10 +1448,10 @@ VG_KERNEL(256, 2) k57_k58(const vg_state* __restrict__ state, char* workspace, u
   const int block = vg_block_index();
   if (block < 72) {
     const vg_call c{state, workspace, counters, block, 72};
-    k57_gemm_tn(c, a_concat_last_in, a_y_in, a_d_weight, a_d_bias);
+    k57_gemm_tn_part(c, a_concat_last_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 599040, counters + 72, block - 72, 102};
-    k58_gemm_nn(c, b_concat_last_in, b_weight, b_linear_dx_out);
+    k58_gemm_nn_part(c, b_concat_last_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k57_k58)
@@ -1478,7 +1478,7 @@ struct k59_row_sum {
   }
 };
 using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 16>;
-VG_FN void k59_gemm_tn(const vg_call& c, const float* add_in, const float* patchify_in, float* d_weight, float* d_bias) {
+VG_FN void k59_gemm_tn_part(const vg_call& c, const float* add_in, const float* patchify_in, float* d_weight, float* d_bias) {
   const k59_a a{add_in};
   const k59_epilogue epilogue{d_weight};
   const k59_row_sum row_sum{d_bias};
@@ -1490,7 +1490,7 @@ VG_FN void k59_gemm_tn(const vg_call& c, const float* add_in, const float* patch
 
 // vit_tiny.yaml:19:5 pos_embed
 // sum_leading
-VG_FN void k60_sum_leading(const vg_call& c, const float* add_in, float* d_pos_embed) {
+VG_FN void k60_sum_leading_part(const vg_call& c, const float* add_in, float* d_pos_embed) {
   vg_column_sum<1, 1088>(c, c.batch(), vg_matrix{add_in, 1088}, vg_store_matrix{d_pos_embed, 0});
 }
 
@@ -1503,7 +1503,7 @@ struct k61_source {
     return v0;
   }
 };
-VG_FN void k61_sum_leading(const vg_call& c, const float* add_in, float* d_cls_token) {
+VG_FN void k61_sum_leading_part(const vg_call& c, const float* add_in, float* d_cls_token) {
   const k61_source source{add_in};
   vg_column_sum<1, 64>(c, c.batch(), source, vg_store_matrix{d_cls_token, 0});
 }
@@ -1516,13 +1516,13 @@ VG_KERNEL(256, 1) k59_k60_k61(const vg_state* __restrict__ state, char* workspac
   const int block = vg_block_index();
   if (block < 32) {
     const vg_call c{state, workspace, counters, block, 32};
-    k59_gemm_tn(c, a_add_in, a_patchify_in, a_d_weight, a_d_bias);
+    k59_gemm_tn_part(c, a_add_in, a_patchify_in, a_d_weight, a_d_bias);
   } else if (block < 68) {
     const vg_call c{state, workspace + 266240, counters + 32, block - 32, 36};
-    k60_sum_leading(c, b_add_in, b_d_pos_embed);
+    k60_sum_leading_part(c, b_add_in, b_d_pos_embed);
   } else {
     const vg_call c{state, workspace + 395264, counters + 59, block - 68, 4};
-    k61_sum_leading(c, c_add_in, c_d_cls_token);
+    k61_sum_leading_part(c, c_add_in, c_d_cls_token);
   }
 }
 VG_EXPORT(k59_k60_k61)

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -58,20 +59,21 @@ func inPrecision(t testing.TB, path, precision string) *spec.Spec {
 }
 
 // Every small golden is reproduced on a CUDA device, in every precision, under
-// several schedules of blocks and threads; and that of an example, so that what
-// generated/ shows has also been run.
+// several schedules of blocks and threads; and those of two examples, so that
+// what generated/ shows has also been run.
 func TestGoldensOnCUDA(t *testing.T) {
 	for name := range goldens(t) {
 		path := "golden/specs/" + name + ".yaml"
-		if name == "vit_tiny" {
-			path = "examples/vit_tiny.yaml"
-		} else if !small(name) {
+		precisions, seeds := []string{"fp32", "tf32", "bf16"}, []string{"0", "1", "2"}
+		switch {
+		case name == "vit_tiny":
+			path, precisions = "examples/vit_tiny.yaml", precisions[:1]
+		case name == "vit": // tiles and splits of real shapes
+			path, precisions, seeds = "examples/vit.yaml", precisions[2:], seeds[1:2]
+		case !small(name):
 			continue
 		}
-		for _, precision := range []string{"fp32", "tf32", "bf16"} {
-			if !small(name) && precision != "fp32" {
-				continue
-			}
+		for _, precision := range precisions {
 			t.Run(name+"/"+precision, func(t *testing.T) {
 				t.Parallel()
 				s := inPrecision(t, path, precision)
@@ -80,7 +82,7 @@ func TestGoldensOnCUDA(t *testing.T) {
 				if precision != "fp32" {
 					golden = withoutHash(t, golden)
 				}
-				for _, seed := range []string{"0", "1", "2"} {
+				for _, seed := range seeds {
 					m.verify(t, golden, onGPU(t, m, "VITGEN_SIM_SEED="+seed), "--device", "cuda")
 				}
 			})
@@ -176,6 +178,38 @@ func TestStepLaunches(t *testing.T) {
 	}
 	if n > 45 {
 		t.Errorf("a step is %d launches, more than 45", n)
+	}
+}
+
+// Every function of emitted kernels has a name of its own, that of kernels which
+// are launched alone in one place and with others in another too. (nvcc would
+// take them for overloads.)
+func TestKernelNames(t *testing.T) {
+	function := regexp.MustCompile(`(?m)^(?:VG_FN void|VG_KERNEL\([^)]*\)) (\w+)\(`)
+	both := 0
+	for name, s := range examples(t) {
+		for _, s.Train.Precision = range []string{"fp32", "tf32", "bf16"} {
+			for _, f := range generate(t, s, passes.Options{}, module+"/x") {
+				if f.Name != "kernels.cu" {
+					continue
+				}
+				seen := map[string]bool{}
+				for _, m := range function.FindAllStringSubmatch(string(f.Data), -1) {
+					if seen[m[1]] {
+						t.Errorf("%s, %s: there are two functions %s", name, s.Train.Precision, m[1])
+					}
+					seen[m[1]] = true
+				}
+				for k := range seen {
+					if seen[k+"_part"] {
+						both++
+					}
+				}
+			}
+		}
+	}
+	if both == 0 {
+		t.Error("no example has a kernel that is launched both alone and with others; this test shows nothing")
 	}
 }
 

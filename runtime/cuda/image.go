@@ -92,7 +92,7 @@ func unfit(images []image, chip capability, device, spec string) error {
 	how := fmt.Sprintf("`vitgen build %s --target cpu,cuda`", spec)
 	if len(images) == 0 {
 		return fmt.Errorf("no compiled kernels are embedded in this program: build it with %s where nvcc or NVRTC can be found "+
-			"(`pip install nvidia-cuda-nvcc nvidia-cuda-runtime nvidia-cuda-cccl` brings nvcc)", how)
+			"(`pip install nvidia-cuda-nvcc` brings nvcc)", how)
 	}
 	var names []string
 	oldest := images[0].arch
