@@ -54,7 +54,7 @@ func compileCommand(ctx context.Context, args []string) error {
 	runs := flags.Int("runs", 11, "`number` of times vitgen compiles the spec")
 	builds := flags.Int("builds", 3, "`number` of cold builds of the trainer")
 	quick := flags.Bool("quick", false, "two compilations and one build: shows that everything works")
-	if err := parse(flags, args); err != nil {
+	if err := measure.Parse(flags, args); err != nil {
 		return err
 	}
 	if *quick {

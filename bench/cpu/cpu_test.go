@@ -133,7 +133,7 @@ func TestChoose(t *testing.T) {
 		{"", "torch-pruned", "vitgen vitgen-unpruned torch torch-sdpa torch-compile torch-tuned torch-pruned"},
 		{"torch-autotune,vitgen", "", "vitgen torch-autotune"},
 	} {
-		chosen, err := choose(all, names(c.only), names(c.with))
+		chosen, err := choose(all, measure.Names(c.only), measure.Names(c.with))
 		if err != nil {
 			t.Fatal(err)
 		}

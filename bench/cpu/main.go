@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 )
 
@@ -54,17 +53,6 @@ func run(ctx context.Context, args []string) error {
 	return errors.New("the first argument must be steps or compile")
 }
 
-// parse refuses arguments that no flag takes.
-func parse(fs *flag.FlagSet, args []string) error {
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
-	if fs.NArg() > 0 {
-		return fmt.Errorf("%s takes no argument %q", fs.Name(), fs.Arg(0))
-	}
-	return nil
-}
-
 // outFlag says where results go. Quick runs check the machinery: theirs never
 // lie among the results.
 type outFlag struct{ dir string }
@@ -81,11 +69,6 @@ func (o *outFlag) folder(quick bool) string {
 		return scratchDir
 	}
 	return resultsDir
-}
-
-// names splits a comma-separated list.
-func names(list string) []string {
-	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 func binary(name string) string { return filepath.Join(scratchDir, name) }

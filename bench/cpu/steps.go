@@ -71,7 +71,7 @@ func stepsCommand(ctx context.Context, args []string) error {
 	fs.StringVar(&s.python, "python", ".venv/bin/python", "`interpreter` that has PyTorch")
 	only := fs.String("only", "", "`names` of the contestants, with commas; default: all but the optional ones")
 	with := fs.String("with", "", "`names` of optional contestants to add: torch-hugepages, torch-autotune, torch-pruned")
-	if err := parse(fs, args); err != nil {
+	if err := measure.Parse(fs, args); err != nil {
 		return err
 	}
 	if s.Quick {
@@ -85,7 +85,7 @@ func stepsCommand(ctx context.Context, args []string) error {
 		return err
 	}
 	defer os.RemoveAll(s.cache)
-	chosen, err := choose(field(s), names(*only), names(*with))
+	chosen, err := choose(field(s), measure.Names(*only), measure.Names(*with))
 	if err != nil {
 		return err
 	}

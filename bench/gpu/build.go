@@ -40,15 +40,15 @@ func buildCommand(ctx context.Context, args []string) error {
 	flags.StringVar(&b.nvcc, "nvcc", "", "nvcc, libnvrtc.so or CUDA `folder` to use (default: as vitgen finds it)")
 	flags.BoolVar(&b.rehearsal, "rehearsal", false, "small models and the simulated device, in place of the real ones")
 	only := flags.String("models", "", "`names` of the models to build, with commas; default: all")
-	if err := parse(flags, args); err != nil {
+	if err := measure.Parse(flags, args); err != nil {
 		return err
 	}
-	b.archs = names(*arch)
+	b.archs = measure.Names(*arch)
 	all := sources
 	if b.rehearsal {
 		all, b.work = rehearsalSources, workDir+"-rehearsal"
 	}
-	chosen, err := pick(all, names(*only))
+	chosen, err := pick(all, measure.Names(*only))
 	if err != nil {
 		return err
 	}

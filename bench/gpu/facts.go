@@ -40,7 +40,7 @@ func (r *runner) facts() {
 	t.nvcc = findTool("nvcc", r.set.nvcc)
 	t.sanitizer, t.ncu = findTool("compute-sanitizer", ""), findTool("ncu", "")
 	t.gpu = "0"
-	if list := names(os.Getenv("CUDA_VISIBLE_DEVICES")); len(list) > 0 {
+	if list := measure.Names(os.Getenv("CUDA_VISIBLE_DEVICES")); len(list) > 0 {
 		t.gpu = list[0]
 	}
 	r.gpuFacts()

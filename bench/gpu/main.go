@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 )
 
@@ -53,22 +52,6 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	return errors.New("the first argument must be build or run")
-}
-
-// parse refuses arguments that no flag takes.
-func parse(fs *flag.FlagSet, args []string) error {
-	if err := fs.Parse(args); err != nil {
-		return err
-	}
-	if fs.NArg() > 0 {
-		return fmt.Errorf("%s takes no argument %q", fs.Name(), fs.Arg(0))
-	}
-	return nil
-}
-
-// names splits a comma-separated list.
-func names(list string) []string {
-	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 func logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format, args...) }

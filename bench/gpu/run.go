@@ -93,24 +93,24 @@ func runCommand(ctx context.Context, args []string) error {
 	fs.StringVar(&r.set.cache, "cache", filepath.Join(workDir, "cache"), "`folder` where compiling peers keep their code")
 	budget := fs.Duration("budget", 0, "start nothing new after this `time`, such as 9m; 0: no limit")
 	add := fs.Bool("add", false, "add to today's results in the folder: what this run does replaces what they have of it")
-	err := parse(fs, args)
+	err := measure.Parse(fs, args)
 	if err != nil {
 		return err
 	}
 	if *inPrecisions != "" {
-		r.set.Precisions = names(*inPrecisions)
+		r.set.Precisions = measure.Names(*inPrecisions)
 	}
 	if r.set.cache, err = filepath.Abs(r.set.cache); err != nil {
 		return err
 	}
-	r.set.Models, r.set.Only, r.set.With = names(*models), names(*contestants), names(*with)
+	r.set.Models, r.set.Only, r.set.With = measure.Names(*models), measure.Names(*contestants), measure.Names(*with)
 	if r.set.pythonJAX == "" {
 		r.set.pythonJAX = r.set.python
 	}
 	if *budget > 0 {
 		r.deadline = time.Now().Add(*budget)
 	}
-	chosen := names(*only)
+	chosen := measure.Names(*only)
 	if err := r.check(chosen, all); err != nil {
 		return err
 	}

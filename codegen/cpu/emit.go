@@ -113,7 +113,7 @@ func kernel(w io.Writer, file string, k *plan.Kernel) {
 		fmt.Fprintf(w, "// %s\n", u)
 	}
 	fmt.Fprintf(w, "// %s\n", k.Doc)
-	e := &emitter{k: k}
+	e := &emitter{cxx.Names{K: k, Integer: "%s"}}
 	var functors []string
 	for _, f := range k.Functors {
 		members := cxx.Functor(w, k, f, e)

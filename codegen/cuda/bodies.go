@@ -6,13 +6,11 @@ import (
 
 	"github.com/vitgen/vitgen/codegen/cxx"
 	"github.com/vitgen/vitgen/codegen/plan"
-	"github.com/vitgen/vitgen/ir"
 )
 
-// emitter prints the body of one kernel: the call of the library. It
-// implements cxx.Args.
+// emitter prints the body of one kernel: the call of the library.
 type emitter struct {
-	k     *plan.Kernel
+	cxx.Names
 	math  string
 	types []string // declarations the body needs before the function
 
@@ -21,67 +19,26 @@ type emitter struct {
 	resident string
 }
 
-func (e *emitter) Pointer(i int, _ plan.ArgType) string { return e.k.Args[i].Name }
-func (e *emitter) Int(i int) string                     { return "uint32_t(" + e.k.Args[i].Name + ")" }
-func (e *emitter) Step(field string) string             { return "c.step()." + field }
-func (e *emitter) StepRef() string                      { return "c.step()" }
+func newEmitter(k *plan.Kernel, math string) *emitter {
+	return &emitter{Names: cxx.Names{K: k, Integer: "uint32_t(%s)"}, math: math}
+}
 
 // params are the kernel's parameters, each of eight bytes. Of a __global__
 // function they are restricted: what a launch writes lies apart from what it
 // reads, and a compiler that knows moves loads past stores.
 func (e *emitter) params(prefix string, restrict bool) []string {
 	var out []string
-	for _, a := range e.k.Args {
+	for _, a := range e.K.Args {
 		typ := "uint64_t"
 		if a.Type != plan.Int {
 			typ = cxx.PointerType(a)
-			if restrict && !a.Shared {
+			if restrict && !a.Aliased {
 				typ += " __restrict__"
 			}
 		}
 		out = append(out, typ+" "+prefix+a.Name)
 	}
 	return out
-}
-
-// ptr is argument i as a pointer, or nullptr for -1.
-func (e *emitter) ptr(i int) string {
-	if i < 0 {
-		return "nullptr"
-	}
-	return e.k.Args[i].Name
-}
-
-// integer is argument i as an integer, or 0 for -1.
-func (e *emitter) integer(i int) string {
-	if i < 0 {
-		return "0"
-	}
-	return e.Int(i)
-}
-
-// source is an operand as a source functor.
-func (e *emitter) source(o plan.Operand) string {
-	if o.Functor != nil {
-		return o.Functor.Name
-	}
-	return fmt.Sprintf("vg_matrix{%s, %d}", e.ptr(o.Arg), o.LD)
-}
-
-// sink is a functor, or the sink that takes nothing.
-func (e *emitter) sink(f *plan.Functor) string {
-	if f == nil {
-		return "vg_none{}"
-	}
-	return f.Name
-}
-
-// row is the sink that stores one row.
-func (e *emitter) row(i int) string {
-	if i < 0 {
-		return "vg_none{}"
-	}
-	return fmt.Sprintf("vg_store_matrix{%s, 0}", e.ptr(i))
 }
 
 // rows is the number of rows of a space in this call.
@@ -97,21 +54,21 @@ func rows(s plan.Space) string {
 
 // declare names a type of the kernel's own.
 func (e *emitter) declare(word, typ string) string {
-	name := fmt.Sprintf("k%02d_%s", e.k.Index, word)
+	name := fmt.Sprintf("k%02d_%s", e.K.Index, word)
 	e.types = append(e.types, fmt.Sprintf("using %s = %s;", name, typ))
 	return name
 }
 
 // elem is the element type of an argument.
 func (e *emitter) elem(i int) string {
-	if e.k.Args[i].Narrow {
+	if e.K.Args[i].Narrow {
 		return "vg_bf16"
 	}
 	return "float"
 }
 
 func (e *emitter) body(w io.Writer) {
-	switch b := e.k.Body.(type) {
+	switch b := e.K.Body.(type) {
 	case *plan.Gemm:
 		e.gemm(w, b)
 	case *plan.Attention:
@@ -120,43 +77,43 @@ func (e *emitter) body(w io.Writer) {
 		e.attentionGrad(w, b)
 	case *plan.LayerNorm:
 		fmt.Fprintf(w, "  vg_layernorm<%d, %d>(c, %s, %s, %s, %s, %s, %s, %s, %s);\n", b.Space.T, b.Space.Cols, rows(b.Space),
-			e.source(b.X), e.ptr(b.Gamma), e.ptr(b.Beta), cxx.Float(b.Eps), e.ptr(b.Mean), e.ptr(b.Rstd), e.sink(b.Y))
+			e.Source(b.X), e.Ptr(b.Gamma), e.Ptr(b.Beta), cxx.Float(b.Eps), e.Ptr(b.Mean), e.Ptr(b.Rstd), e.Sink(b.Y))
 	case *plan.LayerNormGrad:
 		fmt.Fprintf(w, "  vg_layernorm_grad<%d, %d>(c, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", b.Space.T, b.Space.Cols, rows(b.Space),
-			e.source(b.DY), e.source(b.X), e.ptr(b.Mean), e.ptr(b.Rstd), e.ptr(b.Gamma), e.sink(b.DX), e.row(b.DGamma), e.row(b.DBeta))
+			e.Source(b.DY), e.Source(b.X), e.Ptr(b.Mean), e.Ptr(b.Rstd), e.Ptr(b.Gamma), e.Sink(b.DX), e.Row(b.DGamma), e.Row(b.DBeta))
 	case *plan.CrossEntropy:
-		fmt.Fprintf(w, "  vg_cross_entropy<%d>(c, %s, %s, %s, %s, %s, %s);\n", b.Classes, e.source(b.Logits), e.ptr(b.Label),
-			cxx.Float(b.Smoothing), e.ptr(b.Loss), e.ptr(b.Correct), e.sink(b.DLogits))
+		fmt.Fprintf(w, "  vg_cross_entropy<%d>(c, %s, %s, %s, %s, %s, %s);\n", b.Classes, e.Source(b.Logits), e.Ptr(b.Label),
+			cxx.Float(b.Smoothing), e.Ptr(b.Loss), e.Ptr(b.Correct), e.Sink(b.DLogits))
 	case *plan.Pointwise:
-		fmt.Fprintf(w, "  vg_pointwise<%d, %d>(c, %s, %s);\n", b.Space.T, b.Space.Cols, rows(b.Space), e.sink(b.Fn))
+		fmt.Fprintf(w, "  vg_pointwise<%d, %d>(c, %s, %s);\n", b.Space.T, b.Space.Cols, rows(b.Space), e.Sink(b.Fn))
 	case *plan.Patchify:
-		fmt.Fprintf(w, "  vg_patchify<%d, %d, %d, %d>(c, %s, %s);\n", b.C, b.H, b.W, b.P, e.ptr(b.X), e.sink(b.Y))
+		fmt.Fprintf(w, "  vg_patchify<%d, %d, %d, %d>(c, %s, %s);\n", b.C, b.H, b.W, b.P, e.Ptr(b.X), e.Sink(b.Y))
 	case *plan.Transpose:
-		fmt.Fprintf(w, "  vg_transpose<%d, %d>(c, %s, %s);\n", b.T, b.C, e.ptr(b.X), e.sink(b.Y))
+		fmt.Fprintf(w, "  vg_transpose<%d, %d>(c, %s, %s);\n", b.T, b.C, e.Ptr(b.X), e.Sink(b.Y))
 	case *plan.SumTokens:
-		fmt.Fprintf(w, "  vg_token_sum<%d, %d>(c, %s, %s);\n", b.Space.T, b.Space.Cols, e.source(b.X), e.sink(b.Y))
+		fmt.Fprintf(w, "  vg_token_sum<%d, %d>(c, %s, %s);\n", b.Space.T, b.Space.Cols, e.Source(b.X), e.Sink(b.Y))
 	case *plan.ColumnSum:
-		fmt.Fprintf(w, "  vg_column_sum<%d, %d>(c, %s, %s, %s);\n", b.Space.T, b.Space.Cols, rows(b.Space), e.source(b.X), e.row(b.Y))
+		fmt.Fprintf(w, "  vg_column_sum<%d, %d>(c, %s, %s, %s);\n", b.Space.T, b.Space.Cols, rows(b.Space), e.Source(b.X), e.Row(b.Y))
 	case *plan.SumSquares:
-		fmt.Fprintf(w, "  vg_sumsq(c, %d, %s, %s);\n", b.N, e.ptr(b.X), e.ptr(b.Y))
+		fmt.Fprintf(w, "  vg_sumsq(c, %d, %s, %s);\n", b.N, e.Ptr(b.X), e.Ptr(b.Y))
 	case *plan.ClipScale:
-		fmt.Fprintf(w, "  vg_clip_scale(c, %s, %s, %s);\n", e.ptr(b.X), cxx.Float(b.Norm), e.ptr(b.Y))
+		fmt.Fprintf(w, "  vg_clip_scale(c, %s, %s, %s);\n", e.Ptr(b.X), cxx.Float(b.Norm), e.Ptr(b.Y))
 	case *plan.Optimizer:
-		e.optimizer(w, b)
+		e.Optimizer(w, b, b.Half)
 	default:
 		panic(fmt.Sprintf("BUG: no CUDA text for %T", b))
 	}
 }
 
 func (e *emitter) gemm(w io.Writer, b *plan.Gemm) {
-	t := e.k.Part.Tile
+	t := e.K.Part.Tile
 	tile := e.declare("tile", t.CXX(b.Kind, e.math))
 	m, k := rows(b.Space), fmt.Sprint(b.K)
 	if b.Kind == "tn" {
 		m, k = fmt.Sprint(b.M), m
 	}
 	fmt.Fprintf(w, "  vg_gemm<%s, %d>(c, %s, %d, %s,\n      %s,\n      %s,\n      %s, %s);\n", tile, b.Space.T, m, b.N, k,
-		e.source(b.A), e.source(b.B), e.sink(b.Epilogue), e.sink(b.RowSum))
+		e.Source(b.A), e.Source(b.B), e.Sink(b.Epilogue), e.Sink(b.RowSum))
 }
 
 // config names the compile-time numbers of an attention kernel. They include how
@@ -191,47 +148,11 @@ type operand struct {
 
 func (e *emitter) operands(w io.Writer, ops []operand) {
 	for _, o := range ops {
-		fmt.Fprintf(w, "  a.%s = %s, a.ld%s = %d;\n", o.name, e.ptr(o.op.Arg), o.name, o.op.LD)
+		fmt.Fprintf(w, "  a.%s = %s, a.ld%s = %d;\n", o.name, e.Ptr(o.op.Arg), o.name, o.op.LD)
 	}
 }
 
 func (e *emitter) settings(w io.Writer, s plan.AttentionShape, lse, site, thr int) {
 	fmt.Fprintf(w, "  a.lse = %s, a.scale = %s, a.drop_site = %s, a.drop_thr = %s;\n",
-		e.ptr(lse), cxx.Float(s.Scale), e.integer(site), e.integer(thr))
-}
-
-// optimizer updates the decaying range and the rest, in one launch.
-func (e *emitter) optimizer(w io.Writer, b *plan.Optimizer) {
-	span := func(from, n int, decay float64) {
-		if n == 0 {
-			return
-		}
-		at := func(i int) string {
-			if i < 0 || from == 0 {
-				return e.ptr(i)
-			}
-			return fmt.Sprintf("%s + %d", e.ptr(i), from)
-		}
-		clip, half := e.ptr(b.Clip), at(b.Half)
-		f := func(key string) string { return cxx.Float(b.Attrs.Get(key).(float64)) }
-		d := func(key string) string { return cxx.Double(b.Attrs.Get(key).(float64)) }
-		switch b.Op {
-		case ir.OpSGD:
-			fmt.Fprintf(w, "  vg_sgd<false>(c, %d, %s, %s, nullptr, 0.0f, %s, %s, %s);\n", n, at(b.P), at(b.G), cxx.Float(decay), clip, half)
-		case ir.OpSGDMomentum:
-			fmt.Fprintf(w, "  vg_sgd<%v>(c, %d, %s, %s, %s, %s, %s, %s, %s);\n", b.Attrs.Get("nesterov"), n,
-				at(b.P), at(b.G), at(b.S0), f("momentum"), cxx.Float(decay), clip, half)
-		case ir.OpAdamW:
-			fmt.Fprintf(w, "  vg_adamw(c, %d, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", n,
-				at(b.P), at(b.G), at(b.S0), at(b.S1), d("beta1"), d("beta2"), f("eps"), cxx.Float(decay), clip, half)
-		default:
-			panic("BUG: no optimizer text for " + b.Op.String())
-		}
-	}
-	if b.WeightDecay == 0 || b.Decay == b.N {
-		span(0, b.N, b.WeightDecay)
-		return
-	}
-	span(0, b.Decay, b.WeightDecay)
-	span(b.Decay, b.N-b.Decay, 0)
+		e.Ptr(lse), cxx.Float(s.Scale), e.IntOr0(site), e.IntOr0(thr))
 }

@@ -74,7 +74,7 @@ func part(w io.Writer, p *plan.Plan, d *plan.DeviceKernel, k *plan.Kernel, joine
 	if !joined {
 		fmt.Fprintf(w, "// %s\n", launchText(d))
 	}
-	e := &emitter{k: k, math: p.Math}
+	e := newEmitter(k, p.Math)
 	var functors []string
 	for _, f := range k.Functors {
 		members := cxx.Functor(w, k, f, e)
@@ -91,7 +91,7 @@ func part(w io.Writer, p *plan.Plan, d *plan.DeviceKernel, k *plan.Kernel, joine
 	} else {
 		resident := e.resident
 		if resident == "" {
-			resident = fmt.Sprint(d.MinBlocks())
+			resident = fmt.Sprint(d.PerSM)
 		}
 		signature(w, d, resident, params)
 		call(w)
@@ -143,27 +143,24 @@ func together(w io.Writer, d *plan.DeviceKernel) {
 		if len(d.Parts) > 1 {
 			prefix = fmt.Sprintf("%c_", 'a'+i)
 		}
-		e := &emitter{k: q.Kernel}
-		params = append(params, e.params(prefix, true)...)
+		params = append(params, newEmitter(q.Kernel, "").params(prefix, true)...)
 		args := []string{"c"}
 		for _, a := range q.Kernel.Args {
 			args = append(args, prefix+a.Name)
 		}
 		calls[i] = fmt.Sprintf("%s(%s);", partName(q.Kernel), strings.Join(args, ", "))
 	}
-	signature(w, d, fmt.Sprint(d.MinBlocks()), params)
+	signature(w, d, fmt.Sprint(d.PerSM), params)
 	fmt.Fprint(w, "  const int block = vg_block_index();\n")
 	for i, q := range d.Parts {
-		blocks := q.Kernel.Part.Blocks
-		open := "  {\n"
+		blocks, condition := q.Kernel.Part.Blocks, ""
 		if i < len(d.Parts)-1 {
-			open = fmt.Sprintf("  if (block < %d) {\n", q.FirstBlock+blocks)
+			condition = fmt.Sprintf("if (block < %d) ", q.FirstBlock+blocks)
 		}
 		if i > 0 {
-			open = strings.TrimSuffix("  } else "+strings.TrimLeft(open, " "), "\n") + "\n"
+			condition = "} else " + condition
 		}
-		fmt.Fprint(w, open)
-		fmt.Fprintf(w, "    const vg_call c{state, workspace%s, counters%s, block%s, %d};\n    %s\n",
+		fmt.Fprintf(w, "  %s{\n    const vg_call c{state, workspace%s, counters%s, block%s, %d};\n    %s\n", condition,
 			plus(q.Workspace), plus(int64(q.Counters)), minus(q.FirstBlock), blocks, calls[i])
 	}
 	fmt.Fprintf(w, "  }\n}\nVG_EXPORT(%s)\n", d.Name)

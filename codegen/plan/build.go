@@ -233,7 +233,7 @@ func (b *launchBuilder) out(v *ir.Value) int {
 // describe notes what argument i points at.
 func (b *launchBuilder) describe(i int, v *ir.Value) int {
 	b.args[i].Narrow = b.slots[v].Root.Narrow == ir.BF16
-	b.args[i].Shared = b.slots[v].Home == ir.HomeGrad && b.args[i].Type == In // gradients that are added to
+	b.args[i].Aliased = b.slots[v].Home == ir.HomeGrad && b.args[i].Type == In // gradients that are added to
 	return i
 }
 

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +13,6 @@ import (
 // parts of one device kernel, each with blocks, workspace and counters of its
 // own.
 type Device struct {
-	math     string
 	Kernels  []*DeviceKernel
 	Programs []*DeviceProgram
 
@@ -31,8 +31,7 @@ type DeviceKernel struct {
 	Name                  string // "k07_gemm_nt"; "k33_k34" of two parts
 	Parts                 []PartUse
 	Grid, Threads, Shared int // blocks, threads of a block, bytes of shared memory
-
-	math string // what products multiply in
+	PerSM                 int // blocks that should fit on a multiprocessor
 }
 
 // PartUse is a kernel's share of a launch.
@@ -46,11 +45,10 @@ type PartUse struct {
 
 // Part is what a kernel needs as a part of a launch, at full batch.
 type Part struct {
-	Blocks, Threads, Shared int
-	Workspace               int64 // bytes
-	Counters                int
-	Tile                    *Tile // of a matrix product
-	MinBlocks               int   // that should fit on a multiprocessor; 0: no wish
+	kernels.Launch
+	Threads int
+	Tile    *Tile // of a matrix product
+	PerSM   int   // blocks that should fit on a multiprocessor; 0: no wish
 }
 
 // DeviceProgram lists the launches of one program.
@@ -72,7 +70,7 @@ const workspaceAlign = 256
 
 // device groups the plan's launches.
 func (p *Plan) device() *Device {
-	d := &Device{math: p.Math}
+	d := &Device{}
 	byName := map[string]*DeviceKernel{}
 	for _, prog := range p.Programs {
 		dp := &DeviceProgram{Name: prog.Name}
@@ -81,7 +79,7 @@ func (p *Plan) device() *Device {
 			for end < len(prog.Launches) && prog.Launches[end].Joined {
 				end++
 			}
-			dp.Launches = append(dp.Launches, d.launch(byName, prog.Launches[at:end]))
+			dp.Launches = append(dp.Launches, d.launch(byName, p.Math, prog.Launches[at:end]))
 			at = end
 		}
 		d.Programs = append(d.Programs, dp)
@@ -96,19 +94,16 @@ func (p *Plan) device() *Device {
 
 // fixed adds a kernel that is no part of a program.
 func (d *Device) fixed(name string, l kernels.Launch) *DeviceKernel {
-	k := &DeviceKernel{Index: len(d.Kernels), Name: name, Grid: l.Blocks, Threads: kernels.BlockThreads, Shared: l.Shared}
+	k := &DeviceKernel{Index: len(d.Kernels), Name: name, Grid: l.Blocks, Threads: kernels.BlockThreads, Shared: l.Shared, PerSM: 1}
 	d.Kernels = append(d.Kernels, k)
 	return k
 }
 
-func (d *Device) launch(byName map[string]*DeviceKernel, parts []Launch) DeviceLaunch {
-	l := DeviceLaunch{Parts: parts}
+func (d *Device) launch(byName map[string]*DeviceKernel, math string, parts []Launch) DeviceLaunch {
 	// The costly kernels first: their blocks should not be the last to start.
 	parts = slices.Clone(parts)
-	slices.SortStableFunc(parts, func(a, b Launch) int {
-		return int(min(max(b.Kernel.FLOPs-a.Kernel.FLOPs, -1), 1))
-	})
-	l.Parts = parts
+	slices.SortStableFunc(parts, func(a, b Launch) int { return cmp.Compare(b.Kernel.FLOPs, a.Kernel.FLOPs) })
+	l := DeviceLaunch{Parts: parts}
 	var names []string
 	for _, q := range parts {
 		names = append(names, fmt.Sprintf("k%02d", q.Kernel.Index))
@@ -120,14 +115,14 @@ func (d *Device) launch(byName map[string]*DeviceKernel, parts []Launch) DeviceL
 	}
 	l.Kernel = byName[name]
 	if l.Kernel == nil {
-		l.Kernel = d.kernel(name, parts)
+		l.Kernel = d.kernel(name, math, parts)
 		byName[name] = l.Kernel
 	}
 	return l
 }
 
-func (d *Device) kernel(name string, parts []Launch) *DeviceKernel {
-	k := &DeviceKernel{Index: len(d.Kernels), Name: name, math: d.math}
+func (d *Device) kernel(name, math string, parts []Launch) *DeviceKernel {
+	k := &DeviceKernel{Index: len(d.Kernels), Name: name}
 	var workspace int64
 	args, counters := 0, 0
 	for _, q := range parts {
@@ -143,6 +138,7 @@ func (d *Device) kernel(name string, parts []Launch) *DeviceKernel {
 		counters += g.Counters
 		args += len(q.Args)
 	}
+	k.PerSM = perSM(k.Parts, math)
 	d.WorkspaceBytes = max(d.WorkspaceBytes, workspace)
 	d.Counters = max(d.Counters, counters)
 	d.Kernels = append(d.Kernels, k)
@@ -161,23 +157,23 @@ func (d *Device) Joined() map[*Kernel]bool {
 	return joined
 }
 
-// MinBlocks is how many blocks of the kernel should fit on a multiprocessor:
-// what its parts agree on, or 1. Parts share registers that live through all of
-// them (the block's place, the arguments), and the largest tiles have none to
-// spare: in tf32 for one other part, in bf16 for two.
-func (k *DeviceKernel) MinBlocks() int {
+// perSM is how many blocks of a kernel should fit on a multiprocessor: what its
+// parts agree on, or 1. Parts share registers that live through all of them (the
+// block's place, the arguments), and the largest tiles have none to spare: in
+// tf32 for one other part, in bf16 for two.
+func perSM(parts []PartUse, math string) int {
 	least := 0
-	for _, q := range k.Parts {
+	for _, q := range parts {
 		p := q.Kernel.Part
-		m := max(p.MinBlocks, 1)
-		if t := p.Tile; t != nil && t.BM*t.BN >= 128*128 && (len(k.Parts) > 2 || len(k.Parts) == 2 && k.math == "tf32") {
-			m = 1
+		n := max(p.PerSM, 1)
+		if t := p.Tile; t != nil && t.BM*t.BN >= 128*128 && (len(parts) > 2 || len(parts) == 2 && math == "tf32") {
+			n = 1
 		}
-		if least == 0 || m < least {
-			least = m
+		if least == 0 || n < least {
+			least = n
 		}
 	}
-	return max(least, 1)
+	return least
 }
 
 // FLOPs and Bytes sum up the parts, per launch at full batch.

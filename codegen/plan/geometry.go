@@ -8,9 +8,7 @@ import (
 
 // device says what the launch's kernel needs on a CUDA device.
 func (b *launchBuilder) device(body Body) *Part {
-	part := func(l kernels.Launch) *Part {
-		return &Part{Blocks: l.Blocks, Threads: kernels.BlockThreads, Shared: l.Shared, Workspace: l.Workspace, Counters: l.Counters}
-	}
+	part := func(l kernels.Launch) *Part { return &Part{Launch: l, Threads: kernels.BlockThreads} }
 	batch := b.plan.Batch
 	switch body := body.(type) {
 	case *Gemm:
@@ -48,9 +46,11 @@ func (b *launchBuilder) device(body Body) *Part {
 // product chooses the tile of a matrix product.
 func (b *launchBuilder) product(g *Gemm) *Part {
 	t := chooseTile(g.Kind, b.plan.Math, g.M, g.N, g.K)
-	l := kernels.GemmLaunch(t.BM, t.BN, t.BK, t.Stages, t.Splits, elemBytes(b.plan.Math), g.M, g.N)
-	return &Part{Blocks: l.Blocks, Threads: kernels.BlockThreads, Shared: l.Shared, Workspace: l.Workspace, Counters: l.Counters,
-		Tile: &t, MinBlocks: t.perSM(b.plan.Math, b.converted(g.A) || b.converted(g.B), g.A.Functor != nil || g.B.Functor != nil)}
+	return &Part{
+		Launch:  kernels.GemmLaunch(t.BM, t.BN, t.BK, t.Stages, t.Splits, elemBytes(b.plan.Math), g.M, g.N),
+		Threads: kernels.BlockThreads, Tile: &t,
+		PerSM: t.perSM(b.plan.Math, b.converted(g.A) || b.converted(g.B), g.A.Functor != nil || g.B.Functor != nil),
+	}
 }
 
 // converted reports an operand in memory that is not of the type the product
@@ -76,5 +76,5 @@ func (b *launchBuilder) attentionPart(s AttentionShape, q, site int, backward bo
 		launch = kernels.AttentionGradLaunch
 	}
 	l, threads := launch(k, b.plan.Batch)
-	return &Part{Blocks: l.Blocks, Threads: threads, Shared: l.Shared, Workspace: l.Workspace, Counters: l.Counters}
+	return &Part{Launch: l, Threads: threads}
 }

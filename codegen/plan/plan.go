@@ -80,11 +80,11 @@ const (
 
 // Arg declares a kernel argument; its index is its place in Kernel.Args.
 type Arg struct {
-	Name   string
-	Type   ArgType
-	Narrow bool // points at bf16 instead of float
-	Shared bool // may point at what an Out argument points at too
-	Span   Span // of an Out argument: what the kernel writes there
+	Name    string
+	Type    ArgType
+	Narrow  bool // points at bf16 instead of float
+	Aliased bool // may point at what an Out argument points at too
+	Span    Span // of an Out argument: what the kernel writes there
 }
 
 // Span is a matrix in memory: Rows rows of Cols elements, LD apart; so many
@@ -269,6 +269,24 @@ type Optimizer struct {
 	P, G, S0, S1 int // arguments; -1: absent
 	Half         int // bf16 copy of the parameters, kept up to date
 	Clip         int
+}
+
+// OptimizerRange is a part of the parameter arena that is updated alike.
+type OptimizerRange struct {
+	From, N int
+	Decay   float64
+}
+
+// Ranges are what decays and what does not, as far as there is a difference.
+func (o *Optimizer) Ranges() []OptimizerRange {
+	if o.WeightDecay == 0 || o.Decay == o.N {
+		return []OptimizerRange{{0, o.N, o.WeightDecay}}
+	}
+	rest := OptimizerRange{o.Decay, o.N - o.Decay, 0}
+	if o.Decay == 0 {
+		return []OptimizerRange{rest}
+	}
+	return []OptimizerRange{{0, o.Decay, o.WeightDecay}, rest}
 }
 
 func (*Gemm) body()          {}

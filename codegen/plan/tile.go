@@ -25,7 +25,7 @@ func (t *Tile) CXX(kind, math string) string {
 }
 
 // tiles are the shapes to choose from. Each is eight warps; stages and BK are
-// set by the math (see tileFor).
+// set by the math (see depthOf).
 var tiles = []Tile{
 	{BM: 128, BN: 128, WarpsM: 2, WarpsN: 4},
 	{BM: 128, BN: 64, WarpsM: 4, WarpsN: 2},
@@ -35,17 +35,16 @@ var tiles = []Tile{
 }
 
 // chip is the device that tiles are chosen for: an H100 or H200. The choice
-// only costs speed elsewhere.
+// only costs speed elsewhere. The rates are estimates, none of them measured:
+// what is measured belongs into tuning.json.
 var chip = struct {
-	sms                int
-	fma                map[string]float64 // multiply-adds a cycle and multiprocessor that mma.sync or FFMA reach
-	sharedBytes        float64            // a cycle and multiprocessor
-	l2Bytes            float64            // likewise, all multiprocessors reading
-	epilogue           float64            // cycles per 1000 elements of C
-	fixed              float64            // cycles of a block's start and end
-	sharedLimit        int                // bytes that a multiprocessor has
-	threads, registers int
-}{132, map[string]float64{"fp32": 128, "tf32": 320, "bf16": 640}, 128, 24, 180, 1500, 227 << 10, 2048, 65536}
+	sms         int
+	fma         map[string]float64 // multiply-adds a cycle and multiprocessor that mma.sync or FFMA reach
+	sharedBytes float64            // a cycle and multiprocessor
+	l2Bytes     float64            // likewise, all multiprocessors reading
+	epilogue    float64            // cycles per 1000 elements of C
+	fixed       float64            // cycles of a block's start and end
+}{132, map[string]float64{"fp32": 128, "tf32": 320, "bf16": 640}, 128, 24, 180, 1500}
 
 // chooseTile picks the tile and the split for C[m,n] over depth k: a tuning
 // table's entry if there is one, else the least of an analytic estimate. It
@@ -56,14 +55,14 @@ func chooseTile(kind, mathKind string, m, n, k int) Tile {
 	}
 	best, least := Tile{}, math.Inf(1)
 	for _, t := range tiles {
-		t.BK, t.Stages = depthOf(mathKind, t)
+		t.BK, t.Stages = depthOf(mathKind)
 		for _, splits := range []int{1, 2, 3, 4, 6, 8, 12, 16, 24, 32} {
 			t.Splits = splits
 			// A slice should be worth its share of the final sum.
 			if splits > 1 && k/splits < 4*t.BK {
 				break
 			}
-			if c := t.cycles(kind, mathKind, m, n, k); c < least {
+			if c := t.cycles(mathKind, m, n, k); c < least {
 				best, least = t, c
 			}
 		}
@@ -72,7 +71,7 @@ func chooseTile(kind, mathKind string, m, n, k int) Tile {
 }
 
 // depthOf sets how deep a tile's stages are and how many it has.
-func depthOf(mathKind string, t Tile) (bk, stages int) {
+func depthOf(mathKind string) (bk, stages int) {
 	if mathKind == "bf16" {
 		return 32, 4
 	}
@@ -81,7 +80,7 @@ func depthOf(mathKind string, t Tile) (bk, stages int) {
 
 // cycles estimates the time of the whole product: waves of blocks, each as slow
 // as the scarcest of arithmetic, shared memory and L2, plus its epilogue.
-func (t *Tile) cycles(kind, mathKind string, m, n, k int) float64 {
+func (t *Tile) cycles(mathKind string, m, n, k int) float64 {
 	elem := float64(elemBytes(mathKind))
 	blocks := t.blocks(m, n)
 	perSM := t.perSM(mathKind, false, false)

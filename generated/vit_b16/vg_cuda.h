@@ -31,12 +31,26 @@ struct alignas(16) vg_uint4 {
   uint32_t x, y, z, w;
 };
 
+struct alignas(8) vg_float2 {
+  float x, y;
+};
 struct alignas(8) vg_uint2 {
   uint32_t x, y;
 };
 
 // What a matrix product multiplies in. Accumulators are always float.
 enum class vg_math { fp32, tf32, bf16 };
+
+// The element of an operand in shared memory: bf16, else float (for tf32, one
+// that is rounded before it is multiplied).
+template <vg_math MATH>
+struct vg_operand {
+  using type = float;
+};
+template <>
+struct vg_operand<vg_math::bf16> {
+  using type = vg_bf16;
+};
 
 #endif  // VITGEN_CUDA_TYPES_CUH
 
@@ -347,6 +361,11 @@ VG_CONST int64_t vg_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 VG_CONST int64_t vg_round_up(int64_t a, int64_t b) { return vg_ceil_div(a, b) * b; }
 VG_CONST int64_t vg_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 VG_CONST int64_t vg_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+// The same in 32 bits, for extents of a tile.
+VG_CONST int vg_ceil_div32(int a, int b) { return (a + b - 1) / b; }
+VG_CONST int vg_round_up32(int a, int b) { return vg_ceil_div32(a, b) * b; }
+VG_CONST int vg_min32(int a, int b) { return a < b ? a : b; }
+VG_CONST int vg_max32(int a, int b) { return a > b ? a : b; }
 
 // Element access for functors. A bf16 is widened as it is loaded and rounded to
 // nearest even as it is stored.
@@ -482,30 +501,12 @@ VG_FN float vg_warp_max(float x) {
 // Softmax, masks and stores are therefore written once. Columns are computed in
 // groups of 16, that is pairs of acc.
 
-struct alignas(8) vg_float2 {
-  float x, y;
-};
-// An operand in shared memory: bf16, floats rounded to tf32, or floats.
-template <vg_math MATH>
-struct vg_operand {
-  using type = float;
-};
-template <>
-struct vg_operand<vg_math::bf16> {
-  using type = vg_bf16;
-};
-
 // The padded row of an operand, in elements. Rows are 16-byte aligned, and off a
 // multiple of 128 bytes by what keeps the accesses below free of bank conflicts:
 // 8 rows of 16 bytes (ldmatrix), 4 rows of 8 floats (tf32), 8 rows of 4 floats
 // (fp32).
 template <vg_math MATH>
 VG_CONST int vg_padded(int columns) { return columns + (MATH == vg_math::fp32 ? 4 : 8); }
-
-VG_CONST int vg_ceil_div32(int a, int b) { return (a + b - 1) / b; }
-VG_CONST int vg_round_up32(int a, int b) { return vg_ceil_div32(a, b) * b; }
-VG_CONST int vg_min32(int a, int b) { return a < b ? a : b; }
-VG_CONST int vg_max32(int a, int b) { return a > b ? a : b; }
 
 template <int N>
 VG_FN void vg_zero(float (&acc)[N][4]) {
@@ -2059,23 +2060,6 @@ VG_FN void vg_halve(const vg_call& c, int64_t n, const float* p, vg_bf16* half) 
 // is a constant of the kernel.
 enum vg_kind { vg_nt, vg_nn, vg_tn };
 
-// What a product multiplies in, as it lies in shared memory.
-template <vg_math MATH>
-struct vg_gemm_element {
-  using type = float;
-};
-template <>
-struct vg_gemm_element<vg_math::bf16> {
-  using type = vg_bf16;
-};
-
-// Two floats in shared memory, 8-byte aligned.
-struct alignas(8) vg_gemm_float2 {
-  float x, y;
-};
-
-VG_CONST int vg_gemm_ceil_div(int a, int b) { return (a + b - 1) / b; }
-
 // A block computes BM x BN elements of C, WARPS_M x WARPS_N warps side by side,
 // from BK of k at a time; STAGES such slices are in shared memory at once. With
 // SPLITS > 1 that many blocks share the k of one tile, each a run of slices, and
@@ -2093,7 +2077,7 @@ struct vg_gemm_tile {
   static constexpr vg_math math = MATH;
   static constexpr int bm = BM, bn = BN, bk = BK, stages = STAGES, splits = SPLITS;
   static constexpr int warps_m = WARPS_M, warps_n = WARPS_N;
-  using element = typename vg_gemm_element<MATH>::type;
+  using element = typename vg_operand<MATH>::type;
 
   static constexpr int threads = 32 * WARPS_M * WARPS_N;
   static constexpr int element_bytes = MATH == vg_math::bf16 ? 2 : 4;
@@ -2104,7 +2088,7 @@ struct vg_gemm_tile {
   // One block's partial result: the tile, and BM sums of A's columns.
   static constexpr int partial_floats = BM * (BN + 1);
 
-  static VG_CONST int blocks(int m, int n) { return vg_gemm_ceil_div(m, BM) * vg_gemm_ceil_div(n, BN) * SPLITS; }
+  static VG_CONST int blocks(int m, int n) { return vg_ceil_div32(m, BM) * vg_ceil_div32(n, BN) * SPLITS; }
   static VG_CONST int64_t workspace_bytes(int m, int n) {
     return SPLITS > 1 ? (int64_t)blocks(m, n) * partial_floats * 4 : 0;
   }
@@ -2168,7 +2152,7 @@ struct vg_gemm_place {
 template <class Tile>
 VG_FN vg_gemm_place vg_gemm_find_place(const vg_call& c, int n, int k) {
   constexpr int group = 8;
-  const int tiles = c.blocks / Tile::splits, tiles_n = vg_gemm_ceil_div(n, Tile::bn), tiles_m = tiles / tiles_n;
+  const int tiles = c.blocks / Tile::splits, tiles_n = vg_ceil_div32(n, Tile::bn), tiles_m = tiles / tiles_n;
   vg_gemm_place p;
   p.split = Tile::splits > 1 ? c.block / tiles : 0;
   p.tile = c.block - p.split * tiles;
@@ -2177,8 +2161,8 @@ VG_FN vg_gemm_place vg_gemm_find_place(const vg_call& c, int n, int k) {
   p.row = (first + within % high) * Tile::bm;
   p.col = within / high * Tile::bn;
 
-  const int all = vg_gemm_ceil_div(k, Tile::bk), each = vg_gemm_ceil_div(all, Tile::splits);
-  p.splits = vg_gemm_ceil_div(all, each);
+  const int all = vg_ceil_div32(k, Tile::bk), each = vg_ceil_div32(all, Tile::splits);
+  p.splits = vg_ceil_div32(all, each);
   p.first_slice = p.split * each;
   p.slices = all - p.first_slice < each ? all - p.first_slice : each;
   return p;
@@ -2214,7 +2198,7 @@ VG_FN bool vg_gemm_meet(const vg_call& c, const vg_gemm_place& at, float (&acc)[
   int height = 0;
   VG_NO_UNROLL for (int width = 1; width < at.splits; width *= fan, height++) {
     const int first = at.split / (width * fan) * (width * fan);
-    const int there = vg_gemm_ceil_div(at.splits - first, width), members = there < fan ? there : fan;
+    const int there = vg_ceil_div32(at.splits - first, width), members = there < fan ? there : fan;
     if (members == 1) continue;
     // A thread reads back what threads of its own index wrote, so elements lie as
     // they do in registers.
@@ -2316,7 +2300,7 @@ struct vg_gemm_lane_rows {
           const vg_float4 v = *(const vg_float4*)p;
           x[s][at] = v.x, x[s][at + 1] = v.y, x[s][at + 2] = v.z, x[s][at + 3] = v.w;
         } else {
-          const vg_gemm_float2 v = *(const vg_gemm_float2*)p;
+          const vg_float2 v = *(const vg_float2*)p;
           x[s][at] = v.x, x[s][at + 1] = v.y;
         }
       }
@@ -2769,8 +2753,8 @@ struct vg_gemm_mma {
     VG_UNROLL for (int i = 0; i < tiles_m; i++)
       VG_UNROLL for (int j = 0; j < tiles_n; j++) {
         const float* x = acc[i] + 4 * j;
-        *(vg_gemm_float2*)(c + 16 * i * Tile::c_ld + 8 * j) = {x[0], x[1]};
-        *(vg_gemm_float2*)(c + (16 * i + 8) * Tile::c_ld + 8 * j) = {x[2], x[3]};
+        *(vg_float2*)(c + 16 * i * Tile::c_ld + 8 * j) = {x[0], x[1]};
+        *(vg_float2*)(c + (16 * i + 8) * Tile::c_ld + 8 * j) = {x[2], x[3]};
       }
   }
 

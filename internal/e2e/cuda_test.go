@@ -49,11 +49,7 @@ func onGPU(t testing.TB, m *model, more ...string) []string {
 // inPrecision is a spec read by its path, in another precision.
 func inPrecision(t testing.TB, path, precision string) *spec.Spec {
 	t.Helper()
-	src, err := os.ReadFile(filepath.Join(root, path))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := mustParse(t, filepath.Base(path), src)
+	s := readSpec(t, path)
 	s.Train.Precision = precision
 	return s
 }

@@ -32,6 +32,7 @@ var rules = []rule{
 	{place: "codegen/kernels"},
 	{place: "codegen/plan", own: []string{"ir", "codegen/kernels"}},
 	{place: "codegen/gogen", own: []string{"spec", "codegen/plan", "codegen/kernels"}, others: []string{"github.com/dave/jennifer"}},
+	{place: "codegen/emittest", own: []string{"ir/...", "passes", "codegen/plan"}},
 	{place: "codegen", own: []string{"ir", "spec", "codegen/..."}},
 	{place: "runtime", own: []string{"runtime/..."}, others: []string{
 		"github.com/agnivade/levenshtein", "github.com/google/renameio", "github.com/mattn/go-isatty",

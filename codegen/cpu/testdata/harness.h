@@ -4,8 +4,9 @@
 //
 //   program IN OUT WORKERS
 //
-// IN holds per model: 11 uint64 (bytes of the eight regions, bytes of the
-// workspace, batch, seed), then the bytes of params, image, label and const.
+// IN holds per model: 13 uint64 (bytes of the nine regions, of the workspace and
+// of counters that only CUDA has, batch, seed), then the bytes of params, image,
+// label, const and half.
 // OUT gets per model: the gradient arena and the first `outputs` arena bytes.
 #pragma once
 #include <pthread.h>
@@ -17,7 +18,7 @@
 
 namespace {
 
-enum Region { kParams, kGrads, kState0, kState1, kArena, kImage, kLabel, kConst, kRegions };
+enum Region { kParams, kGrads, kState0, kState1, kArena, kImage, kLabel, kConst, kHalf, kRegions };
 
 struct Ref {
   int region;  // kRegions: the offset itself is the argument
@@ -54,23 +55,23 @@ void must_read(void* to, uint64_t bytes, FILE* f) {
 }
 
 void run_model(const Model& m, const vg::vg_kernel* table, int workers, FILE* in, FILE* out) {
-  uint64_t head[kRegions + 3];
+  uint64_t head[kRegions + 4];
   must_read(head, sizeof head, in);
   char* region[kRegions];
   for (int r = 0; r < kRegions; r++) region[r] = poisoned(head[r]);
-  for (int r : {kParams, kImage, kLabel, kConst}) must_read(region[r], head[r], in);
+  for (int r : {kParams, kImage, kLabel, kConst, kHalf}) must_read(region[r], head[r], in);
   std::vector<void*> args((size_t)m.ref_count);
   for (int i = 0; i < m.ref_count; i++)
     args[(size_t)i] = m.refs[i].region == kRegions ? (void*)m.refs[i].offset : region[m.refs[i].region] + m.refs[i].offset;
   vg_step step = {};
-  step.inv_n = (float)(1.0 / (double)head[kRegions + 1]);
-  step.seed_lo = (uint32_t)head[kRegions + 2];
-  step.seed_hi = (uint32_t)(head[kRegions + 2] >> 32);
+  step.inv_n = (float)(1.0 / (double)head[kRegions + 2]);
+  step.seed_lo = (uint32_t)head[kRegions + 3];
+  step.seed_hi = (uint32_t)(head[kRegions + 3] >> 32);
   step.micro_step = 5;
   step.dropout_on = 1;
   vg_barrier barrier = {};
   vg_program program = {m.launches, args.data(), &step, poisoned(head[kRegions]), &barrier, nullptr,
-                        m.launch_count, (int32_t)head[kRegions + 1]};
+                        m.launch_count, (int32_t)head[kRegions + 2]};
   std::vector<Walker> walkers;
   for (int i = 0; i < workers; i++) walkers.push_back({table, &program, {i, workers, poisoned(VG_SCRATCH_BYTES)}});
   std::vector<pthread_t> threads((size_t)workers);

@@ -12,30 +12,12 @@
 #include "call.cuh"
 #include "math.cuh"
 
-struct alignas(8) vg_float2 {
-  float x, y;
-};
-// An operand in shared memory: bf16, floats rounded to tf32, or floats.
-template <vg_math MATH>
-struct vg_operand {
-  using type = float;
-};
-template <>
-struct vg_operand<vg_math::bf16> {
-  using type = vg_bf16;
-};
-
 // The padded row of an operand, in elements. Rows are 16-byte aligned, and off a
 // multiple of 128 bytes by what keeps the accesses below free of bank conflicts:
 // 8 rows of 16 bytes (ldmatrix), 4 rows of 8 floats (tf32), 8 rows of 4 floats
 // (fp32).
 template <vg_math MATH>
 VG_CONST int vg_padded(int columns) { return columns + (MATH == vg_math::fp32 ? 4 : 8); }
-
-VG_CONST int vg_ceil_div32(int a, int b) { return (a + b - 1) / b; }
-VG_CONST int vg_round_up32(int a, int b) { return vg_ceil_div32(a, b) * b; }
-VG_CONST int vg_min32(int a, int b) { return a < b ? a : b; }
-VG_CONST int vg_max32(int a, int b) { return a > b ? a : b; }
 
 template <int N>
 VG_FN void vg_zero(float (&acc)[N][4]) {

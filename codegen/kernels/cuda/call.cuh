@@ -49,6 +49,11 @@ VG_CONST int64_t vg_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 VG_CONST int64_t vg_round_up(int64_t a, int64_t b) { return vg_ceil_div(a, b) * b; }
 VG_CONST int64_t vg_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 VG_CONST int64_t vg_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+// The same in 32 bits, for extents of a tile.
+VG_CONST int vg_ceil_div32(int a, int b) { return (a + b - 1) / b; }
+VG_CONST int vg_round_up32(int a, int b) { return vg_ceil_div32(a, b) * b; }
+VG_CONST int vg_min32(int a, int b) { return a < b ? a : b; }
+VG_CONST int vg_max32(int a, int b) { return a > b ? a : b; }
 
 // Element access for functors. A bf16 is widened as it is loaded and rounded to
 // nearest even as it is stored.

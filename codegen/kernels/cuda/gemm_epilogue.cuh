@@ -18,7 +18,7 @@ VG_FN bool vg_gemm_meet(const vg_call& c, const vg_gemm_place& at, float (&acc)[
   int height = 0;
   VG_NO_UNROLL for (int width = 1; width < at.splits; width *= fan, height++) {
     const int first = at.split / (width * fan) * (width * fan);
-    const int there = vg_gemm_ceil_div(at.splits - first, width), members = there < fan ? there : fan;
+    const int there = vg_ceil_div32(at.splits - first, width), members = there < fan ? there : fan;
     if (members == 1) continue;
     // A thread reads back what threads of its own index wrote, so elements lie as
     // they do in registers.

@@ -25,7 +25,7 @@ struct vg_gemm_lane_rows {
           const vg_float4 v = *(const vg_float4*)p;
           x[s][at] = v.x, x[s][at + 1] = v.y, x[s][at + 2] = v.z, x[s][at + 3] = v.w;
         } else {
-          const vg_gemm_float2 v = *(const vg_gemm_float2*)p;
+          const vg_float2 v = *(const vg_float2*)p;
           x[s][at] = v.x, x[s][at + 1] = v.y;
         }
       }

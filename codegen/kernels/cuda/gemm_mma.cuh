@@ -86,8 +86,8 @@ struct vg_gemm_mma {
     VG_UNROLL for (int i = 0; i < tiles_m; i++)
       VG_UNROLL for (int j = 0; j < tiles_n; j++) {
         const float* x = acc[i] + 4 * j;
-        *(vg_gemm_float2*)(c + 16 * i * Tile::c_ld + 8 * j) = {x[0], x[1]};
-        *(vg_gemm_float2*)(c + (16 * i + 8) * Tile::c_ld + 8 * j) = {x[2], x[3]};
+        *(vg_float2*)(c + 16 * i * Tile::c_ld + 8 * j) = {x[0], x[1]};
+        *(vg_float2*)(c + (16 * i + 8) * Tile::c_ld + 8 * j) = {x[2], x[3]};
       }
   }
 

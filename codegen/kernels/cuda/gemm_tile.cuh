@@ -9,23 +9,6 @@
 // is a constant of the kernel.
 enum vg_kind { vg_nt, vg_nn, vg_tn };
 
-// What a product multiplies in, as it lies in shared memory.
-template <vg_math MATH>
-struct vg_gemm_element {
-  using type = float;
-};
-template <>
-struct vg_gemm_element<vg_math::bf16> {
-  using type = vg_bf16;
-};
-
-// Two floats in shared memory, 8-byte aligned.
-struct alignas(8) vg_gemm_float2 {
-  float x, y;
-};
-
-VG_CONST int vg_gemm_ceil_div(int a, int b) { return (a + b - 1) / b; }
-
 // A block computes BM x BN elements of C, WARPS_M x WARPS_N warps side by side,
 // from BK of k at a time; STAGES such slices are in shared memory at once. With
 // SPLITS > 1 that many blocks share the k of one tile, each a run of slices, and
@@ -43,7 +26,7 @@ struct vg_gemm_tile {
   static constexpr vg_math math = MATH;
   static constexpr int bm = BM, bn = BN, bk = BK, stages = STAGES, splits = SPLITS;
   static constexpr int warps_m = WARPS_M, warps_n = WARPS_N;
-  using element = typename vg_gemm_element<MATH>::type;
+  using element = typename vg_operand<MATH>::type;
 
   static constexpr int threads = 32 * WARPS_M * WARPS_N;
   static constexpr int element_bytes = MATH == vg_math::bf16 ? 2 : 4;
@@ -54,7 +37,7 @@ struct vg_gemm_tile {
   // One block's partial result: the tile, and BM sums of A's columns.
   static constexpr int partial_floats = BM * (BN + 1);
 
-  static VG_CONST int blocks(int m, int n) { return vg_gemm_ceil_div(m, BM) * vg_gemm_ceil_div(n, BN) * SPLITS; }
+  static VG_CONST int blocks(int m, int n) { return vg_ceil_div32(m, BM) * vg_ceil_div32(n, BN) * SPLITS; }
   static VG_CONST int64_t workspace_bytes(int m, int n) {
     return SPLITS > 1 ? (int64_t)blocks(m, n) * partial_floats * 4 : 0;
   }
@@ -118,7 +101,7 @@ struct vg_gemm_place {
 template <class Tile>
 VG_FN vg_gemm_place vg_gemm_find_place(const vg_call& c, int n, int k) {
   constexpr int group = 8;
-  const int tiles = c.blocks / Tile::splits, tiles_n = vg_gemm_ceil_div(n, Tile::bn), tiles_m = tiles / tiles_n;
+  const int tiles = c.blocks / Tile::splits, tiles_n = vg_ceil_div32(n, Tile::bn), tiles_m = tiles / tiles_n;
   vg_gemm_place p;
   p.split = Tile::splits > 1 ? c.block / tiles : 0;
   p.tile = c.block - p.split * tiles;
@@ -127,8 +110,8 @@ VG_FN vg_gemm_place vg_gemm_find_place(const vg_call& c, int n, int k) {
   p.row = (first + within % high) * Tile::bm;
   p.col = within / high * Tile::bn;
 
-  const int all = vg_gemm_ceil_div(k, Tile::bk), each = vg_gemm_ceil_div(all, Tile::splits);
-  p.splits = vg_gemm_ceil_div(all, each);
+  const int all = vg_ceil_div32(k, Tile::bk), each = vg_ceil_div32(all, Tile::splits);
+  p.splits = vg_ceil_div32(all, each);
   p.first_slice = p.split * each;
   p.slices = all - p.first_slice < each ? all - p.first_slice : each;
   return p;

@@ -29,9 +29,23 @@ struct alignas(16) vg_uint4 {
   uint32_t x, y, z, w;
 };
 
+struct alignas(8) vg_float2 {
+  float x, y;
+};
 struct alignas(8) vg_uint2 {
   uint32_t x, y;
 };
 
 // What a matrix product multiplies in. Accumulators are always float.
 enum class vg_math { fp32, tf32, bf16 };
+
+// The element of an operand in shared memory: bf16, else float (for tf32, one
+// that is rounded before it is multiplied).
+template <vg_math MATH>
+struct vg_operand {
+  using type = float;
+};
+template <>
+struct vg_operand<vg_math::bf16> {
+  using type = vg_bf16;
+};
