@@ -5,7 +5,7 @@ SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # (bin/vitgen is Go's business to keep fresh: FORCE asks it every time.)
-.PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu bench-gpu-binaries bench-gpu cuda-stub vet-cuda test-cuda cuda-toolchain check-cuda clean
+.PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu bench-gpu-binaries bench-gpu cuda-stub vet-cuda test-cuda cuda-toolchain check-cuda python-check clean
 
 # Version stamping asks git, which refuses in a checkout that another user owns.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
@@ -15,6 +15,7 @@ FUZZTIME    ?= 20s
 TESTFLAGS   ?=
 VENV        := .venv
 VENV_CUDA   := .venv-cuda
+VENV_CHECK  := .venv-check
 # Files of this repository, not what tools put beside them.
 GOFILES = $(shell find . \( -name '.?*' -o -name _build -o -name runs \) -prune -o -name '*.go' -print)
 
@@ -92,6 +93,14 @@ $(VENV_CUDA)/stamp: bench/ptxas/requirements.txt
 	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "Python 3 with venv is missing: install it (Debian: apt-get install python3-venv)"; exit 1; }
 	[ -x $(VENV_CUDA)/bin/python ] || python3 -m venv $(VENV_CUDA)
 	$(VENV_CUDA)/bin/pip install --quiet -r bench/ptxas/requirements.txt
+	touch $@
+
+python-check: $(VENV_CHECK)/stamp ## install Pillow, ONNX Runtime, TensorBoard from PyPI into .venv-check, for the tests that use them
+
+$(VENV_CHECK)/stamp: internal/python/requirements.txt
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "Python 3 with venv is missing: install it (Debian: apt-get install python3-venv)"; exit 1; }
+	[ -x $(VENV_CHECK)/bin/python ] || python3 -m venv $(VENV_CHECK)
+	$(VENV_CHECK)/bin/pip install --quiet -r internal/python/requirements.txt
 	touch $@
 
 check-cuda: ## compile the CUDA kernels of all examples; no spills, and registers as in bench/ptxas/table.md

@@ -15,8 +15,12 @@ import (
 type Model struct {
 	Name      string // package name, from the spec's name:
 	SpecFile  string // base name of the spec, for messages: "vit.yaml"
-	SpecHash  string // hex SHA-256 of the spec's canonical form
+	Spec      string // the spec's canonical form, YAML
+	SpecHash  string // hex SHA-256 of Spec
 	Generator string // version of vitgen that wrote the package
+
+	// KernelHashes are hex SHA-256 of the kernels' source, by target (cpu, cuda).
+	KernelHashes map[string]string
 
 	Image   [3]int // channels, height, width
 	Classes int
@@ -91,6 +95,33 @@ type Train struct {
 	Schedule   Schedule
 	ClipNorm   float64 // 0: off
 	Seed       uint64
+
+	EMA          EMA
+	EarlyStop    EarlyStop
+	Best         string // accuracy or loss: the validation metric that best.safetensors is best by
+	SkipOutliers SkipOutliers
+}
+
+// EMA is the exponential moving average of the parameters, taken after every
+// update k = 1, 2, …: average ← d·average + (1-d)·parameter, with d = Decay, or
+// min(Decay, (1+k)/(10+k)) with Warmup. It starts as a copy of the parameters.
+type EMA struct {
+	Decay  float64 // 0: none is kept
+	Warmup bool
+}
+
+// EarlyStop ends training once Patience validations in a row were none of them
+// better than the best by more than MinDelta.
+type EarlyStop struct {
+	Patience int // 0: off
+	MinDelta float64
+}
+
+// SkipOutliers leaves out the update of a step whose loss is more than Z
+// standard deviations above the mean of the last Window losses.
+type SkipOutliers struct {
+	Z      float64 // 0: off
+	Window int
 }
 
 // Optimizer holds the hyperparameters of SGD or AdamW as PyTorch defines them.
@@ -124,10 +155,31 @@ type Schedule struct {
 // Data is the spec's data: section.
 type Data struct {
 	Name      string
-	Resize    [2]int // height, width; 0,0: as stored
+	Resize    [2]int  // height, width; 0,0: as stored (image_folder: the model's)
+	Fit       string  // image_folder: crop (scale to cover, cut out the middle) or stretch
+	ValPart   float64 // image_folder without train and val folders: share that validates
 	Mean, Std []float64
 	Train     int // synthetic: samples to make
 	Val       int
+	Augment   Augment
+}
+
+// Augment says how training images are varied. Zero values are off.
+type Augment struct {
+	ResizedCrop ResizedCrop // in place of Resize
+	Padding     int         // random crop of the image with so many zero pixels around it
+	Flip        float64     // probability of a horizontal flip
+	Mixup       float64     // α: images and labels of two samples are mixed λ : 1-λ, λ ~ Beta(α, α)
+	CutMix      float64     // α: a box of 1-λ of the area is from another sample
+}
+
+// Mixes reports whether training samples have two labels.
+func (a *Augment) Mixes() bool { return a.Mixup > 0 || a.CutMix > 0 }
+
+// ResizedCrop is torchvision's RandomResizedCrop: a random part of the image,
+// of Scale of its area and a ratio of width to height in Ratio, resized.
+type ResizedCrop struct {
+	Scale, Ratio [2]float64 // least, most; Scale 0, 0: off
 }
 
 // Pruning compares the training step with and without row pruning.

@@ -47,6 +47,7 @@ var rules = []rule{
 	{place: "internal/e2e"},
 	{place: "internal/cudaenv", own: []string{"internal/cudaenv", "runtime/cuda/link"}, others: []string{"github.com/google/renameio"}},
 	{place: "internal/nvcc", others: []string{"github.com/google/renameio"}},
+	{place: "internal/python"},
 	{place: "internal/testreport"},
 	{place: "sim"},
 }

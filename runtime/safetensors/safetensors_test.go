@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vitgen/vitgen/internal/python"
 )
 
 // raw builds a file from header text and data.
@@ -201,13 +203,7 @@ func TestWriteRefuses(t *testing.T) {
 // TestPython: the reference implementation reads what Write writes, and Read
 // reads what it writes.
 func TestPython(t *testing.T) {
-	python, err := filepath.Abs("../../.venv/bin/python")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := exec.Command(python, "-c", "import safetensors.numpy").Run(); err != nil {
-		t.Skipf("SKIPPED: the reference implementation was not tried: %s cannot import safetensors (%v)", python, err)
-	}
+	python := python.Find(t, "safetensors.numpy")
 	dir := t.TempDir()
 	if err := Write(filepath.Join(dir, "go"), sample()); err != nil {
 		t.Fatal(err)
