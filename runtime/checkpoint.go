@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sort"
@@ -11,9 +12,10 @@ import (
 
 // Load replaces the parameters by those of a safetensors file under PyTorch's
 // state_dict names (F32, or any other floating type, converted) and starts
-// training anew from them: optimizer state and counters become zero. Unless
-// every parameter is there in its shape and nothing else is, one error lists
-// all differences and nothing is changed.
+// training anew from them: optimizer state and counters become zero, and the
+// names of the classes are the file's. Unless every parameter is there in its
+// shape and nothing else is, one error lists all differences and nothing is
+// changed.
 func (s *Session) Load(path string) (err error) {
 	defer recovered("load", &err)
 	f, err := safetensors.Read(path)
@@ -28,9 +30,14 @@ func (s *Session) Load(path string) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
+	names, err := s.model.ClassesOf(f)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
 	if err := s.dev.Write(Params.At(0), asBytes(arena)); err != nil {
 		return err
 	}
+	s.classes = names
 	return s.restart()
 }
 
@@ -68,7 +75,8 @@ func (m *Model) arenaFrom(f *safetensors.File) ([]float32, error) {
 }
 
 // Save writes the parameters as a safetensors file under PyTorch's state_dict
-// names, replacing the file at once or not at all.
+// names, with the names of the classes if there are any, replacing the file at
+// once or not at all.
 func (s *Session) Save(path string) (err error) {
 	defer recovered("save", &err)
 	if err := s.lock(); err != nil {
@@ -82,9 +90,17 @@ func (s *Session) Save(path string) (err error) {
 	f := &safetensors.File{Metadata: map[string]string{
 		"format":           "pt",
 		"vitgen.model":     s.model.Name,
+		"vitgen.image":     fmt.Sprintf("%d,%d,%d", s.model.Image[0], s.model.Image[1], s.model.Image[2]),
 		"vitgen.spec_hash": s.model.SpecHash,
 		"vitgen.version":   s.model.Generator,
 	}}
+	if len(s.classes) > 0 {
+		text, err := json.Marshal(s.classes)
+		if err != nil {
+			return err
+		}
+		f.Metadata[classesKey] = string(text)
+	}
 	for i := range s.model.Params {
 		p := &s.model.Params[i]
 		f.Tensors = append(f.Tensors, safetensors.FromFloat32s(p.Name, p.Shape, arena[p.Offset:p.Offset+p.Elems()]))

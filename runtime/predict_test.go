@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/vitgen/vitgen/runtime"
@@ -36,5 +37,68 @@ func TestPredict(t *testing.T) {
 	}
 	if _, err := s.Predict(images[:3]); err == nil {
 		t.Error("half an image was accepted")
+	}
+}
+
+// TestPredictTop sorts the softmax of the logits by hand.
+func TestPredictTop(t *testing.T) {
+	m := fake.New(image, classes, 4, runtime.Train{})
+	s := open(t, m, runtime.Options{Threads: 1})
+	images, _ := batch(6, 4)
+	logits, err := s.Forward(images, 6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	top, err := s.PredictTop(images, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, got := range top {
+		row := logits[i*classes : (i+1)*classes]
+		sum := 0.0
+		for _, x := range row {
+			sum += math.Exp(float64(x))
+		}
+		if len(got) != 3 {
+			t.Fatalf("%d predictions, want 3", len(got))
+		}
+		for j, p := range got {
+			if want := math.Exp(float64(row[p.Class])) / sum; math.Abs(p.Probability-want) > 1e-9 {
+				t.Errorf("image %d: class %d has %v, want %v", i, p.Class, p.Probability, want)
+			}
+			larger := 0
+			for _, x := range row {
+				if x > row[p.Class] {
+					larger++
+				}
+			}
+			if larger != j {
+				t.Errorf("image %d: class %d stands at %d, %d logits are larger", i, p.Class, j, larger)
+			}
+		}
+	}
+
+	// More than there are, ties, and what is no number.
+	for _, name := range []string{"head.weight", "head.bias"} {
+		p, _ := m.Param(name)
+		if err := s.SetParam(name, make([]float32, p.Elems())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	top, err = s.PredictTop(images[:6], 99)
+	if err != nil || len(top[0]) != classes {
+		t.Fatalf("%v, %v", top, err)
+	}
+	for c, p := range top[0] {
+		if p.Class != c || p.Probability != 1.0/classes {
+			t.Errorf("on a tie, place %d has %+v", c, p)
+		}
+	}
+	if _, err := s.PredictTop(images, 0); err == nil {
+		t.Error("the top 0 was accepted")
+	}
+	images[7] = float32(math.NaN())
+	if _, err := s.PredictTop(images, 1); err == nil || !strings.Contains(err.Error(), "image 1 is NaN") {
+		t.Errorf("a NaN: %v", err)
 	}
 }

@@ -47,9 +47,10 @@ type Session struct {
 	pendingSum int // samples in them
 	pendingOf  int // samples of the effective batch they belong to
 	dropout    bool
-	perEpoch   int // updates per epoch, for schedules; 0: unknown
-	total      int // updates of the whole run; 0: unknown
-	uploaded   int // images that Upload put on the device
+	perEpoch   int      // updates per epoch, for schedules; 0: unknown
+	total      int      // updates of the whole run; 0: unknown
+	uploaded   int      // images that Upload put on the device
+	classes    []string // names of the classes, see SetClasses
 
 	results [keptResults]result // of the last Submits, by their number
 	submits uint64              // number of the last one

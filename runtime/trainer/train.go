@@ -65,6 +65,9 @@ func (a *app) train(args []string) error {
 			return err
 		}
 	}
+	if err := s.SetClasses(sets.Train.Classes()); err != nil {
+		return err
+	}
 	t := &training{app: a, session: s, sets: sets, d2l: from.metrics == "d2l"}
 	if err := t.plan(o); err != nil {
 		return err
