@@ -36,7 +36,7 @@ var rules = []rule{
 	{place: "codegen", own: []string{"ir", "spec", "codegen/..."}},
 	{place: "runtime", own: []string{"runtime/..."}, others: []string{
 		"github.com/agnivade/levenshtein", "github.com/google/renameio", "github.com/mattn/go-isatty",
-		"github.com/schollz/progressbar", "gonum.org/v1/plot",
+		"github.com/schollz/progressbar", "gonum.org/v1/plot", "google.golang.org/protobuf/encoding/protowire",
 		"github.com/mumax/3/cuda/cu"}}, // with -tags cuda
 	{place: "generated", own: []string{"runtime", "runtime/trainer", "generated/..."}},
 	{place: "examples", own: []string{"runtime/...", "generated/..."}},

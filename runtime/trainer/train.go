@@ -13,6 +13,7 @@ import (
 	"github.com/google/renameio/v2"
 
 	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 // trainFlags are the command's flags besides placement and source.
@@ -80,7 +81,7 @@ func (a *app) train(args []string) error {
 	if err := t.start(o, from.metrics); err != nil {
 		return err
 	}
-	defer t.history.file.Close()
+	defer t.history.Close()
 	return t.run()
 }
 
@@ -91,7 +92,7 @@ type training struct {
 	sets     *loaders
 	d2l      bool
 	dir      string
-	history  *history
+	history  *report.History
 	progress progress
 
 	epochs, perEpoch, total, every int // in updates, but for epochs
@@ -145,7 +146,7 @@ func (t *training) start(o trainFlags, metrics string) (err error) {
 	if err := t.writeRun(o, metrics); err != nil {
 		return err
 	}
-	if t.history, err = newHistory(t.dir); err != nil {
+	if t.history, err = report.Open(t.dir); err != nil {
 		return err
 	}
 	m := t.model
@@ -221,14 +222,14 @@ func (t *training) run() error {
 	interrupted := t.ctx.Err() != nil && t.session.Updates() < t.total
 	if interrupted {
 		t.progress.clear()
-		if err := t.record("interval", &t.interval); err != nil {
+		if err := t.record(report.Interval, &t.interval); err != nil {
 			return err
 		}
 		if err := t.save("last"); err != nil {
 			return err
 		}
 	}
-	if err := t.history.curves(t.dir, t.model.Name); err != nil {
+	if err := t.history.Curves(t.model.Name); err != nil {
 		return err
 	}
 	t.report(interrupted)
@@ -247,7 +248,7 @@ func (t *training) afterUpdate() error {
 	if k%t.perEpoch != 0 && k != t.total { // else the epoch's line follows
 		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.interval.speed()))
 	}
-	err := t.record("interval", &t.interval)
+	err := t.record(report.Interval, &t.interval)
 	t.interval = meter{d2l: t.d2l}
 	return err
 }
@@ -269,7 +270,7 @@ func (t *training) record(kind string, m *meter) error {
 		return nil
 	}
 	loss, _ := m.result()
-	return t.history.add(record{Kind: kind, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: m.speed()})
+	return t.history.Add(report.Record{Kind: kind, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: m.speed()})
 }
 
 // endEpoch validates, saves and reports an epoch.
@@ -285,7 +286,7 @@ func (t *training) endEpoch() error {
 	if math.IsNaN(valLoss) || math.IsInf(valLoss, 0) {
 		return fmt.Errorf("after update %d the validation loss is %v: lower train.optimizer's lr, warm it up, or set train.clip_norm", t.session.Updates(), valLoss)
 	}
-	err = t.history.add(record{Kind: "epoch", Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
+	err = t.history.Add(report.Record{Kind: report.Epoch, Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
 		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epoch.speed()})
 	if err != nil {
 		return err
@@ -300,7 +301,7 @@ func (t *training) endEpoch() error {
 			return err
 		}
 	}
-	return t.history.curves(t.dir, t.model.Name)
+	return t.history.Curves(t.model.Name)
 }
 
 func (t *training) save(name string) error {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/internal/fake"
+	"github.com/vitgen/vitgen/runtime/report"
 	"github.com/vitgen/vitgen/runtime/safetensors"
 )
 
@@ -44,16 +45,16 @@ func mustRun(t *testing.T, m *runtime.Model, args ...string) string {
 	return out
 }
 
-func readRecords(t *testing.T, dir string) []record {
+func readRecords(t *testing.T, dir string) []report.Record {
 	t.Helper()
 	f, err := os.Open(filepath.Join(dir, "metrics.jsonl"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	var records []record
+	var records []report.Record
 	for s := bufio.NewScanner(f); s.Scan(); {
-		var r record
+		var r report.Record
 		d := json.NewDecoder(strings.NewReader(s.Text()))
 		d.DisallowUnknownFields()
 		if err := d.Decode(&r); err != nil {
@@ -82,7 +83,7 @@ func TestTrain(t *testing.T) {
 		}
 	}
 	records := readRecords(t, "runs/fake")
-	var epochs []record
+	var epochs []report.Record
 	for i, r := range records {
 		if i > 0 && r.Step < records[i-1].Step {
 			t.Errorf("step %d after %d", r.Step, records[i-1].Step)

@@ -1,65 +1,24 @@
-package trainer
+package report
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"image/color"
 	"math"
-	"os"
 	"path/filepath"
 	"strconv"
 
-	"github.com/google/renameio/v2"
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 )
 
-// record is one line of metrics.jsonl.
-type record struct {
-	Kind          string   `json:"kind"`  // "interval" within an epoch, or "epoch" at its end
-	Step          int      `json:"step"`  // updates made
-	Epoch         float64  `json:"epoch"` // epochs made
-	LR            float64  `json:"lr"`    // of the last update
-	TrainLoss     float64  `json:"train_loss"`
-	ValLoss       *float64 `json:"val_loss,omitempty"`
-	ValAcc        *float64 `json:"val_acc,omitempty"`
-	SamplesPerSec float64  `json:"samples_per_sec"` // of training alone
-}
-
-// history is the run's records, in memory for the curves and in metrics.jsonl.
-type history struct {
-	file    *os.File
-	records []record
-}
-
-func newHistory(dir string) (*history, error) {
-	f, err := os.Create(filepath.Join(dir, "metrics.jsonl"))
-	if err != nil {
-		return nil, err
-	}
-	return &history{file: f}, nil
-}
-
-// add appends a record, in memory and at once in the file.
-func (h *history) add(r record) error {
-	h.records = append(h.records, r)
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	_, err = h.file.Write(append(line, '\n'))
-	return err
-}
-
-// curves draws train loss, validation loss and validation accuracy over
+// Curves draws train loss, validation loss and validation accuracy over
 // epochs, on one pair of axes as d2l's board does, into curves.png and
 // curves.svg. With nothing to draw it writes nothing.
-func (h *history) curves(dir, title string) error {
+func (h *History) Curves(title string) error {
 	var train, loss, acc plotter.XYs
 	for _, r := range h.records {
-		if r.Kind == "interval" {
+		if r.Kind == Interval {
 			train = append(train, plotter.XY{X: r.Epoch, Y: r.TrainLoss})
 		}
 		if r.ValLoss != nil {
@@ -106,11 +65,7 @@ func (h *history) curves(dir, title string) error {
 		if err != nil {
 			return fmt.Errorf("curves: %w", err)
 		}
-		var picture bytes.Buffer
-		if _, err := w.WriteTo(&picture); err != nil {
-			return fmt.Errorf("curves: %w", err)
-		}
-		if err := renameio.WriteFile(filepath.Join(dir, "curves."+format), picture.Bytes(), 0o644); err != nil {
+		if err := writeFile(filepath.Join(h.dir, "curves."+format), w); err != nil {
 			return err
 		}
 	}
