@@ -63,7 +63,7 @@ type Resident interface {
 	// before. sample writes the pixels of one of them and returns its label; it
 	// is called from several goroutines. table has 256 floats a channel: what a
 	// pixel becomes. The error is an ErrNoRoom if there is no memory for it.
-	Upload(n int, sample func(i int, pixels []uint8) int, table []float32) error
+	Upload(n int, sample func(i int, pixels []uint8) (int, error), table []float32) error
 	// Gather does the work of Write of Image and Label before the next Run: it
 	// puts images of the data set there.
 	Gather(index []int32) error

@@ -80,7 +80,7 @@ type Images interface {
 	Shape() [3]int
 	// Sample writes the pixels of sample i, channel by channel and row by row,
 	// and returns its label. It may be called from several goroutines.
-	Sample(i int, pixels []uint8) (label int)
+	Sample(i int, pixels []uint8) (label int, err error)
 }
 
 // CanUpload reports whether the device can keep a data set (Upload).

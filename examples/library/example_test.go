@@ -75,14 +75,19 @@ func digits(m *runtime.Model) (train, val data.Batch, err error) {
 	if err != nil {
 		return train, val, err
 	}
-	read := func(d data.Dataset, to *data.Batch) {
+	read := func(d data.Dataset, to *data.Batch) error {
 		loader := data.Loader{Data: d, Normalize: z, Batch: m.Batch, Shuffle: true, Seed: 1}
-		for b := range loader.Epoch(0) { // in whatever order this seed gives
+		for b, err := range loader.Epoch(0, 0) { // in whatever order this seed gives
+			if err != nil {
+				return err
+			}
 			to.Images = append(to.Images, b.Images...)
 			to.Labels = append(to.Labels, b.Labels...)
 		}
+		return nil
 	}
-	read(split.Train, &train)
-	read(split.Val, &val)
-	return train, val, nil
+	if err := read(split.Train, &train); err != nil {
+		return train, val, err
+	}
+	return train, val, read(split.Val, &val)
 }

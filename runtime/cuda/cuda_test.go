@@ -43,9 +43,9 @@ func newNoise(n int) *noise {
 
 func (d *noise) Len() int      { return len(d.labels) }
 func (d *noise) Shape() [3]int { return [3]int{1, 8, 8} }
-func (d *noise) Sample(i int, pixels []uint8) int {
+func (d *noise) Sample(i int, pixels []uint8) (int, error) {
 	copy(pixels, d.pixels[i*64:][:64])
-	return d.labels[i]
+	return d.labels[i], nil
 }
 
 // table is what a pixel becomes.

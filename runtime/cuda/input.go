@@ -74,7 +74,7 @@ func (s *dataset) free() {
 const roomLeft = 256 << 20
 
 // Upload copies a data set to the device.
-func (d *device) Upload(n int, sample func(i int, pixels []uint8) int, table []float32) (err error) {
+func (d *device) Upload(n int, sample func(i int, pixels []uint8) (int, error), table []float32) (err error) {
 	defer d.leave(&err, "uploading the data set")
 	d.enter()
 	if d.cuda.Gather < 0 {
@@ -124,13 +124,14 @@ func (d *device) dropData() {
 
 // uploadImages makes all images, in pieces and with every processor, and
 // returns their labels.
-func (d *device) uploadImages(n, per int, sample func(i int, pixels []uint8) int) []int32 {
+func (d *device) uploadImages(n, per int, sample func(i int, pixels []uint8) (int, error)) []int32 {
 	const pieceBytes = 16 << 20
 	piece := max(1, min(n, pieceBytes/per))
 	memory := pinned(int64(piece) * int64(per))
 	defer cu.MemFreeHost(memory)
 	pixels := unsafe.Slice((*uint8)(memory), piece*per)
 	labels := make([]int32, n)
+	var bad atomic.Pointer[error]
 	for from := 0; from < n; from += piece {
 		count := min(piece, n-from)
 		var next atomic.Int64
@@ -138,11 +139,19 @@ func (d *device) uploadImages(n, per int, sample func(i int, pixels []uint8) int
 		for range goruntime.GOMAXPROCS(0) {
 			wg.Go(func() {
 				for i := int(next.Add(1)) - 1; i < count; i = int(next.Add(1)) - 1 {
-					labels[from+i] = int32(sample(from+i, pixels[i*per:][:per]))
+					label, err := sample(from+i, pixels[i*per:][:per])
+					if err != nil {
+						bad.CompareAndSwap(nil, &err)
+						return
+					}
+					labels[from+i] = int32(label)
 				}
 			})
 		}
 		wg.Wait()
+		if err := bad.Load(); err != nil {
+			panic(failure{*err})
+		}
 		cu.MemcpyHtoDAsync(d.data.images.at(int64(from)*int64(per)), memory, int64(count)*int64(per), d.stream)
 		d.stream.Synchronize()
 	}

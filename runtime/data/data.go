@@ -19,8 +19,8 @@ type Dataset interface {
 	// Shape of an image: channels, height, width.
 	Shape() [3]int
 	// Sample writes the pixels of sample i, channel by channel and row by
-	// row, and returns its label.
-	Sample(i int, pixels []uint8) (label int)
+	// row, and returns its label. The error names the file that cannot be read.
+	Sample(i int, pixels []uint8) (label int, err error)
 	// Classes are the names of the labels 0, 1, ….
 	Classes() []string
 }
@@ -29,6 +29,7 @@ type Dataset interface {
 type Split struct {
 	Name       string
 	Train, Val Dataset
+	Hash       string // hex SHA-256 of the data: the same for the same samples
 }
 
 // Config says which data set to open and what the model expects of it.

@@ -22,7 +22,7 @@ func nearest(t *testing.T, s Split) float64 {
 	}
 	image := make([]uint8, n)
 	for i := range s.Train.Len() {
-		label := s.Train.Sample(i, image)
+		label := sample(t, s.Train, i, image)
 		counts[label]++
 		for j, v := range image {
 			means[label][j] += float64(v)
@@ -30,7 +30,7 @@ func nearest(t *testing.T, s Split) float64 {
 	}
 	right := 0
 	for i := range s.Val.Len() {
-		label := s.Val.Sample(i, image)
+		label := sample(t, s.Val, i, image)
 		best, least := -1, math.Inf(1)
 		for c, m := range means {
 			d := 0.0
@@ -49,6 +49,16 @@ func nearest(t *testing.T, s Split) float64 {
 	return float64(right) / float64(s.Val.Len())
 }
 
+// sample is a data set's sample that must be readable.
+func sample(t *testing.T, d Dataset, i int, pixels []uint8) int {
+	t.Helper()
+	label, err := d.Sample(i, pixels)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return label
+}
+
 func TestDigits(t *testing.T) {
 	s, err := Open(Config{Name: "digits", Image: [3]int{1, 8, 8}, Classes: 10})
 	if err != nil {
@@ -63,11 +73,11 @@ func TestDigits(t *testing.T) {
 	image := make([]uint8, 64)
 	largest := uint8(0)
 	for i := range s.Train.Len() {
-		got[s.Train.Sample(i, image)]++
+		got[sample(t, s.Train, i, image)]++
 		largest = max(largest, slices.Max(image))
 	}
 	for i := range s.Val.Len() {
-		val[s.Val.Sample(i, image)]++
+		val[sample(t, s.Val, i, image)]++
 	}
 	for c := range got {
 		if got[c]+val[c] != want[c] || val[c] != want[c]/5 {
@@ -78,7 +88,7 @@ func TestDigits(t *testing.T) {
 		t.Errorf("the brightest pixel is %d", largest)
 	}
 	// load_digits().images[0][0] = 0 0 5 13 9 1 0 0, times 255/16.
-	if label := s.Train.Sample(0, image); label != 0 || !slices.Equal(image[:8], []uint8{0, 0, 80, 207, 143, 16, 0, 0}) {
+	if label := sample(t, s.Train, 0, image); label != 0 || !slices.Equal(image[:8], []uint8{0, 0, 80, 207, 143, 16, 0, 0}) {
 		t.Errorf("the first sample is a %d: %v", label, image[:8])
 	}
 	if acc := nearest(t, s); acc < 0.85 {
@@ -107,13 +117,13 @@ func TestSynthetic(t *testing.T) {
 	a, b := make([]uint8, 210), make([]uint8, 210)
 	differ, overlap := false, 0
 	for i := range 20 {
-		la, lb := s.Train.Sample(i, a), again.Train.Sample(i, b)
+		la, lb := sample(t, s.Train, i, a), sample(t, again.Train, i, b)
 		if la != lb || !slices.Equal(a, b) {
 			t.Errorf("sample %d is not repeatable", i)
 		}
-		other.Train.Sample(i, b)
+		sample(t, other.Train, i, b)
 		differ = differ || !slices.Equal(a, b)
-		if s.Val.Sample(i, b); slices.Equal(a, b) {
+		if sample(t, s.Val, i, b); slices.Equal(a, b) {
 			overlap++
 		}
 	}
@@ -152,12 +162,12 @@ type constant struct {
 func (c *constant) Len() int          { return len(c.made) }
 func (c *constant) Shape() [3]int     { return [3]int{2, 3, 4} }
 func (c *constant) Classes() []string { return []string{"a", "b", "c"} }
-func (c *constant) Sample(i int, p []uint8) int {
+func (c *constant) Sample(i int, p []uint8) (int, error) {
 	c.made[i]++
 	for j := range p {
 		p[j] = uint8(i + j)
 	}
-	return i % 3
+	return i % 3, nil
 }
 
 func TestCached(t *testing.T) {
@@ -168,7 +178,7 @@ func TestCached(t *testing.T) {
 	}
 	first, second := make([]uint8, 60), make([]uint8, 60)
 	for i := range 10 {
-		if a, b := d.Sample(i, first), d.Sample(i, second); a != b || a != i%3 || !slices.Equal(first, second) {
+		if a, b := sample(t, d, i, first), sample(t, d, i, second); a != b || a != i%3 || !slices.Equal(first, second) {
 			t.Errorf("sample %d changes when it is cached", i)
 		}
 		if source.made[i] != 1 {
@@ -220,7 +230,10 @@ func TestLoader(t *testing.T) {
 				d := Cached(source, 1<<20) // the workers must not write into one counter
 				l := &Loader{Data: d, Normalize: z, Batch: size, Shuffle: true, Seed: 7, Workers: workers}
 				batches := 0
-				for b := range l.Epoch(epoch) {
+				for b, err := range l.Epoch(epoch, 0) {
+					if err != nil {
+						t.Fatal(err)
+					}
 					batches++
 					if want := min(size, n-(batches-1)*size); b.Len() != want || len(b.Images) != want*24 {
 						t.Fatalf("batch %d of size %d has %d samples", batches, size, b.Len())
@@ -258,7 +271,10 @@ func TestLoaderStops(t *testing.T) {
 	l := &Loader{Data: d, Normalize: z, Batch: 3, Workers: 2}
 	for stop := range 10 {
 		i := 0
-		for b := range l.Epoch(0) {
+		for b, err := range l.Epoch(0, 0) {
+			if err != nil {
+				t.Fatal(err)
+			}
 			if b.Labels[0] != int32(3*i%3) {
 				t.Fatalf("batch %d starts with label %d", i, b.Labels[0])
 			}
@@ -296,7 +312,7 @@ func TestMNIST(t *testing.T) {
 	if s.Train.Len() != 3 || s.Val.Len() != 1 || s.Train.Classes()[9] != "ankle boot" || s.Train.Shape() != c.Image {
 		t.Errorf("%d and %d samples of %v", s.Train.Len(), s.Val.Len(), s.Train.Shape())
 	}
-	if label := s.Train.Sample(2, make([]uint8, 24)); label != 5 {
+	if label := sample(t, s.Train, 2, make([]uint8, 24)); label != 5 {
 		t.Errorf("label %d", label)
 	}
 	for _, bad := range []struct{ name, want string }{

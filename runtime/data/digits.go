@@ -40,7 +40,7 @@ func openDigits(Config) (Split, error) {
 			train = append(train, i)
 		}
 	}
-	return Split{Train: &subset{all, train}, Val: &subset{all, val}}, nil
+	return Split{Train: &subset{all, train}, Val: &subset{all, val}, Hash: hashTables(all)}, nil
 }
 
 // subset is some samples of a data set.
@@ -49,5 +49,8 @@ type subset struct {
 	index []int
 }
 
-func (s *subset) Len() int                         { return len(s.index) }
-func (s *subset) Sample(i int, pixels []uint8) int { return s.Dataset.Sample(s.index[i], pixels) }
+func (s *subset) Len() int { return len(s.index) }
+
+func (s *subset) Sample(i int, pixels []uint8) (int, error) {
+	return s.Dataset.Sample(s.index[i], pixels)
+}

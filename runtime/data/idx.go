@@ -146,8 +146,8 @@ func (t *table) Len() int          { return len(t.labels) }
 func (t *table) Shape() [3]int     { return [3]int{1, t.height, t.width} }
 func (t *table) Classes() []string { return t.classes }
 
-func (t *table) Sample(i int, pixels []uint8) int {
+func (t *table) Sample(i int, pixels []uint8) (int, error) {
 	n := t.height * t.width
 	copy(pixels[:n], t.images[i*n:])
-	return int(t.labels[i])
+	return int(t.labels[i]), nil
 }

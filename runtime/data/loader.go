@@ -1,8 +1,12 @@
 package data
 
 import (
+	"fmt"
 	"iter"
+	goruntime "runtime"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/vitgen/vitgen/runtime/rng"
 )
@@ -12,89 +16,72 @@ import (
 type Batch struct {
 	Images []float32 // [N, C, H, W]
 	Labels []int32   // [N]
+
+	// Labels2 and Mix are nil unless the batch is mixed: sample i then counts
+	// Mix[i] for Labels[i] and 1-Mix[i] for Labels2[i].
+	Labels2 []int32   // [N]
+	Mix     []float32 // [N]
 }
 
 // Len is the number of samples.
 func (b *Batch) Len() int { return len(b.Labels) }
 
 // Loader hands out a data set in batches of a fixed size; the last one of an
-// epoch is what remains. The batches depend on the seed and the epoch only.
+// epoch is what remains. The batches depend on the seed, the epoch and their
+// place in it only, not on the number of workers.
+//
+// A sample that cannot be read is left out with a warning. Where samples are
+// shuffled, for training, the next one that can be read takes its place, so
+// that no batch is smaller than it should be; else its batch is one smaller.
 type Loader struct {
 	Data      Dataset
 	Normalize *Normalizer
 	Batch     int
 	Shuffle   bool
 	Seed      uint64
-	Workers   int // goroutines that prepare batches; 0: 1
-}
+	Workers   int               // goroutines that prepare samples; 0: one for each CPU
+	Strict    bool              // a sample that cannot be read is an error
+	Warn      func(text string) // is told of samples left out; nil: nobody is
 
-// ahead is the number of batches each worker may have ready.
-const ahead = 2
+	waited atomic.Int64 // nanoseconds
+	broken brokenSamples
+	spare  spareSlots
+}
 
 // Batches is the number of batches in an epoch.
 func (l *Loader) Batches() int { return (l.Data.Len() + l.Batch - 1) / l.Batch }
 
-// Epoch yields the batches of an epoch, numbered from 0. They are prepared
-// ahead by goroutines that end when the loop does. A batch is valid until the
-// loop's next turn.
-func (l *Loader) Epoch(epoch int) iter.Seq[*Batch] {
-	return func(yield func(*Batch) bool) {
-		order := l.Order(epoch)
-		workers := max(1, min(l.Workers, l.Batches()))
-		done := make(chan struct{})
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer close(done)
+// Waited is how long loops over Epoch have waited for their batches, all
+// together, since the Loader was made. It may be asked at any time.
+func (l *Loader) Waited() time.Duration { return time.Duration(l.waited.Load()) }
 
-		// Worker w prepares batches w, w+workers, … in order, so reading the
-		// workers in turn restores the order without any sorting.
-		ready, free := make([]chan *Batch, workers), make([]chan *Batch, workers)
-		for w := range workers {
-			ready[w], free[w] = make(chan *Batch, ahead), make(chan *Batch, ahead+1)
-			for range ahead + 1 {
-				free[w] <- &Batch{}
-			}
-			wg.Go(func() { l.prepare(order, w, workers, ready[w], free[w], done) })
+// Skipped is the number of samples that could not be read so far.
+func (l *Loader) Skipped() int { return l.broken.count() }
+
+// Epoch yields the batches of an epoch from number from on, counted from 0.
+// They are prepared ahead, up to readyBatches of them, by goroutines that end
+// when the loop does. A batch is valid until the loop's next turn. An error is
+// the last thing yielded, with a nil batch.
+func (l *Loader) Epoch(epoch, from int) iter.Seq2[*Batch, error] {
+	return func(yield func(*Batch, error) bool) {
+		if from < 0 || from > l.Batches() {
+			yield(nil, fmt.Errorf("BUG: batch %d of an epoch of %d", from, l.Batches()))
+			return
 		}
-		for b := range l.Batches() {
-			batch := <-ready[b%workers]
-			if !yield(batch) {
+		f := l.startFeed(epoch, from)
+		defer f.stop()
+		for range l.Batches() - from {
+			s := f.next()
+			if s.err != nil {
+				yield(nil, s.err)
 				return
 			}
-			free[b%workers] <- batch
+			// A batch whose every sample was left out is none.
+			if s.batch.Len() > 0 && !yield(&s.batch, nil) {
+				return
+			}
+			f.free <- s
 		}
-	}
-}
-
-// prepare fills batches w, w+step, … of the order.
-func (l *Loader) prepare(order []int, w, step int, ready chan<- *Batch, free <-chan *Batch, done <-chan struct{}) {
-	image := make([]uint8, pixels(l.Data))
-	for b := w; b < l.Batches(); b += step {
-		var batch *Batch
-		select {
-		case batch = <-free:
-		case <-done:
-			return
-		}
-		l.fill(batch, order[b*l.Batch:min((b+1)*l.Batch, len(order))], image)
-		select {
-		case ready <- batch:
-		case <-done:
-			return
-		}
-	}
-}
-
-// fill makes a batch of the samples given.
-func (l *Loader) fill(b *Batch, samples []int, image []uint8) {
-	n := len(image)
-	if cap(b.Labels) < len(samples) {
-		b.Images, b.Labels = make([]float32, l.Batch*n), make([]int32, l.Batch)
-	}
-	b.Images, b.Labels = b.Images[:len(samples)*n], b.Labels[:len(samples)]
-	for i, s := range samples {
-		b.Labels[i] = int32(l.Data.Sample(s, image))
-		l.Normalize.Apply(b.Images[i*n:][:n], image)
 	}
 }
 
@@ -109,4 +96,59 @@ func (l *Loader) Order(epoch int) []int {
 		order[i] = i
 	}
 	return order
+}
+
+func (l *Loader) workers() int {
+	if l.Workers > 0 {
+		return l.Workers
+	}
+	return goruntime.GOMAXPROCS(0)
+}
+
+// brokenSamples are the samples found unreadable, each with its reason.
+type brokenSamples struct {
+	mu      sync.Mutex
+	reasons map[int]error
+}
+
+// maxWarnings is how many samples are complained of one by one.
+const maxWarnings = 10
+
+// has is the reason why a sample is known to be unreadable, or nil.
+func (b *brokenSamples) has(sample int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.reasons[sample]
+}
+
+func (b *brokenSamples) count() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.reasons)
+}
+
+// add notes a sample, and warns if it is new. The warning is given with the
+// lock held, so that Warn need not expect several calls at once.
+func (b *brokenSamples) add(sample int, reason error, warn func(string)) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reasons[sample] != nil {
+		return
+	}
+	if b.reasons == nil {
+		b.reasons = map[int]error{}
+	}
+	b.reasons[sample] = reason
+	if warn != nil && len(b.reasons) <= maxWarnings {
+		warn(leftOut(len(b.reasons), reason))
+	}
+}
+
+// leftOut is the warning about broken picture number n.
+func leftOut(n int, reason error) string {
+	text := fmt.Sprintf("%v; left out (%d so far)", reason, n)
+	if n == maxWarnings {
+		text += "; more will be counted without a word"
+	}
+	return text
 }

@@ -67,7 +67,7 @@ func openMNIST(c Config) (Split, error) {
 		return Split{}, fmt.Errorf("%s has images of %s but %s of %s", found[trainImages], shapeText(train.Shape()),
 			found[testImages], shapeText(val.Shape()))
 	}
-	return Split{Train: train, Val: val}, nil
+	return Split{Train: train, Val: val, Hash: hashTables(train, val)}, nil
 }
 
 // locate finds the four files in a directory; plain ones are preferred. Some

@@ -38,7 +38,8 @@ func openSynthetic(c Config) (Split, error) {
 	train, val := base, base
 	train.name, train.n = "train", c.Train
 	val.name, val.n = "val", c.Val
-	return Split{Train: &train, Val: &val}, nil
+	hash := hashText(fmt.Sprintf("synthetic %v, %d classes, %d and %d samples, seed %d", c.Image, c.Classes, c.Train, c.Val, c.Seed))
+	return Split{Train: &train, Val: &val, Hash: hash}, nil
 }
 
 // pattern is a sum of plane waves with up to three periods across the image,
@@ -74,7 +75,7 @@ func (d *synthetic) Len() int          { return d.n }
 func (d *synthetic) Shape() [3]int     { return d.shape }
 func (d *synthetic) Classes() []string { return d.classes }
 
-func (d *synthetic) Sample(i int, pixels []uint8) int {
+func (d *synthetic) Sample(i int, pixels []uint8) (int, error) {
 	s := rng.NewIndexed(d.seed, "synthetic:"+d.name, i)
 	label := s.Intn(len(d.classes))
 	strength := float32(syntheticWeak + (syntheticStrong-syntheticWeak)*s.Float64())
@@ -87,5 +88,5 @@ func (d *synthetic) Sample(i int, pixels []uint8) int {
 		v := 128 + strength*pattern[i] + noise
 		pixels[i] = uint8(max(0, min(255, v)))
 	}
-	return label
+	return label, nil
 }

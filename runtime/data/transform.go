@@ -30,17 +30,20 @@ func (r *resized) Shape() [3]int {
 	return [3]int{r.Dataset.Shape()[0], r.resizer.out[0], r.resizer.out[1]}
 }
 
-func (r *resized) Sample(i int, dst []uint8) int {
+func (r *resized) Sample(i int, dst []uint8) (int, error) {
 	buffer := r.buffers.Get().(*[]uint8)
 	defer r.buffers.Put(buffer)
 	s := r.Dataset.Shape()
 	plane, out := s[1]*s[2], r.resizer.out[0]*r.resizer.out[1]
 	src, temp := (*buffer)[:s[0]*plane], (*buffer)[s[0]*plane:]
-	label := r.Dataset.Sample(i, src)
+	label, err := r.Dataset.Sample(i, src)
+	if err != nil {
+		return 0, err
+	}
 	for c := range s[0] {
 		r.resizer.apply(dst[c*out:][:out], src[c*plane:][:plane], temp)
 	}
-	return label
+	return label, nil
 }
 
 // cached keeps each image once it has been made.
@@ -67,19 +70,23 @@ func Cached(d Dataset, limit int) Dataset {
 	return &cached{Dataset: d, state: make([]atomic.Uint32, d.Len()), labels: make([]int32, d.Len()), pixels: make([]uint8, d.Len()*n)}
 }
 
-func (c *cached) Sample(i int, dst []uint8) int {
+func (c *cached) Sample(i int, dst []uint8) (int, error) {
 	n := pixels(c.Dataset)
 	kept := c.pixels[i*n:][:n]
 	switch {
 	case c.state[i].Load() == cacheFull:
 		copy(dst, kept)
-		return int(c.labels[i])
+		return int(c.labels[i]), nil
 	case c.state[i].CompareAndSwap(cacheEmpty, cacheBusy):
-		label := c.Dataset.Sample(i, dst)
+		label, err := c.Dataset.Sample(i, dst)
+		if err != nil {
+			c.state[i].Store(cacheEmpty)
+			return 0, err
+		}
 		copy(kept, dst)
 		c.labels[i] = int32(label)
 		c.state[i].Store(cacheFull)
-		return label
+		return label, nil
 	}
 	return c.Dataset.Sample(i, dst) // another goroutine is storing it just now
 }

@@ -181,9 +181,9 @@ type noise struct {
 func (n *noise) Len() int      { return len(n.labels) }
 func (n *noise) Shape() [3]int { return n.shape }
 
-func (n *noise) Sample(i int, pixels []uint8) int {
+func (n *noise) Sample(i int, pixels []uint8) (int, error) {
 	copy(pixels, n.pixels[i*len(pixels):])
-	return n.labels[i]
+	return n.labels[i], nil
 }
 
 // profileRuns is the number of profiled passes whose median counts.

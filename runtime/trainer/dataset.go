@@ -106,7 +106,10 @@ func (t *meter) result() (loss, acc float64) {
 // validate runs the validation part through the model.
 func validate(s *runtime.Session, l *loaders, d2l bool) (loss, acc float64, err error) {
 	t := meter{d2l: d2l}
-	for b := range l.valBatches() {
+	for b, err := range l.valBatches() {
+		if err != nil {
+			return 0, 0, err
+		}
 		sum, correct, err := s.EvalSamples(b)
 		if err != nil {
 			return 0, 0, err

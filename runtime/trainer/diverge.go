@@ -41,7 +41,10 @@ func (t *training) replay(epoch, micro int) (*runtime.NonFinite, error) {
 		return nil, err
 	}
 	at, seen := 0, 0
-	for b := range t.sets.trainBatches(epoch) {
+	for b, err := range t.sets.trainBatches(epoch, 0) {
+		if err != nil {
+			return nil, err
+		}
 		if at == micro {
 			return t.session.FindNaN(b, t.totalOf(seen))
 		}

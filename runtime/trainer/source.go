@@ -38,43 +38,48 @@ type joined struct{ first, second data.Dataset }
 func (j joined) Len() int      { return j.first.Len() + j.second.Len() }
 func (j joined) Shape() [3]int { return j.first.Shape() }
 
-func (j joined) Sample(i int, pixels []uint8) int {
+func (j joined) Sample(i int, pixels []uint8) (int, error) {
 	if n := j.first.Len(); i >= n {
 		return j.second.Sample(i-n, pixels)
 	}
 	return j.first.Sample(i, pixels)
 }
 
-// trainBatches yields the training batches of an epoch. A batch is valid until
-// the next one is asked for.
-func (l *loaders) trainBatches(epoch int) iter.Seq[runtime.Samples] {
-	return l.batches(l.train, epoch, 0)
+// trainBatches yields the training batches of an epoch from number micro on. A
+// batch is valid until the next one is asked for; an error is the last thing
+// yielded.
+func (l *loaders) trainBatches(epoch, micro int) iter.Seq2[runtime.Samples, error] {
+	return l.batches(l.train, epoch, micro, 0)
 }
 
-func (l *loaders) valBatches() iter.Seq[runtime.Samples] {
-	return l.batches(l.val, 0, l.Train.Len())
+func (l *loaders) valBatches() iter.Seq2[runtime.Samples, error] {
+	return l.batches(l.val, 0, 0, l.Train.Len())
 }
 
-// batches yields the batches of a loader, whose first image on the device, if
-// they are there, is number first.
-func (l *loaders) batches(from *data.Loader, epoch, first int) iter.Seq[runtime.Samples] {
+// batches yields the batches of a loader from number micro on; if they are on
+// the device, its first image is number first there.
+func (l *loaders) batches(from *data.Loader, epoch, micro, first int) iter.Seq2[runtime.Samples, error] {
 	if !l.resident {
-		return func(yield func(runtime.Samples) bool) {
-			for b := range from.Epoch(epoch) {
-				if !yield(runtime.Samples{Images: b.Images, Labels: b.Labels}) {
+		return func(yield func(runtime.Samples, error) bool) {
+			for b, err := range from.Epoch(epoch, micro) {
+				if err != nil {
+					yield(runtime.Samples{}, err)
+					return
+				}
+				if !yield(runtime.Samples{Images: b.Images, Labels: b.Labels}, nil) {
 					return
 				}
 			}
 		}
 	}
-	return func(yield func(runtime.Samples) bool) {
+	return func(yield func(runtime.Samples, error) bool) {
 		order := from.Order(epoch)
 		index := make([]int32, len(order))
 		for i, o := range order {
 			index[i] = int32(first + o)
 		}
-		for lo := 0; lo < len(index); lo += from.Batch {
-			if !yield(runtime.Samples{Index: index[lo:min(lo+from.Batch, len(index))]}) {
+		for lo := micro * from.Batch; lo < len(index); lo += from.Batch {
+			if !yield(runtime.Samples{Index: index[lo:min(lo+from.Batch, len(index))]}, nil) {
 				return
 			}
 		}

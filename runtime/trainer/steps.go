@@ -31,7 +31,10 @@ func (t *training) trainEpoch(epoch int) error {
 	defer t.tick()
 	var waiting flight
 	micro, seen := 0, 0
-	for b := range t.sets.trainBatches(epoch) {
+	for b, err := range t.sets.trainBatches(epoch, 0) {
+		if err != nil {
+			return err
+		}
 		now, err := t.submit(b, &seen)
 		if err != nil {
 			return err

@@ -186,7 +186,10 @@ func TestTrainEqualsSteps(t *testing.T) {
 		for epoch := range 2 {
 			var images []float32
 			var labels []int32
-			for b := range sets.train.Epoch(epoch) {
+			for b, err := range sets.train.Epoch(epoch, 0) {
+				if err != nil {
+					t.Fatal(err)
+				}
 				images, labels = append(images, b.Images...), append(labels, b.Labels...)
 			}
 			for lo := 0; lo < len(labels); lo += 100 * accumulate {
