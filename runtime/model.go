@@ -19,7 +19,9 @@ type Model struct {
 	SpecHash  string // hex SHA-256 of Spec
 	Generator string // version of vitgen that wrote the package
 
-	// KernelHashes are hex SHA-256 of the kernels' source, by target (cpu, cuda).
+	// KernelHashes are hex SHA-256 of the kernels' source, by target, of the files
+	// one after the other: for cpu kernels_cpu.cc, vg_cpu.h, vg_abi.h; for cuda
+	// kernels.cu, vg_cuda.h.
 	KernelHashes map[string]string
 
 	Image   [3]int // channels, height, width

@@ -107,6 +107,59 @@ func (t groupType) describe() string {
 	return "map of " + strings.Join(fieldKeys(t.rows), ", ")
 }
 
+// optionType is a map that turns something on which is off, all zero, without
+// it. It may have short forms.
+type optionType struct {
+	groupType
+	short    string        // the key that a value in place of the map fills; "": none
+	bare     bool          // the key may stand without a value: all defaults
+	defaults func(obj any) // sets what keys left out have; nil: zeros
+}
+
+func (t optionType) decode(d *decoder, n *yaml.Node, what string, dst any) bool {
+	n = deref(n)
+	if t.defaults != nil {
+		t.defaults(dst)
+	}
+	switch {
+	case t.bare && nothing(n):
+		return true
+	case n.Kind == yaml.MappingNode || t.short == "":
+		return t.groupType.decode(d, n, what, dst)
+	}
+	f := findField(t.rows, t.short)
+	mark(dst, f.key, d.extent(n))
+	return f.typ.decode(d, n, what, f.dst(dst))
+}
+
+func (t optionType) schema() object {
+	forms := []any{t.groupType.schema()}
+	if t.short != "" {
+		forms = append(forms, findField(t.rows, t.short).typ.schema())
+	}
+	if t.bare {
+		forms = append(forms, object{"type": "null"})
+	}
+	if len(forms) == 1 {
+		return t.groupType.schema()
+	}
+	return object{"anyOf": forms}
+}
+
+func (t optionType) describe() string {
+	text := t.groupType.describe()
+	if t.short != "" {
+		text += "; or " + t.short + " alone"
+	}
+	if t.bare {
+		text += "; or nothing"
+	}
+	return text
+}
+
+// nothing reports that no value is written at all.
+func nothing(n *yaml.Node) bool { return isNull(n) && n.Value == "" }
+
 // choiceType is a union whose variants all make a *T. dst: *T.
 type choiceType[T any] struct {
 	*union

@@ -64,6 +64,7 @@ func check(r *reporter, s *Spec) {
 	if s.Input.Classes > 0 {
 		c.output(s, out)
 	}
+	c.checkTrain(&s.Train)
 	if in.Kind != Unknown {
 		c.params(s)
 		if s.Input.Classes > 0 && s.Data.Name != "" {

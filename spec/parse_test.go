@@ -30,8 +30,16 @@ train:
   optimizer: {sgd: {lr: "${lr}", momentum: .9, nesterov: "${on}", weight_decay: 1E-4, decay: weights}}
   schedule: {step: {every_epochs: 2, gamma: 0.5, warmup_steps: 7}}
   clip_norm: 1
+  ema: {decay: 0.999, warmup: "${on}"}
+  early_stop: {patience: 5, min_delta: 0.01}
+  best: loss
+  skip_outliers: {z: 4.5, window: 64}
   seed: 9223372036854775807
-data: {mnist: {resize: [32, 16], normalize: {mean: [0.1307], std: [0.3081]}}}
+data:
+  mnist:
+    resize: [32, 16]
+    normalize: {mean: [0.1307], std: [0.3081]}
+    augment: {random_crop: "${n}", flip: .25, random_resized_crop: {scale: [0.5, 0.75], ratio: [1, 2]}, mixup: 0.2, cutmix: 1}
 `))
 	if err != nil {
 		t.Fatalf("\n%v", err)
@@ -49,11 +57,14 @@ data: {mnist: {resize: [32, 16], normalize: {mean: [0.1307], std: [0.3081]}}}
 	want := Train{Batch: 64, Epochs: 3, Accumulate: 2, Precision: "bf16", Metrics: "d2l",
 		Optimizer: Optimizer{Kind: "sgd", LR: 1e-3, Momentum: 0.9, Nesterov: true, WeightDecay: 1e-4},
 		Schedule:  Schedule{Kind: "step", Every: 2, EveryUnit: "epochs", Gamma: 0.5, WarmupSteps: 7},
-		ClipNorm:  1, Seed: math.MaxInt64}
+		ClipNorm:  1, Seed: math.MaxInt64,
+		EMA: EMA{Decay: 0.999, Warmup: true}, EarlyStop: EarlyStop{Patience: 5, MinDelta: 0.01}, Best: "loss",
+		SkipOutliers: SkipOutliers{Z: 4.5, Window: 64}}
 	if diff := cmp.Diff(want, s.Train, noKeys); diff != "" {
 		t.Error(diff)
 	}
-	data := Data{Name: "mnist", Resize: [2]int{32, 16}, Mean: []float64{0.1307}, Std: []float64{0.3081}}
+	data := Data{Name: "mnist", Resize: [2]int{32, 16}, Mean: []float64{0.1307}, Std: []float64{0.3081}, Augment: Augment{
+		ResizedCrop: ResizedCrop{Scale: [2]float64{0.5, 0.75}, Ratio: [2]float64{1, 2}}, Padding: 2, Flip: 0.25, Mixup: 0.2, CutMix: 1}}
 	if diff := cmp.Diff(data, s.Data, noKeys); diff != "" {
 		t.Error(diff)
 	}
@@ -68,7 +79,7 @@ data: {mnist: {resize: [32, 16], normalize: {mean: [0.1307], std: [0.3081]}}}
 // TestDefaults compares what a file leaves out.
 func TestDefaults(t *testing.T) {
 	s := model(t, "  - patch_embed: {patch: 2, out: 4}\n")
-	want := Train{Batch: 8, Epochs: 1, Accumulate: 1, Precision: "fp32", Metrics: "exact", Seed: 1,
+	want := Train{Batch: 8, Epochs: 1, Accumulate: 1, Precision: "fp32", Metrics: "exact", Best: "accuracy", Seed: 1,
 		Optimizer: Optimizer{Kind: "sgd", LR: 0.1, DecayAll: true}, Schedule: Schedule{Kind: "constant"}}
 	if diff := cmp.Diff(want, s.Train, cmpopts.IgnoreTypes(keys{}, Pos{})); diff != "" {
 		t.Error(diff)
@@ -77,6 +88,59 @@ func TestDefaults(t *testing.T) {
 	if diff := cmp.Diff(&Optimizer{Kind: "adamw", Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01, DecayAll: true}, adam,
 		cmpopts.IgnoreTypes(keys{})); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestOptions covers the ways to write what is off unless given, and that each
+// way of saying the same has the same canonical form, which says it again.
+func TestOptions(t *testing.T) {
+	parse := func(train, data string) *Spec {
+		t.Helper()
+		src := strings.Replace(wrap(""), "train: {", "train: {"+train, 1)
+		head, _, _ := strings.Cut(src, "\ndata:")
+		s, err := Parse("options.yaml", []byte(head+"\ndata: "+data+"\n"))
+		if err != nil {
+			t.Fatalf("\n%v", err)
+		}
+		again, err := Parse("canonical", s.Canonical())
+		if err != nil {
+			t.Fatalf("the canonical form does not parse:\n%s\n%v", s.Canonical(), err)
+		}
+		if diff := cmp.Diff(s, again, cmpopts.IgnoreTypes(keys{}, Pos{}), cmpopts.IgnoreFields(Spec{}, "File", "Source", "Model")); diff != "" {
+			t.Errorf("%s, %s: the canonical form says something else:\n%s", train, data, diff)
+		}
+		return s
+	}
+	crop := ResizedCrop{Scale: [2]float64{0.08, 1}, Ratio: [2]float64{3. / 4, 4. / 3}}
+	for _, same := range [][][2]string{
+		{{"", "digits"}, {"best: accuracy, ", "digits"}, {"", "{digits: {augment: {}}}"}, {"", "{digits: {augment: {random_crop: 0, flip: 0, mixup: 0, cutmix: 0}}}"}},
+		{{"ema: 0.99, ", "digits"}, {"ema: {decay: 0.99}, ", "digits"}, {"ema: {decay: 99e-2, warmup: false}, ", "digits"}},
+		{{"early_stop: 3, ", "digits"}, {"early_stop: {patience: 3, min_delta: 0}, ", "digits"}},
+		{{"skip_outliers: 6, ", "digits"}, {"skip_outliers: {z: 6.0, window: 128}, ", "digits"}},
+		{{"", "{digits: {augment: {random_resized_crop}}}"}, {"", "{digits: {augment: {flip: 0, random_resized_crop: {}}}}"},
+			{"", "{digits: {augment: {random_resized_crop: {scale: [0.08, 1], ratio: [0.75, 1.3333333333333333]}}}}"},
+			{"", "\n  digits:\n    augment:\n      random_resized_crop:\n      flip: 0"}},
+		{{"", "image_folder"}, {"", "{image_folder: {resize: [8, 8], fit: crop, val: 0.2}}"}},
+	} {
+		first := parse(same[0][0], same[0][1])
+		for _, other := range same[1:] {
+			if s := parse(other[0], other[1]); s.Hash() != first.Hash() {
+				t.Errorf("%v and %v have different hashes:\n%s\n%s", same[0], other, first.Canonical(), s.Canonical())
+			}
+		}
+	}
+	if got := parse("", "{digits: {augment: {random_resized_crop}}}").Data.Augment.ResizedCrop; got.Scale != crop.Scale || got.Ratio != crop.Ratio {
+		t.Errorf("the defaults of random_resized_crop are %+v", got)
+	}
+	folder := Data{Name: "image_folder", Resize: [2]int{8, 8}, Fit: "crop", ValPart: 0.2}
+	if diff := cmp.Diff(folder, parse("", "image_folder").Data, cmpopts.IgnoreTypes(keys{}, Pos{})); diff != "" {
+		t.Error(diff)
+	}
+	if a := parse("", "{digits: {augment: {mixup: 0.1}}}").Data.Augment; !a.Mixes() || !a.On() {
+		t.Error("mixup mixes nothing")
+	}
+	if a := parse("", "{digits: {augment: {flip: 0.5}}}").Data.Augment; a.Mixes() || !a.On() {
+		t.Error("a flip mixes, or does nothing")
 	}
 }
 
@@ -208,6 +272,7 @@ func TestHash(t *testing.T) {
 		{"lr: 2e-3", "lr: 0.002"},
 		{"data: digits", "data:\n  digits: {}\n"},
 		{"- select: {token: 0}", "- select: -17"},
+		{"seed: 1\n", "best: accuracy\n  seed: 1\n"},
 		{"seed: 1\n", ""},
 		{"- residual:\n", "- residual:\n            # nothing\n"},
 	} {
@@ -217,6 +282,7 @@ func TestHash(t *testing.T) {
 	}
 	for _, other := range [][2]string{
 		{"hidden: 64", "hidden: 60"}, {"- gelu", "- gelu: tanh"}, {"depth: 2", "depth: 3"}, {"seed: 1\n", "seed: 2\n"},
+		{"seed: 1\n", "seed: 1\n  best: loss\n"}, {"seed: 1\n", "seed: 1\n  ema: 0.9\n"}, {"data: digits", "data: {digits: {augment: {flip: 0.5}}}"},
 		{"name: attn", "name: att"}, {"lr: 2e-3", "lr: 2.1e-3"}, {"decay: weights", "decay: all"},
 		{"dropout: 0.05", "dropout: 0.06"}, {"- select: {token: 0}", "- mean_pool"}, {"epochs: 40", "epochs: 41"},
 	} {

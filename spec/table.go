@@ -23,8 +23,9 @@ type field struct {
 	dst  func(obj any) any  // where the value goes: a pointer, or pointers
 	when func(obj any) bool // nil, or whether the key means anything here…
 	only string             // …and the words for when it does: "type: learned"
-	// unset, if there, reports that the value is "not given" and has no text
-	// that would say so: the canonical form leaves the key out.
+	// unset, if there, reports that the canonical form leaves the key out: the
+	// value is "not given" and has no text that would say so, or the key is
+	// younger than recorded hashes and has its default.
 	unset func(obj any) bool
 	// alias: the key only gives other keys their defaults, so the canonical
 	// form leaves it out.
@@ -223,7 +224,7 @@ func (d *decoder) fields(fields []*field, n *yaml.Node, owner string, obj any, a
 		values[k.Value] = n.Content[i+1]
 		places[k.Value] = d.extent(k)
 		given = append(given, k.Value)
-		if isNull(n.Content[i+1]) {
+		if opt, isOption := f.typ.(optionType); isNull(n.Content[i+1]) && !(isOption && opt.bare && nothing(n.Content[i+1])) {
 			d.errorf(d.extent(k), "nothing is given after %q", k.Value+":")
 			delete(values, k.Value)
 			ok = false
@@ -235,8 +236,12 @@ func (d *decoder) fields(fields []*field, n *yaml.Node, owner string, obj any, a
 		if v == nil {
 			continue
 		}
-		mark(obj, f.key, d.extent(deref(v)))
 		d.key = places[f.key]
+		if isNull(v) {
+			mark(obj, f.key, d.key)
+		} else {
+			mark(obj, f.key, d.extent(deref(v)))
+		}
 		if !f.typ.decode(d, v, f.key, f.dst(obj)) {
 			ok = false
 		}

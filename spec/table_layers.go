@@ -230,7 +230,7 @@ var attentionRow = &variant{
 		{key: "dropout", typ: fraction, dst: to(func(l *Attention) *float64 { return &l.Dropout }), doc: "dropout of the softmax weights"},
 		{key: "causal", typ: flag, dst: to(func(l *Attention) *bool { return &l.Causal }), doc: "token t sees tokens 0…t only"},
 		{key: "qkv", typ: enumType{"separate", "fused"}, dst: to(func(l *Attention) *string { return &l.QKV }), doc: "three parameter matrices, or one with their rows one after the other"},
-		{key: "names", typ: groupType{attentionNames}, dst: to(func(l *Attention) *AttentionNames { return &l.Names }), doc: "names of the projections"},
+		{key: "names", typ: groupType{rows: attentionNames}, dst: to(func(l *Attention) *AttentionNames { return &l.Names }), doc: "names of the projections"},
 		initKey("init", anyInit, func(l *Attention) *Init { return &l.Weight }, "of the weights", fromTop),
 		{key: "bias_init", typ: anyInit, dst: to(func(l *Attention) *Init { return &l.BiasInit }), doc: "of the biases", def: fromTop,
 			when: when(func(l *Attention) bool { return l.QKVBias || l.OutBias }), only: "a bias"},

@@ -26,11 +26,11 @@ var rootFields = []*field{
 	{key: "vitgen", typ: intType{languageVersion, languageVersion}, req: true, dst: to(func(r *document) *int { return &r.Version }), doc: "version of the language"},
 	{key: "name", typ: packageName, req: true, dst: to(func(r *document) *string { return &r.Name }), doc: "Go package name of the generated code"},
 	{key: "define", typ: constantsType{}, alias: true, dst: to(func(r *document) *scope { return &r.constants }), doc: "constants for `${…}`", def: "none"},
-	{key: "input", typ: groupType{inputFields}, req: true, dst: to(func(r *document) *Input { return &r.Input }), doc: "what the model is fed"},
-	{key: "init", typ: groupType{initFields}, alias: true, dst: to(func(r *document) *initDefaults { return r.init }), doc: "initializers of linear, patch_embed and attention where they give none", def: "`pytorch`"},
+	{key: "input", typ: groupType{rows: inputFields}, req: true, dst: to(func(r *document) *Input { return &r.Input }), doc: "what the model is fed"},
+	{key: "init", typ: groupType{rows: initFields}, alias: true, dst: to(func(r *document) *initDefaults { return r.init }), doc: "initializers of linear, patch_embed and attention where they give none", def: "`pytorch`"},
 	{key: "model", typ: layersType{}, req: true, dst: to(func(r *document) **yaml.Node { return &r.model }), doc: "the layers, in order"},
 	{key: "loss", typ: choiceType[Loss]{union: lossUnion, word: func(l *Loss) string { return l.Kind }, place: func(l *Loss, at span) { l.Pos = at.Pos }}, dst: to(func(r *document) *Loss { return &r.Loss }), doc: "the training criterion"},
-	{key: "train", typ: groupType{trainFields}, req: true, dst: to(func(r *document) *Train { return &r.Train }), doc: "how to train"},
+	{key: "train", typ: groupType{rows: trainFields}, req: true, dst: to(func(r *document) *Train { return &r.Train }), doc: "how to train"},
 	{key: "data", typ: choiceType[Data]{union: dataUnion, word: func(x *Data) string { return x.Name }, place: func(x *Data, at span) { x.Pos = at.Pos }}, req: true, dst: to(func(r *document) *Data { return &r.Data }), doc: "the data set"},
 }
 
@@ -40,7 +40,7 @@ func newDocument(d *decoder) *document {
 	return &document{
 		Spec: Spec{
 			Loss: Loss{Kind: "cross_entropy"},
-			Train: Train{Accumulate: 1, Precision: "fp32", Metrics: "exact", Seed: 1,
+			Train: Train{Accumulate: 1, Precision: "fp32", Metrics: "exact", Best: defaultBest, Seed: 1,
 				Schedule: Schedule{Kind: "constant"}},
 		},
 		init: &d.init,
@@ -82,7 +82,53 @@ var trainFields = []*field{
 	{key: "optimizer", typ: choiceType[Optimizer]{union: optimizerUnion, word: func(o *Optimizer) string { return o.Kind }, place: func(o *Optimizer, at span) { o.Pos = at.Pos }}, req: true, dst: to(func(t *Train) *Optimizer { return &t.Optimizer }), doc: "the update rule"},
 	{key: "schedule", typ: choiceType[Schedule]{union: scheduleUnion, word: func(s *Schedule) string { return s.Kind }, place: func(s *Schedule, at span) { s.Pos = at.Pos }}, dst: to(func(t *Train) *Schedule { return &t.Schedule }), doc: "the learning rate over the updates"},
 	{key: "clip_norm", typ: notNegative, dst: to(func(t *Train) *float64 { return &t.ClipNorm }), doc: "largest norm of all gradients together; 0 is off"},
+	{key: "ema", typ: emaType, dst: to(func(t *Train) *EMA { return &t.EMA }), doc: "keep a moving average of the parameters; it is what validation measures and `best` and `last` hold", def: "off",
+		unset: when(func(t *Train) bool { return t.EMA.Decay == 0 })},
+	{key: "early_stop", typ: earlyStopType, dst: to(func(t *Train) *EarlyStop { return &t.EarlyStop }), doc: "end training when validation has stopped getting better", def: "off",
+		unset: when(func(t *Train) bool { return t.EarlyStop.Patience == 0 })},
+	{key: "best", typ: enumType{"accuracy", "loss"}, dst: to(func(t *Train) *string { return &t.Best }), doc: "the validation metric that the best weights are best by, and `early_stop` watches",
+		unset: when(func(t *Train) bool { return t.Best == defaultBest })},
+	{key: "skip_outliers", typ: skipOutliersType, dst: to(func(t *Train) *SkipOutliers { return &t.SkipOutliers }), doc: "leave out the update of a step whose loss is far above those before it", def: "off",
+		unset: when(func(t *Train) bool { return t.SkipOutliers.Z == 0 })},
 	{key: "seed", typ: intType{0, math.MaxInt64}, dst: to(func(t *Train) *uint64 { return &t.Seed }), doc: "of initial values, shuffling, dropout and synthetic data"},
+}
+
+// defaultBest is not written in the canonical form: the key is younger than
+// specs whose hashes are recorded.
+const defaultBest = "accuracy"
+
+// Options of training that are off unless given.
+var (
+	emaType          = optionType{groupType: groupType{rows: emaFields}, short: "decay"}
+	earlyStopType    = optionType{groupType: groupType{rows: earlyStopFields}, short: "patience"}
+	skipOutliersType = optionType{groupType: groupType{rows: skipOutliersFields}, short: "z",
+		defaults: func(obj any) { obj.(*SkipOutliers).Window = 128 }}
+)
+
+var emaFields = []*field{
+	{key: "decay", typ: floatType{lo: 0, noLo: true, hi: 1, noHi: true, text: "above 0 and below 1"}, req: true, dst: to(func(e *EMA) *float64 { return &e.Decay }), doc: "how much of the average each update keeps"},
+	{key: "warmup", typ: flag, dst: to(func(e *EMA) *bool { return &e.Warmup }), doc: "keep less in the first updates k: min(decay, (1+k)/(10+k))"},
+}
+
+var earlyStopFields = []*field{
+	{key: "patience", typ: intType{1, 1 << 20}, req: true, dst: to(func(e *EarlyStop) *int { return &e.Patience }), doc: "validations in a row that may bring nothing better"},
+	{key: "min_delta", typ: notNegative, dst: to(func(e *EarlyStop) *float64 { return &e.MinDelta }), doc: "a validation is better if it beats the best by more than this; accuracies lie in [0, 1]"},
+}
+
+var skipOutliersFields = []*field{
+	{key: "z", typ: positive, req: true, dst: to(func(o *SkipOutliers) *float64 { return &o.Z }), doc: "standard deviations above the mean from which on a loss is an outlier"},
+	{key: "window", typ: intType{2, 1 << 16}, dst: to(func(o *SkipOutliers) *int { return &o.Window }), doc: "losses that mean and deviation are taken over"},
+}
+
+// checkTrain finds what no single key shows.
+func (c *checker) checkTrain(t *Train) {
+	if d := t.EMA.Decay; d != 0 && float32(d) == 1 {
+		c.add(t.EMA.at["decay"], "0.9999 averages over some 10,000 updates",
+			fmt.Sprintf("decay must be below 1 as a 32-bit float: with %s the average would never move", formatFloat(d)))
+	}
+	if e := t.EarlyStop; e.MinDelta >= 1 && t.Best == "accuracy" {
+		c.add(e.at["min_delta"], "0.001 is a tenth of a percent", "min_delta must be below 1: no accuracy is better than another by more than that")
+	}
 }
 
 // The keys both optimizers have.
@@ -217,81 +263,4 @@ func finishStep(d *decoder, obj any, at span) bool {
 		s.EveryUnit = "steps"
 	}
 	return true
-}
-
-// resizeKey and normalizeKey are options of data sets.
-var (
-	resizeKey = &field{key: "resize", typ: listType{2, intType{1, 1 << 16}}, doc: "height and width to resize to, as Pillow's bilinear filter does", def: "as they are",
-		dst:   to(func(x *Data) []*int { return []*int{&x.Resize[0], &x.Resize[1]} }),
-		unset: when(func(x *Data) bool { return x.Resize == [2]int{} })}
-	normalizeKey = &field{key: "normalize", typ: groupType{normalizeFields}, doc: "standardize each channel, after scaling to [0, 1]", def: "off",
-		dst:   to(func(x *Data) *Data { return x }),
-		unset: when(func(x *Data) bool { return len(x.Mean) == 0 })}
-)
-
-var normalizeFields = []*field{
-	{key: "mean", typ: listType{0, anyNumber}, req: true, dst: to(func(x *Data) *[]float64 { return &x.Mean }), doc: "subtracted; one number per channel"},
-	{key: "std", typ: listType{0, positive}, req: true, dst: to(func(x *Data) *[]float64 { return &x.Std }), doc: "divided by; one number per channel"},
-}
-
-var dataUnion = &union{name: "a data set", rows: []*variant{
-	{word: "digits", doc: "1,797 handwritten digits, 1×8×8, 10 classes, embedded in the trainer", make: newData("digits"),
-		fields: []*field{normalizeKey}},
-	{word: "mnist", doc: "70,000 handwritten digits, 1×28×28, 10 classes, from the four IDX files", make: newData("mnist"),
-		fields: []*field{resizeKey, normalizeKey}},
-	{word: "fashion_mnist", doc: "70,000 pictures of clothing, 1×28×28, 10 classes, from the four IDX files", make: newData("fashion_mnist"),
-		fields: []*field{resizeKey, normalizeKey}},
-	{word: "synthetic", doc: "made images of the model's own input shape, learnable, seeded", make: newData("synthetic"),
-		fields: []*field{
-			{key: "train", typ: intType{1, math.MaxInt32}, dst: to(func(x *Data) *int { return &x.Train }), doc: "training samples"},
-			{key: "val", typ: intType{1, math.MaxInt32}, dst: to(func(x *Data) *int { return &x.Val }), doc: "validation samples"},
-			normalizeKey,
-		}},
-}}
-
-func newData(name string) func(initDefaults) any {
-	d := Data{Name: name}
-	if name == "synthetic" {
-		d.Train, d.Val = 1024, 256
-	}
-	return func(initDefaults) any { c := d; return &c }
-}
-
-// dataShapes are what the real data sets hold: channels, height, width, classes.
-var dataShapes = map[string][4]int{
-	"digits":        {1, 8, 8, 10},
-	"mnist":         {1, 28, 28, 10},
-	"fashion_mnist": {1, 28, 28, 10},
-}
-
-// checkData compares the data set with what the model is fed.
-func (c *checker) checkData(s *Spec) {
-	x, in := &s.Data, &s.Input
-	if have, real := dataShapes[x.Name]; real {
-		h, w := have[1], have[2]
-		hint := ""
-		if x.Resize != [2]int{} {
-			h, w = x.Resize[0], x.Resize[1]
-		} else if x.Name != "digits" {
-			hint = fmt.Sprintf("resize the images: {%s: {resize: [%d, %d]}}", x.Name, in.Height, in.Width)
-		}
-		if in.Channels != have[0] || in.Height != h || in.Width != w {
-			if in.Channels != have[0] {
-				hint = ""
-			}
-			c.add(c.orKey(&x.keys, "resize", x.Pos, x.Name), hint, fmt.Sprintf("%s gives images of [%d, %d, %d]; the input is [%d, %d, %d]",
-				x.Name, have[0], h, w, in.Channels, in.Height, in.Width))
-		}
-		if in.Classes != have[3] {
-			c.errorf(in.at["classes"], "%s has %d classes, not %d", x.Name, have[3], in.Classes)
-		}
-	}
-	for _, n := range []struct {
-		key string
-		len int
-	}{{"mean", len(x.Mean)}, {"std", len(x.Std)}} {
-		if n.len != 0 && n.len != in.Channels {
-			c.errorf(x.at[n.key], "%s must have one number for each of the %d channels, not %d", n.key, in.Channels, n.len)
-		}
-	}
 }

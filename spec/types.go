@@ -66,7 +66,38 @@ type Train struct {
 	Schedule   Schedule
 	ClipNorm   float64 // largest global gradient norm; 0 = off
 	Seed       uint64
-	Pos        Pos
+
+	EMA          EMA
+	EarlyStop    EarlyStop
+	Best         string // "accuracy" or "loss": the validation metric that decides which weights are best
+	SkipOutliers SkipOutliers
+
+	Pos Pos
+	keys
+}
+
+// EMA is the exponential moving average of the parameters, taken after every
+// update k = 1, 2, …: average ← d·average + (1-d)·parameter, with d = Decay, or
+// min(Decay, (1+k)/(10+k)) with Warmup. It starts as a copy of the parameters.
+type EMA struct {
+	Decay  float64 // 0 = none is kept
+	Warmup bool
+	keys
+}
+
+// EarlyStop ends training once Patience validations in a row were none of them
+// better than the best by more than MinDelta, in the metric Train.Best.
+type EarlyStop struct {
+	Patience int // 0 = off
+	MinDelta float64
+	keys
+}
+
+// SkipOutliers leaves out the update of a step whose loss is more than Z
+// standard deviations above the mean of the last Window losses.
+type SkipOutliers struct {
+	Z      float64 // 0 = off
+	Window int
 	keys
 }
 
@@ -111,12 +142,44 @@ type Schedule struct {
 // pixels resized, divided by their largest value to [0, 1], then per channel
 // (x-Mean)/Std.
 type Data struct {
-	Name   string // "digits", "mnist", "fashion_mnist" or "synthetic"
-	Resize [2]int // height, width; 0, 0 = as they are
+	// Name is "digits", "mnist", "fashion_mnist", "cifar10", "image_folder" or
+	// "synthetic".
+	Name    string
+	Resize  [2]int  // height, width; 0, 0 = as they are. image_folder: the input's
+	Fit     string  // image_folder: "crop" (scaled to cover Resize, the middle cut out) or "stretch"
+	ValPart float64 // image_folder without folders train and val: the share that validates
 	// Mean and Std have one entry per channel, or are empty: no normalization.
 	Mean, Std  []float64
+	Augment    Augment
 	Train, Val int // synthetic: how many samples of each
 	Pos        Pos
+	keys
+}
+
+// Augment says how training images are varied, in this order. Zero values are
+// off.
+type Augment struct {
+	ResizedCrop ResizedCrop // in place of Resize
+	Padding     int         // random crop of the input's size from the image with so many zero pixels around it
+	Flip        float64     // probability of a horizontal flip
+	Mixup       float64     // α: images and labels of two samples are mixed λ : 1-λ, λ ~ Beta(α, α)
+	CutMix      float64     // α: a box of 1-λ of the area is from another sample, λ ~ Beta(α, α)
+	keys
+}
+
+// On reports whether anything is varied.
+func (a *Augment) On() bool {
+	return a.ResizedCrop.Scale[1] > 0 || a.Padding > 0 || a.Flip > 0 || a.Mixes()
+}
+
+// Mixes reports whether training samples have two labels.
+func (a *Augment) Mixes() bool { return a.Mixup > 0 || a.CutMix > 0 }
+
+// ResizedCrop is torchvision's RandomResizedCrop: a random part of the image,
+// of Scale of its area and a ratio of width to height in Ratio, resized to the
+// input's size.
+type ResizedCrop struct {
+	Scale, Ratio [2]float64 // least, most; Scale 0, 0 = off
 	keys
 }
 

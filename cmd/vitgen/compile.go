@@ -307,11 +307,11 @@ func makeDirs(dir string, made *[]string) error {
 	return nil
 }
 
-// isGenerated reports whether a file was written by vitgen. Headers and tables
-// carry no marker; their names tell.
+// isGenerated reports whether a file was written by vitgen. Headers, tables and
+// the canonical spec carry no marker; their names tell.
 func isGenerated(name string) bool {
 	switch filepath.Base(name) {
-	case "vg_cpu.h", "vg_cuda.h", "vg_abi.h", "const.f32":
+	case "vg_cpu.h", "vg_cuda.h", "vg_abi.h", "const.f32", codegen.SpecFile:
 		return true
 	}
 	data, err := os.ReadFile(name)
@@ -335,7 +335,7 @@ func removeStale(dir string, files []codegen.File) error {
 	for _, f := range files {
 		keep[filepath.Join(dir, filepath.FromSlash(f.Name))] = true
 	}
-	for _, pattern := range []string{"*.go", "*.cc", "*.cu", "*.h", "const.f32"} {
+	for _, pattern := range []string{"*.go", "*.cc", "*.cu", "*.h", "const.f32", codegen.SpecFile} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err

@@ -25,17 +25,22 @@ const (
 
 // Input is what the Go files are written from.
 type Input struct {
-	Spec       *spec.Spec
-	Plan       *plan.Plan // for the CPU
-	CUDA       *plan.Plan // for CUDA devices; nil: not a target
-	File       string     // base name of the spec
-	Hash       string     // of the spec's canonical form
-	Header     string     // first comment line of every file
-	Generator  string     // version of vitgen
-	ImportPath string     // of the generated package; empty: no trainer is written
+	Spec *spec.Spec
+	Plan *plan.Plan // for the CPU
+	CUDA *plan.Plan // for CUDA devices; nil: not a target
+	File string     // base name of the spec
+	Hash string     // of the spec's canonical form
+	// KernelHashes are hex SHA-256 of the kernels' source, by target.
+	KernelHashes map[string]string
+	Header       string // first comment line of every file
+	Generator    string // version of vitgen
+	ImportPath   string // of the generated package; empty: no trainer is written
 
 	StepFLOPs, StepFLOPsUnpruned int64
 }
+
+// SpecFile is the name of the file with the spec's canonical form.
+const SpecFile = "vg_spec.yaml"
 
 // File is one generated file, named relative to the package's folder.
 type File struct {
@@ -43,7 +48,7 @@ type File struct {
 	Data []byte
 }
 
-// Files writes all Go files of the package.
+// Files writes all Go files of the package, and what they embed.
 func Files(in Input) ([]File, error) {
 	files := []goFile{
 		{in.Spec.Name + ".go", model(in)},
@@ -64,6 +69,7 @@ func Files(in Input) ([]File, error) {
 		}
 		out = append(out, File{f.name, b.Bytes()})
 	}
+	out = append(out, File{SpecFile, in.Spec.Canonical()})
 	if len(in.Plan.Const) > 0 {
 		out = append(out, File{"const.f32", constBytes(in.Plan.Const)})
 	}
@@ -96,7 +102,7 @@ func rt(name string) *jen.Statement { return jen.Qual(runtimePath, name) }
 func trainer(in Input) *jen.File {
 	f := jen.NewFile("main")
 	f.HeaderComment(in.Header)
-	f.PackageComment(fmt.Sprintf("The trainer of %s: train, eval, verify, bench, info.", in.File))
+	f.PackageComment(fmt.Sprintf("The trainer of %s. Without arguments it lists its commands.", in.File))
 	f.ImportName(in.ImportPath, in.Spec.Name)
 	f.ImportName(trainerPath, "trainer")
 	f.Func().Id("main").Params().Block(jen.Qual(trainerPath, "Main").Call(jen.Qual(in.ImportPath, "Describe").Call()))

@@ -38,6 +38,7 @@ func model(in Input) *jen.File {
 	f.Func().Id("Describe").Params().Op("*").Add(rt("Model")).Block(
 		jen.Return(jen.Op("&").Add(rt("Model")).Values(describe(in)...)),
 	)
+	canonicalSpec(f)
 	constData(f, in)
 	f.Add(jen.Var().Id("params").Op("=").Index().Add(rt("Param")).ValuesFunc(func(g *jen.Group) {
 		for _, p := range params(in) {
@@ -61,12 +62,22 @@ func comment(f *jen.File, lines ...string) {
 	}
 }
 
+// canonicalSpec embeds the spec.
+func canonicalSpec(f *jen.File) {
+	f.Anon("embed")
+	comment(f, "canonicalSpec says all that the model was compiled from: the spec in its",
+		"canonical form. Its SHA-256 is SpecHash.")
+	f.Comment("//")
+	f.Comment("//go:embed " + SpecFile)
+	f.Var().Id("canonicalSpec").String()
+	f.Line()
+}
+
 // constData embeds the compiler's tables.
 func constData(f *jen.File, in Input) {
 	if len(in.Plan.Const) == 0 {
 		return
 	}
-	f.Anon("embed")
 	f.Comment("//go:embed const.f32")
 	f.Var().Id("constF32").Index().Byte()
 	f.Comment("constData decodes the tables the compiler computed: little-endian float32.")
@@ -88,8 +99,10 @@ func describe(in Input) []jen.Code {
 	fields := []jen.Code{
 		field("Name", jen.Lit(s.Name)),
 		field("SpecFile", jen.Lit(in.File)),
+		field("Spec", jen.Id("canonicalSpec")),
 		field("SpecHash", jen.Lit(in.Hash)),
 		field("Generator", jen.Lit(in.Generator)),
+		field("KernelHashes", hashes(in.KernelHashes)),
 		field("Image", jen.Index(jen.Lit(3)).Int().Values(jen.Lit(s.Input.Channels), jen.Lit(s.Input.Height), jen.Lit(s.Input.Width))),
 		field("Classes", jen.Lit(s.Input.Classes)),
 		field("Batch", jen.Lit(s.Train.Batch)),
@@ -140,39 +153,6 @@ func programs(p *plan.Plan) jen.Code {
 
 // programID is the runtime's constant for a program: Grad.
 func programID(name string) string { return strings.ToUpper(name[:1]) + name[1:] }
-
-func train(s *spec.Spec) jen.Code {
-	t, o, c := s.Train, s.Train.Optimizer, s.Train.Schedule
-	return rt("Train").Values(
-		field("Epochs", jen.Lit(t.Epochs)),
-		field("Accumulate", jen.Lit(t.Accumulate)),
-		field("Precision", jen.Lit(t.Precision)),
-		field("Metrics", jen.Lit(t.Metrics)),
-		field("Optimizer", rt("Optimizer").Values(
-			field("Kind", jen.Lit(o.Kind)), field("LR", jen.Lit(o.LR)),
-			field("Momentum", jen.Lit(o.Momentum)), field("Nesterov", jen.Lit(o.Nesterov)),
-			field("Beta1", jen.Lit(o.Beta1)), field("Beta2", jen.Lit(o.Beta2)),
-			field("Eps", jen.Lit(o.Eps)), field("WeightDecay", jen.Lit(o.WeightDecay)), jen.Line())),
-		field("Schedule", rt("Schedule").Values(
-			field("Kind", jen.Lit(c.Kind)), field("WarmupSteps", jen.Lit(c.WarmupSteps)),
-			field("TotalSteps", jen.Lit(c.TotalSteps)), field("FinalLR", jen.Lit(c.FinalLR)),
-			field("Every", jen.Lit(c.Every)), field("EveryUnit", jen.Lit(c.EveryUnit)),
-			field("Gamma", jen.Lit(c.Gamma)), jen.Line())),
-		field("ClipNorm", jen.Lit(t.ClipNorm)),
-		field("Seed", jen.Op(fmt.Sprint(t.Seed))),
-		jen.Line())
-}
-
-func data(d spec.Data) jen.Code {
-	return rt("Data").Values(
-		field("Name", jen.Lit(d.Name)),
-		field("Resize", jen.Index(jen.Lit(2)).Int().Values(jen.Lit(d.Resize[0]), jen.Lit(d.Resize[1]))),
-		field("Mean", floats(d.Mean)),
-		field("Std", floats(d.Std)),
-		field("Train", jen.Lit(d.Train)),
-		field("Val", jen.Lit(d.Val)),
-		jen.Line())
-}
 
 func floats(v []float64) jen.Code {
 	if len(v) == 0 {

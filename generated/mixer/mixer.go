@@ -4,7 +4,10 @@
 // 1×28×28, 10 classes, kernels for up to 128 samples a call.
 package mixer
 
-import "github.com/vitgen/vitgen/runtime"
+import (
+	_ "embed"
+	"github.com/vitgen/vitgen/runtime"
+)
 
 // Model is the model in the memory of a device: parameters, gradients and
 // optimizer state. Its methods return errors and never panic.
@@ -26,10 +29,15 @@ func New(o runtime.Options) (*Model, error) {
 // settings, memory, kernels, and the launches of every program.
 func Describe() *runtime.Model {
 	return &runtime.Model{
-		Name:       "mixer",
-		SpecFile:   "mixer.yaml",
-		SpecHash:   "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
-		Generator:  "0.1",
+		Name:      "mixer",
+		SpecFile:  "mixer.yaml",
+		Spec:      canonicalSpec,
+		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
+		Generator: "0.1",
+		KernelHashes: map[string]string{
+			"cpu":  "7b90139ec639c797cdcf628f7a252064ff4b2475a99e3fbca7d4d1cf3f6b96ab",
+			"cuda": "2ac3eae6e6818f35190bed9e189d91bd2c29f5e3ecc641b4f56be8327109fac9",
+		},
 		Image:      [3]int{1, 28, 28},
 		Classes:    10,
 		Batch:      128,
@@ -63,6 +71,7 @@ func Describe() *runtime.Model {
 			},
 			ClipNorm: 1.0,
 			Seed:     1,
+			Best:     "accuracy",
 		},
 		Data: runtime.Data{
 			Name:   "fashion_mnist",
@@ -91,6 +100,12 @@ func Describe() *runtime.Model {
 		CUDA:   cudaCode(),
 	}
 }
+
+// canonicalSpec says all that the model was compiled from: the spec in its
+// canonical form. Its SHA-256 is SpecHash.
+//
+//go:embed vg_spec.yaml
+var canonicalSpec string
 
 var params = []runtime.Param{
 	{Name: "stem.proj.weight", Shape: []int{128, 1, 4, 4}, Offset: 0, Init: runtime.Init{Kind: "pytorch", A: 0.0, B: 0.0, FanIn: 16}, Decay: true, Pos: "mixer.yaml:21:5"},

@@ -4,7 +4,10 @@
 // 1×96×96, 10 classes, kernels for up to 128 samples a call.
 package vit
 
-import "github.com/vitgen/vitgen/runtime"
+import (
+	_ "embed"
+	"github.com/vitgen/vitgen/runtime"
+)
 
 // Model is the model in the memory of a device: parameters, gradients and
 // optimizer state. Its methods return errors and never panic.
@@ -26,10 +29,15 @@ func New(o runtime.Options) (*Model, error) {
 // settings, memory, kernels, and the launches of every program.
 func Describe() *runtime.Model {
 	return &runtime.Model{
-		Name:       "vit",
-		SpecFile:   "vit.yaml",
-		SpecHash:   "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
-		Generator:  "0.1",
+		Name:      "vit",
+		SpecFile:  "vit.yaml",
+		Spec:      canonicalSpec,
+		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
+		Generator: "0.1",
+		KernelHashes: map[string]string{
+			"cpu":  "d8e50fee494e1a7d8ee3b8990e846e8458bc8f7f522831841c7217d8025a6915",
+			"cuda": "7a6d62cbc6cfbf58be26b6d167ce3d5f856cc8d2fdc8141f47f11b0ea8c70f61",
+		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,
 		Batch:      128,
@@ -62,6 +70,7 @@ func Describe() *runtime.Model {
 			},
 			ClipNorm: 0.0,
 			Seed:     1,
+			Best:     "accuracy",
 		},
 		Data: runtime.Data{
 			Name:   "fashion_mnist",
@@ -90,6 +99,12 @@ func Describe() *runtime.Model {
 		CUDA:   cudaCode(),
 	}
 }
+
+// canonicalSpec says all that the model was compiled from: the spec in its
+// canonical form. Its SHA-256 is SpecHash.
+//
+//go:embed vg_spec.yaml
+var canonicalSpec string
 
 var params = []runtime.Param{
 	{Name: "patch_embedding.conv.weight", Shape: []int{512, 1, 16, 16}, Offset: 0, Init: runtime.Init{Kind: "pytorch", A: 0.0, B: 0.0, FanIn: 256}, Decay: true, Pos: "vit.yaml:20:5"},

@@ -4,7 +4,10 @@
 // 3×224×224, 1000 classes, kernels for up to 32 samples a call.
 package vit_b16
 
-import "github.com/vitgen/vitgen/runtime"
+import (
+	_ "embed"
+	"github.com/vitgen/vitgen/runtime"
+)
 
 // Model is the model in the memory of a device: parameters, gradients and
 // optimizer state. Its methods return errors and never panic.
@@ -26,10 +29,15 @@ func New(o runtime.Options) (*Model, error) {
 // settings, memory, kernels, and the launches of every program.
 func Describe() *runtime.Model {
 	return &runtime.Model{
-		Name:       "vit_b16",
-		SpecFile:   "vit_b16.yaml",
-		SpecHash:   "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
-		Generator:  "0.1",
+		Name:      "vit_b16",
+		SpecFile:  "vit_b16.yaml",
+		Spec:      canonicalSpec,
+		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
+		Generator: "0.1",
+		KernelHashes: map[string]string{
+			"cpu":  "537d280f52ae52684ba9dac96e1e4d939dca360c949f8c926c0f988884fbc27d",
+			"cuda": "5aecdab2fa59085d62888aa8c4cfc2265670df0c204cd9fb9d93e4d41541a3d8",
+		},
 		Image:      [3]int{3, 224, 224},
 		Classes:    1000,
 		Batch:      32,
@@ -63,6 +71,7 @@ func Describe() *runtime.Model {
 			},
 			ClipNorm: 1.0,
 			Seed:     1,
+			Best:     "accuracy",
 		},
 		Data: runtime.Data{
 			Name:   "synthetic",
@@ -91,6 +100,12 @@ func Describe() *runtime.Model {
 		CUDA:   cudaCode(),
 	}
 }
+
+// canonicalSpec says all that the model was compiled from: the spec in its
+// canonical form. Its SHA-256 is SpecHash.
+//
+//go:embed vg_spec.yaml
+var canonicalSpec string
 
 var params = []runtime.Param{
 	{Name: "patch_embed.proj.weight", Shape: []int{768, 3, 16, 16}, Offset: 0, Init: runtime.Init{Kind: "trunc_normal", A: 0.02, B: 2.0, FanIn: 0}, Decay: true, Pos: "vit_b16.yaml:24:5"},

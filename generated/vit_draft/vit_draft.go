@@ -4,7 +4,10 @@
 // 1×96×96, 10 classes, kernels for up to 128 samples a call.
 package vit_draft
 
-import "github.com/vitgen/vitgen/runtime"
+import (
+	_ "embed"
+	"github.com/vitgen/vitgen/runtime"
+)
 
 // Model is the model in the memory of a device: parameters, gradients and
 // optimizer state. Its methods return errors and never panic.
@@ -26,10 +29,15 @@ func New(o runtime.Options) (*Model, error) {
 // settings, memory, kernels, and the launches of every program.
 func Describe() *runtime.Model {
 	return &runtime.Model{
-		Name:       "vit_draft",
-		SpecFile:   "vit_draft.yaml",
-		SpecHash:   "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
-		Generator:  "0.1",
+		Name:      "vit_draft",
+		SpecFile:  "vit_draft.yaml",
+		Spec:      canonicalSpec,
+		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
+		Generator: "0.1",
+		KernelHashes: map[string]string{
+			"cpu":  "51ff63177084da2fd5321bbbb15c851aa42d4ff018977de2f1cbb3bcde4f2815",
+			"cuda": "14db7f7df48a3675d5466f31e100c2d0e9f7fbf3c1b56ba09d9bc8fea386f426",
+		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,
 		Batch:      128,
@@ -62,6 +70,7 @@ func Describe() *runtime.Model {
 			},
 			ClipNorm: 0.0,
 			Seed:     1,
+			Best:     "accuracy",
 		},
 		Data: runtime.Data{
 			Name:   "fashion_mnist",
@@ -90,6 +99,12 @@ func Describe() *runtime.Model {
 		CUDA:   cudaCode(),
 	}
 }
+
+// canonicalSpec says all that the model was compiled from: the spec in its
+// canonical form. Its SHA-256 is SpecHash.
+//
+//go:embed vg_spec.yaml
+var canonicalSpec string
 
 var params = []runtime.Param{
 	{Name: "patch_embedding.conv.weight", Shape: []int{512, 1, 16, 16}, Offset: 0, Init: runtime.Init{Kind: "pytorch", A: 0.0, B: 0.0, FanIn: 256}, Decay: true, Pos: "vit_draft.yaml:18:5"},

@@ -4,7 +4,10 @@
 // 1×8×8, 10 classes, kernels for up to 64 samples a call.
 package vit_tiny
 
-import "github.com/vitgen/vitgen/runtime"
+import (
+	_ "embed"
+	"github.com/vitgen/vitgen/runtime"
+)
 
 // Model is the model in the memory of a device: parameters, gradients and
 // optimizer state. Its methods return errors and never panic.
@@ -26,10 +29,15 @@ func New(o runtime.Options) (*Model, error) {
 // settings, memory, kernels, and the launches of every program.
 func Describe() *runtime.Model {
 	return &runtime.Model{
-		Name:       "vit_tiny",
-		SpecFile:   "vit_tiny.yaml",
-		SpecHash:   "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
-		Generator:  "0.1",
+		Name:      "vit_tiny",
+		SpecFile:  "vit_tiny.yaml",
+		Spec:      canonicalSpec,
+		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
+		Generator: "0.1",
+		KernelHashes: map[string]string{
+			"cpu":  "9b028400ab8b08b82587560d6ab34eaa86a6ff729da253cc8a69318ff287b793",
+			"cuda": "0858e04973602d5624a95d1c6cb53ee75f175a22b651cfecfd2aa41fa5c6be7f",
+		},
 		Image:      [3]int{1, 8, 8},
 		Classes:    10,
 		Batch:      64,
@@ -63,6 +71,7 @@ func Describe() *runtime.Model {
 			},
 			ClipNorm: 1.0,
 			Seed:     1,
+			Best:     "accuracy",
 		},
 		Data: runtime.Data{
 			Name:   "digits",
@@ -91,6 +100,12 @@ func Describe() *runtime.Model {
 		CUDA:   cudaCode(),
 	}
 }
+
+// canonicalSpec says all that the model was compiled from: the spec in its
+// canonical form. Its SHA-256 is SpecHash.
+//
+//go:embed vg_spec.yaml
+var canonicalSpec string
 
 var params = []runtime.Param{
 	{Name: "patch.weight", Shape: []int{64, 1, 2, 2}, Offset: 0, Init: runtime.Init{Kind: "pytorch", A: 0.0, B: 0.0, FanIn: 4}, Decay: true, Pos: "vit_tiny.yaml:17:5"},

@@ -2,6 +2,9 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,6 +53,37 @@ func TestGeneratedIsFresh(t *testing.T) {
 		if err != nil {
 			t.Errorf("%v%s", err, next)
 		}
+	}
+}
+
+// What a trainer says of its origin is so: the spec it carries has the hash that
+// it names, and its kernels' source has theirs, in the order documented at
+// runtime.Model.
+func TestOriginIsTold(t *testing.T) {
+	s := examples(t)["vit_tiny"]
+	files := map[string][]byte{}
+	for _, f := range generate(t, s, passes.Options{}, module+"/generated/vit_tiny") {
+		files[f.Name] = f.Data
+	}
+	facts := string(files["vit_tiny.go"])
+	for _, c := range []struct{ format, names string }{
+		{"SpecHash:  \"%s\"", "vg_spec.yaml"},
+		{"\"cpu\":  \"%s\"", "kernels_cpu.cc vg_cpu.h vg_abi.h"},
+		{"\"cuda\": \"%s\"", "kernels.cu vg_cuda.h"},
+	} {
+		h := sha256.New()
+		for _, name := range strings.Fields(c.names) {
+			if len(files[name]) == 0 {
+				t.Fatalf("no file %s", name)
+			}
+			h.Write(files[name])
+		}
+		if want := fmt.Sprintf(c.format, hex.EncodeToString(h.Sum(nil))); !strings.Contains(facts, want) {
+			t.Errorf("vit_tiny.go has no %s, the SHA-256 of %s", want, c.names)
+		}
+	}
+	if got := string(files["vg_spec.yaml"]); got != string(s.Canonical()) {
+		t.Errorf("vg_spec.yaml is not the canonical form:\n%s", got)
 	}
 }
 
