@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Check reports everything about the model that a Session could not run:
@@ -59,6 +60,9 @@ func (c *checker) sizes() {
 	}
 	if len(m.StateNames) != states {
 		c.failf("optimizer %s has %d state arenas, want %d", m.Train.Optimizer.Kind, len(m.StateNames), states)
+	}
+	if e := m.Train.EMA.Decay; !(e >= 0 && e < 1) {
+		c.failf("train.ema.decay is %g, want 0 … 1", e)
 	}
 	if m.ArenaBytes < 0 || m.WorkspaceBytes < 0 || m.ParamElems < 0 ||
 		m.DecayElems < 0 || m.DecayElems > m.ParamElems {
@@ -139,8 +143,19 @@ func (c *checker) programs(target string) {
 			c.outs(code, k, l, m.Batch)
 		}
 	}
+	c.uses(code, target, Update, Average)
+	c.uses(code, target, Grad, Label2)
+	c.uses(code, target, Grad, Mix)
 	if target == "cuda" {
 		c.cuda(m.CUDA)
+	}
+}
+
+// uses checks that a program looks at a region that the model has for it alone.
+func (c *checker) uses(code *Code, target string, id ProgramID, r Region) {
+	in := func(l Launch) bool { return slices.ContainsFunc(l.Args, func(a Ref) bool { return a.Region == r }) }
+	if code.Regions[r] > 0 && !slices.ContainsFunc(code.Programs[id], in) {
+		c.failf("the %s program for %s does not use region %s", id, target, r)
 	}
 }
 

@@ -12,10 +12,10 @@ import (
 
 // Load replaces the parameters by those of a safetensors file under PyTorch's
 // state_dict names (F32, or any other floating type, converted) and starts
-// training anew from them: optimizer state and counters become zero, and the
-// names of the classes are the file's. Unless every parameter is there in its
-// shape and nothing else is, one error lists all differences and nothing is
-// changed.
+// training anew from them: their average becomes the same, optimizer state and
+// counters become zero, and the names of the classes are the file's. Unless
+// every parameter is there in its shape and nothing else is, one error lists all
+// differences and nothing is changed.
 func (s *Session) Load(path string) (err error) {
 	defer recovered("load", &err)
 	f, err := safetensors.Read(path)

@@ -152,9 +152,15 @@ func (m *Model) RegionBytes() [NumRegions]int64 {
 	for i := range m.StateNames {
 		b[State0+Region(i)] = arena
 	}
+	if m.Train.EMA.Decay > 0 {
+		b[Average] = arena
+	}
 	b[Arena] = m.ArenaBytes
 	b[Image] = int64(m.Batch) * int64(m.ImageElems()) * 4
 	b[Label] = int64(m.Batch) * 4
+	if m.Data.Augment.Mixes() {
+		b[Label2], b[Mix] = b[Label], b[Label]
+	}
 	if m.ConstData != nil {
 		b[Const] = int64(len(m.ConstData())) * 4
 	}
@@ -165,5 +171,5 @@ func (m *Model) RegionBytes() [NumRegions]int64 {
 func (m *Model) ImageElems() int { return m.Image[0] * m.Image[1] * m.Image[2] }
 
 func (r Region) String() string {
-	return [...]string{"params", "grads", "state0", "state1", "arena", "image", "label", "const", "half", "imm"}[r]
+	return [...]string{"params", "grads", "state0", "state1", "average", "arena", "image", "label", "label2", "mix", "const", "half", "imm"}[r]
 }

@@ -8,6 +8,11 @@ import (
 // feed puts checked samples, at most the compiled batch, where programs read
 // them. Labels beyond them are -1.
 func (s *Session) feed(b *Samples) error {
+	if s.mix != nil {
+		if err := s.feedMix(b); err != nil {
+			return err
+		}
+	}
 	if b.Index != nil {
 		return s.dev.(Resident).Gather(b.Index)
 	}
@@ -15,11 +20,33 @@ func (s *Session) feed(b *Samples) error {
 	if err := s.dev.Write(Image.At(0), asBytes(b.Images[:n*s.model.ImageElems()])); err != nil {
 		return err
 	}
-	copy(s.labels, b.Labels)
+	return s.feedLabels(Label, b.Labels)
+}
+
+// feedLabels writes a region of labels; those beyond the ones given are -1.
+func (s *Session) feedLabels(r Region, labels []int32) error {
+	n := copy(s.labels, labels)
 	for i := n; i < len(s.labels); i++ {
 		s.labels[i] = -1
 	}
-	return s.dev.Write(Label.At(0), asBytes(s.labels))
+	return s.dev.Write(r.At(0), asBytes(s.labels))
+}
+
+// feedMix says how two labels share a sample. A sample of one label is all its
+// own: with weight 1 the other label is not looked at.
+func (s *Session) feedMix(b *Samples) error {
+	n := copy(s.mix, b.Mix)
+	for i := n; i < len(s.mix); i++ {
+		s.mix[i] = 1
+	}
+	other := b.Labels2
+	if other == nil {
+		other = b.Labels
+	}
+	if err := s.feedLabels(Label2, other); err != nil {
+		return err
+	}
+	return s.dev.Write(Mix.At(0), asBytes(s.mix))
 }
 
 func (s *Session) checkImages(images []float32, n int) error {
@@ -40,7 +67,11 @@ func (s *Session) checkLabelled(images []float32, labels []int32, n int) error {
 	if len(labels) < n {
 		return fmt.Errorf("%d images and only %d labels", n, len(labels))
 	}
-	for i, l := range labels[:n] {
+	return s.checkLabels(labels[:n])
+}
+
+func (s *Session) checkLabels(labels []int32) error {
+	for i, l := range labels {
 		if l < 0 || int(l) >= s.model.Classes {
 			return fmt.Errorf("label %d of sample %d is not a class; the model has classes 0 … %d", l, i, s.model.Classes-1)
 		}
@@ -48,7 +79,30 @@ func (s *Session) checkLabelled(images []float32, labels []int32, n int) error {
 	return nil
 }
 
+// checkMix checks what Samples say of two labels.
+func (s *Session) checkMix(b *Samples) error {
+	switch n := len(b.Labels); {
+	case b.Labels2 == nil && b.Mix == nil:
+		return nil
+	case b.Index != nil:
+		return errors.New("images that Upload put on the device have one label each")
+	case s.mix == nil:
+		return fmt.Errorf("model %s takes one label a sample: %s has neither mixup nor cutmix in data.augment", s.model.Name, s.model.SpecFile)
+	case len(b.Labels2) != n || len(b.Mix) != n:
+		return fmt.Errorf("%d labels, %d second labels and %d weights: as many of each are needed", n, len(b.Labels2), len(b.Mix))
+	}
+	for i, w := range b.Mix {
+		if !(w >= 0 && w <= 1) {
+			return fmt.Errorf("weight %g of the label of sample %d is not in 0 … 1", w, i)
+		}
+	}
+	return s.checkLabels(b.Labels2)
+}
+
 func (s *Session) checkSamples(b *Samples) error {
+	if err := s.checkMix(b); err != nil {
+		return err
+	}
 	if b.Index == nil {
 		return s.checkLabelled(b.Images, b.Labels, len(b.Labels))
 	}

@@ -195,8 +195,8 @@ type ProgramID int
 const (
 	Forward ProgramID = iota // image → logits; dropout absent
 	Eval                     // image, label → logits, loss, correct; dropout absent
-	Grad                     // image, label → loss, correct, gradients
-	Update                   // gradients → parameters and optimizer state
+	Grad                     // image, label (label2, mix) → loss, correct, gradients
+	Update                   // gradients → parameters, optimizer state and average
 	NumPrograms
 )
 
@@ -219,16 +219,19 @@ type Launch struct {
 type Region uint8
 
 const (
-	Params Region = iota // flat float32 parameter arena
-	Grads                // flat gradient arena, laid out as Params
-	State0               // first optimizer state arena
-	State1               // second optimizer state arena
-	Arena                // activations, planned per program
-	Image                // float32 [Batch, C, H, W], normalized
-	Label                // int32 [Batch]; -1 = no sample
-	Const                // read-only tables the compiler computed (sin-cos positions)
-	Half                 // bf16 copy of Params for devices that multiply in it: the same elements, two bytes each
-	Imm                  // not a memory: Offset itself is the argument, an integer
+	Params  Region = iota // flat float32 parameter arena
+	Grads                 // flat gradient arena, laid out as Params
+	State0                // first optimizer state arena
+	State1                // second optimizer state arena
+	Average               // moving average of Params (Train.EMA), laid out as they are
+	Arena                 // activations, planned per program
+	Image                 // float32 [Batch, C, H, W], normalized
+	Label                 // int32 [Batch]; -1 = no sample
+	Label2                // int32 [Batch]: the other label of a sample that two are mixed in (Augment.Mixes)
+	Mix                   // float32 [Batch]: the weight of Label, that of Label2 being one less it
+	Const                 // read-only tables the compiler computed (sin-cos positions)
+	Half                  // bf16 copy of Params for devices that multiply in it: the same elements, two bytes each
+	Imm                   // not a memory: Offset itself is the argument, an integer
 	NumRegions
 )
 

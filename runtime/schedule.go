@@ -45,6 +45,16 @@ func (t *Train) LR(k, perEpoch, total int) (float64, error) {
 	return 0, fmt.Errorf("unknown schedule %q", s.Kind)
 }
 
+// weight is what update k = 1, 2, … gives the new parameters in their average:
+// one less the decay.
+func (e *EMA) weight(k int) float64 {
+	decay := e.Decay
+	if e.Warmup {
+		decay = math.Min(decay, (1+float64(k))/(10+float64(k)))
+	}
+	return 1 - decay
+}
+
 // biasCorrections are AdamW's factors 1/(1-βᵏ) for update k.
 func (o *Optimizer) biasCorrections(k int) (c1, c2 float64) {
 	return 1 / (1 - math.Pow(o.Beta1, float64(k))), 1 / (1 - math.Pow(o.Beta2, float64(k)))

@@ -47,10 +47,12 @@ type Session struct {
 	pendingSum int // samples in them
 	pendingOf  int // samples of the effective batch they belong to
 	dropout    bool
+	fixedLR    float64  // of SetLR; 0: the schedule's
 	perEpoch   int      // updates per epoch, for schedules; 0: unknown
 	total      int      // updates of the whole run; 0: unknown
 	uploaded   int      // images that Upload put on the device
 	classes    []string // names of the classes, see SetClasses
+	swapped    bool     // SwapAverage has put the average in the parameters' place
 
 	results [keptResults]result // of the last Submits, by their number
 	submits uint64              // number of the last one
@@ -58,6 +60,7 @@ type Session struct {
 	// Staging for one batch, so that a step allocates nothing.
 	step    StepScalars
 	labels  []int32
+	mix     []float32 // nil: the model takes one label a sample
 	loss    []float32
 	correct []float32
 }
@@ -78,6 +81,9 @@ func NewSession(m *Model, o Options) (s *Session, err error) {
 		labels: make([]int32, m.Batch), loss: make([]float32, m.Batch), correct: make([]float32, m.Batch),
 	}
 	s.pipeline, _ = dev.(Pipeline)
+	if s.code.Regions[Mix] > 0 {
+		s.mix = make([]float32, m.Batch)
+	}
 	if s.seed == 0 {
 		s.seed = m.Train.Seed
 	}
@@ -197,12 +203,23 @@ func (s *Session) LR() (float64, error) {
 	return s.lr()
 }
 
+// SetLR makes lr the learning rate of all updates from now on, in place of the
+// schedule's; 0 gives the schedule back.
+func (s *Session) SetLR(lr float64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fixedLR = lr
+}
+
 func (s *Session) lr() (float64, error) {
+	if s.fixedLR != 0 {
+		return s.fixedLR, nil
+	}
 	return s.model.Train.LR(s.updates+1, s.perEpoch, s.total)
 }
 
-// Init starts training anew: parameters from their initializers, optimizer
-// state zero, counters zero.
+// Init starts training anew: parameters from their initializers, their average
+// the same, optimizer state zero, counters zero.
 func (s *Session) Init(seed uint64) (err error) {
 	defer recovered("init", &err)
 	if err := s.lock(); err != nil {
@@ -216,8 +233,9 @@ func (s *Session) Init(seed uint64) (err error) {
 	return s.restart()
 }
 
-// Restart starts training anew from the parameters as they are: optimizer
-// state and counters become zero, and dropout draws from seed.
+// Restart starts training anew from the parameters as they are: their average
+// becomes the same, optimizer state and counters become zero, and dropout draws
+// from seed.
 func (s *Session) Restart(seed uint64) (err error) {
 	defer recovered("restart", &err)
 	if err := s.lock(); err != nil {
@@ -237,6 +255,9 @@ func (s *Session) restart() error {
 	}
 	s.updates, s.micro = 0, 0
 	s.discard()
+	if err := s.restartAverage(); err != nil {
+		return err
+	}
 	return s.dev.Clear(Grads)
 }
 

@@ -2,17 +2,19 @@ package runtime
 
 import "slices"
 
-// Snapshot is a session between two updates: parameters, optimizer state and
-// counters, in the host's memory. It may be filled again and again.
+// Snapshot is a session between two updates: parameters, their average if one
+// is kept, optimizer state and counters, in the host's memory. It may be filled
+// again and again.
 type Snapshot struct {
 	params         []float32
+	average        []float32
 	state          [2][]float32
 	seed           uint64
 	updates, micro int
 }
 
 // Snapshot copies the session into t. Gradients that wait for Update are not
-// part of it.
+// part of it; whether SwapAverage has exchanged anything makes no difference.
 func (s *Session) Snapshot(t *Snapshot) (err error) {
 	defer recovered("snapshot", &err)
 	if err := s.lock(); err != nil {
@@ -20,7 +22,7 @@ func (s *Session) Snapshot(t *Snapshot) (err error) {
 	}
 	defer s.mu.Unlock()
 	t.seed, t.updates, t.micro = s.seed, s.updates, s.micro
-	for r, v := range t.parts(s.model) {
+	for r, v := range t.parts(s, s.swapped) {
 		*v = slices.Grow((*v)[:0], s.model.ParamElems)[:s.model.ParamElems]
 		if err := s.dev.Read(asBytes(*v), r.At(0)); err != nil {
 			return err
@@ -37,20 +39,26 @@ func (s *Session) Restore(t *Snapshot) (err error) {
 		return err
 	}
 	defer s.mu.Unlock()
-	for r, v := range t.parts(s.model) {
+	for r, v := range t.parts(s, false) {
 		if err := s.dev.Write(r.At(0), asBytes(*v)); err != nil {
 			return err
 		}
 	}
-	s.seed, s.updates, s.micro = t.seed, t.updates, t.micro
+	s.seed, s.updates, s.micro, s.swapped = t.seed, t.updates, t.micro, false
 	s.discard()
 	return nil
 }
 
-// parts are the regions that a snapshot of a model holds.
-func (t *Snapshot) parts(m *Model) map[Region]*[]float32 {
+// parts are the regions of a session that a snapshot holds.
+func (t *Snapshot) parts(s *Session, swapped bool) map[Region]*[]float32 {
 	parts := map[Region]*[]float32{Params: &t.params}
-	for i := range m.StateNames {
+	if s.Average() {
+		parts[Average] = &t.average
+	}
+	if swapped {
+		parts[Params], parts[Average] = parts[Average], parts[Params]
+	}
+	for i := range s.model.StateNames {
 		parts[State0+Region(i)] = &t.state[i]
 	}
 	return parts

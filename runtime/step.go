@@ -8,10 +8,17 @@ import (
 // Samples are what a program runs on: images [n, C, H, W], given normalized,
 // with their labels [n]; or, if Index is not nil, images of the data set that
 // Upload put on the device.
+//
+// Where two samples are mixed in an image (mixup, CutMix), Labels2 [n] has the
+// other one's label and Mix [n] the weight of Labels: the loss to train on is
+// Mix times that of the first label and 1-Mix times that of the second. Eval
+// does not look at them, and correct is who has the first label.
 type Samples struct {
-	Images []float32
-	Labels []int32
-	Index  []int32
+	Images  []float32
+	Labels  []int32
+	Index   []int32
+	Labels2 []int32   // nil: Labels alone
+	Mix     []float32 // 0 … 1; given whenever Labels2 is
 }
 
 // Len is the number of samples.
@@ -27,7 +34,11 @@ func (b *Samples) Part(lo, hi, elems int) Samples {
 	if b.Index != nil {
 		return Samples{Index: b.Index[lo:hi]}
 	}
-	return Samples{Images: b.Images[lo*elems : hi*elems], Labels: b.Labels[lo:hi]}
+	part := Samples{Images: b.Images[lo*elems : hi*elems], Labels: b.Labels[lo:hi]}
+	if b.Labels2 != nil {
+		part.Labels2, part.Mix = b.Labels2[lo:hi], b.Mix[lo:hi]
+	}
+	return part
 }
 
 // Forward computes the logits [n, Classes] of n images [n, C, H, W], given
@@ -112,15 +123,23 @@ func (s *Session) EvalSamples(b Samples) (lossSum float64, correct int, err erro
 // micro-batches since the last Update must be given the same total, and with
 // train.accumulate 1 there is only one.
 func (s *Session) Grad(images []float32, labels []int32, n, total int) (lossSum float64, correct int, err error) {
+	if len(labels) < n {
+		return 0, 0, fmt.Errorf("%d images and only %d labels", n, len(labels))
+	}
+	return s.GradSamples(Samples{Images: images, Labels: labels[:max(n, 0)]}, total)
+}
+
+// GradSamples is Grad of Samples.
+func (s *Session) GradSamples(b Samples, total int) (lossSum float64, correct int, err error) {
 	defer recovered("grad", &err)
 	if err := s.lock(); err != nil {
 		return 0, 0, err
 	}
 	defer s.mu.Unlock()
-	if err := s.checkLabelled(images, labels, n); err != nil {
+	if err := s.checkSamples(&b); err != nil {
 		return 0, 0, err
 	}
-	return s.grad(Samples{Images: images, Labels: labels[:n]}, total)
+	return s.grad(b, total)
 }
 
 // grad is Grad of checked samples.
@@ -142,6 +161,9 @@ func (s *Session) prepare(b *Samples, total *int) error {
 	n, accumulate := b.Len(), s.model.Train.Accumulate
 	if *total == 0 {
 		*total = n
+	}
+	if err := s.ready(); err != nil {
+		return err
 	}
 	switch {
 	case n > s.model.Batch:
@@ -196,14 +218,32 @@ func (s *Session) Update() (err error) {
 	return nil
 }
 
+// Skip counts an update as made and changes nothing else: the gradients that
+// wait for it are discarded, and the learning rate schedule and the bias
+// corrections go on. It is for steps that look too odd to learn from.
+func (s *Session) Skip() (err error) {
+	defer recovered("skip", &err)
+	if err := s.lock(); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	s.updates++
+	s.discard()
+	return nil
+}
+
 // addUpdate fills in what Update needs besides.
 func (s *Session) addUpdate(scalars *StepScalars) error {
+	if err := s.ready(); err != nil {
+		return err
+	}
 	lr, err := s.lr()
 	if err != nil {
 		return err
 	}
 	c1, c2 := s.model.Train.Optimizer.biasCorrections(s.updates + 1)
 	scalars.LR, scalars.BiasCorr1, scalars.BiasCorr2 = float32(lr), float32(c1), float32(c2)
+	scalars.EMAWeight = float32(s.model.Train.EMA.weight(s.updates + 1))
 	return nil
 }
 
@@ -211,13 +251,17 @@ func (s *Session) addUpdate(scalars *StepScalars) error {
 // at most train.batch × train.accumulate. It returns the mean loss before the
 // update and the number classified correctly.
 func (s *Session) Step(images []float32, labels []int32) (loss float64, correct int, err error) {
+	return s.StepSamples(Samples{Images: images, Labels: labels})
+}
+
+// StepSamples is Step of Samples.
+func (s *Session) StepSamples(b Samples) (loss float64, correct int, err error) {
 	defer recovered("step", &err)
 	if err := s.lock(); err != nil {
 		return 0, 0, err
 	}
 	defer s.mu.Unlock()
-	n := len(labels)
-	b := Samples{Images: images, Labels: labels}
+	n := b.Len()
 	if err := s.checkEffective(&b); err != nil {
 		return 0, 0, err
 	}
@@ -280,7 +324,8 @@ func (s *Session) Logits(n int) (logits []float32, err error) {
 
 // Profile runs a program as Step would, on the first n samples of whatever is
 // in memory, and returns the time of each of its launches. The learning rate
-// is 0, but profiling Update still changes the optimizer's state.
+// is 0 and the average stays, but profiling Update still changes the optimizer's
+// state.
 func (s *Session) Profile(id ProgramID, n int) (times []time.Duration, err error) {
 	defer recovered("profile", &err)
 	if err := s.lock(); err != nil {

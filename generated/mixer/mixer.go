@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "7b90139ec639c797cdcf628f7a252064ff4b2475a99e3fbca7d4d1cf3f6b96ab",
-			"cuda": "2ac3eae6e6818f35190bed9e189d91bd2c29f5e3ecc641b4f56be8327109fac9",
+			"cpu":  "d93827c245daff9d2971116c5782b7d72664a892e951a2f110559a2a40a849fa",
+			"cuda": "5bafcc24e4dffbd8d3387ae87962462402596cee2399e71535050c4e00ee8c3b",
 		},
 		Image:      [3]int{1, 28, 28},
 		Classes:    10,

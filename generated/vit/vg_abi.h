@@ -27,6 +27,7 @@ typedef struct vg_step {
   uint32_t seed_hi;
   uint32_t micro_step;  // counts forward+backward passes since the start of training
   uint32_t dropout_on;  // 0: dropout and drop path are the identity
+  float ema_weight;     // of the new parameters in their average: 1 - decay of this update
 } vg_step;
 
 typedef struct vg_launch {

@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "d8e50fee494e1a7d8ee3b8990e846e8458bc8f7f522831841c7217d8025a6915",
-			"cuda": "7a6d62cbc6cfbf58be26b6d167ce3d5f856cc8d2fdc8141f47f11b0ea8c70f61",
+			"cpu":  "844e8cf083d0ada8c228dbdf00cffacac0d36fd69457953f586fe9b18465dc86",
+			"cuda": "6a13e3cdaebb644ca3fc1736586aca24be6dd9c3b1fecc449c13099b6e6b9329",
 		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,

@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "537d280f52ae52684ba9dac96e1e4d939dca360c949f8c926c0f988884fbc27d",
-			"cuda": "5aecdab2fa59085d62888aa8c4cfc2265670df0c204cd9fb9d93e4d41541a3d8",
+			"cpu":  "5e1fb1fa991846e2a325dcbe3421c9792ab92a83a71ccbdc6c16c290e04c045a",
+			"cuda": "44791d1134d87e6db1d752295ab6c0541f6e4b77ffdd0da4e1f34e63dd386273",
 		},
 		Image:      [3]int{3, 224, 224},
 		Classes:    1000,

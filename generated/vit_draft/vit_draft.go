@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "51ff63177084da2fd5321bbbb15c851aa42d4ff018977de2f1cbb3bcde4f2815",
-			"cuda": "14db7f7df48a3675d5466f31e100c2d0e9f7fbf3c1b56ba09d9bc8fea386f426",
+			"cpu":  "b30f08dbb487c10ec0405c3659dd193308e2eeb0a5e0ea4b3853990ae293cd31",
+			"cuda": "851113e1d998064022e116ae88b4da7a95e03f5e3d1ec2cd86d6a5eff2862515",
 		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,

@@ -268,6 +268,7 @@ typedef struct vg_step {
   uint32_t seed_hi;
   uint32_t micro_step;  // counts forward+backward passes since the start of training
   uint32_t dropout_on;  // 0: dropout and drop path are the identity
+  float ema_weight;     // of the new parameters in their average: 1 - decay of this update
 } vg_step;
 
 typedef struct vg_launch {
@@ -328,7 +329,7 @@ typedef struct vg_worker {
 struct vg_state {
   vg_step step;
   int32_t batch;  // samples in this run, 1 .. the compiled batch
-  int32_t pad[7];
+  int32_t pad[6];
 };
 
 // One kernel's part of a launch. Several kernels that wait for nothing of each

@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "9b028400ab8b08b82587560d6ab34eaa86a6ff729da253cc8a69318ff287b793",
-			"cuda": "0858e04973602d5624a95d1c6cb53ee75f175a22b651cfecfd2aa41fa5c6be7f",
+			"cpu":  "0ccbb11b6efd7ebbd24e1ade89795459a25f44e26a970f24f60eda078ee34696",
+			"cuda": "081b5c6ccb78e450667032ab48b24886ba01ba6420d1a24466dbd7b8480c21c6",
 		},
 		Image:      [3]int{1, 8, 8},
 		Classes:    10,

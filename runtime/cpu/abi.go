@@ -14,8 +14,9 @@ type Step struct {
 	BiasCorr2 float32 // AdamW: 1 / (1 - beta2^k)
 	SeedLo    uint32  // Philox key
 	SeedHi    uint32
-	MicroStep uint32 // forward+backward passes since the start of training
-	DropoutOn uint32 // 0: dropout and drop path are the identity
+	MicroStep uint32  // forward+backward passes since the start of training
+	DropoutOn uint32  // 0: dropout and drop path are the identity
+	EMAWeight float32 // of the new parameters in their average: 1 - decay of this update
 }
 
 // VGLaunch is vg_launch.

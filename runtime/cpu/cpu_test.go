@@ -35,6 +35,7 @@ func TestLayout(t *testing.T) {
 	expect("offsetof(vg_step, seed_hi)", unsafe.Offsetof(step.SeedHi))
 	expect("offsetof(vg_step, micro_step)", unsafe.Offsetof(step.MicroStep))
 	expect("offsetof(vg_step, dropout_on)", unsafe.Offsetof(step.DropoutOn))
+	expect("offsetof(vg_step, ema_weight)", unsafe.Offsetof(step.EMAWeight))
 	expect("sizeof(vg_launch)", unsafe.Sizeof(launch))
 	expect("offsetof(vg_launch, kernel)", unsafe.Offsetof(launch.Kernel))
 	expect("offsetof(vg_launch, arg_count)", unsafe.Offsetof(launch.ArgCount))

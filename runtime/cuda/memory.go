@@ -83,9 +83,10 @@ func (d *device) needs() (list []need) {
 		{"parameters", b[runtime.Params] + b[runtime.Half]},
 		{"gradients", b[runtime.Grads]},
 		{"optimizer state", b[runtime.State0] + b[runtime.State1]},
+		{"average", b[runtime.Average]},
 		{"activations", b[runtime.Arena]},
 		{"workspace", d.cuda.WorkspaceBytes},
-		{"inputs", b[runtime.Image] + b[runtime.Label] + d.controlBytes()},
+		{"inputs", inputBytes(&b) + d.controlBytes()},
 		{"constants", b[runtime.Const]},
 	} {
 		if n.bytes > 0 {
@@ -93,6 +94,11 @@ func (d *device) needs() (list []need) {
 		}
 	}
 	return list
+}
+
+// inputBytes is the size of what the host says of a batch.
+func inputBytes(b *[runtime.NumRegions]int64) int64 {
+	return b[runtime.Image] + b[runtime.Label] + b[runtime.Label2] + b[runtime.Mix]
 }
 
 type need struct {
@@ -119,7 +125,7 @@ func (d *device) tooLarge(free int64) error {
 // fitting is the batch that fits into free bytes, given that one of batch takes
 // total and that activations and inputs grow with it.
 func fitting(batch int, regions [runtime.NumRegions]int64, total, free int64) int {
-	growing := regions[runtime.Arena] + regions[runtime.Image] + regions[runtime.Label]
+	growing := regions[runtime.Arena] + inputBytes(&regions)
 	const slack = 16 << 20 // allocations are rounded up
 	room := free - slack - (total - growing)
 	if room < 0 || growing == 0 {
@@ -156,18 +162,19 @@ func (d *device) place(r runtime.Ref, n int) cu.DevicePtr {
 	return d.memory[r.Region].at(r.Offset)
 }
 
-// Write copies src to dst. Images and labels go through pinned memory and do
-// not wait for the device; anything else waits until it has been copied.
+// Write copies src to dst. What the host says of a batch goes through pinned
+// memory and does not wait for the device; anything else waits until it has been copied.
 func (d *device) Write(dst runtime.Ref, src []byte) (err error) {
 	defer d.leave(&err, "writing memory")
 	d.enter()
 	to := d.place(dst, len(src))
-	switch {
-	case len(src) == 0:
-	case dst.Region == runtime.Image || dst.Region == runtime.Label:
-		d.stage(dst.Region, to, src)
-	default:
-		d.put(to, unsafe.Pointer(&src[0]), int64(len(src)))
+	if len(src) > 0 {
+		switch dst.Region {
+		case runtime.Image, runtime.Label, runtime.Label2, runtime.Mix:
+			d.stage(dst.Region, to, src)
+		default:
+			d.put(to, unsafe.Pointer(&src[0]), int64(len(src)))
+		}
 	}
 	if dst.Region == runtime.Image {
 		d.fed, d.gathering = true, false

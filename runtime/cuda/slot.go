@@ -34,7 +34,7 @@ type slot struct {
 type state struct {
 	step  runtime.StepScalars
 	batch int32
-	_     [7]int32
+	_     [6]int32
 }
 
 // pinned allocates memory of the host that the GPU can copy from and to by

@@ -52,6 +52,7 @@ type memoryInfo struct {
 	Parameters  int64 `json:"parameters"`
 	Gradients   int64 `json:"gradients"`
 	Optimizer   int64 `json:"optimizer"`
+	Average     int64 `json:"average,omitempty"` // of the parameters: train.ema
 	Activations int64 `json:"activations"`
 	Workspace   int64 `json:"workspace"`
 	Inputs      int64 `json:"inputs"`
@@ -148,7 +149,8 @@ func memoryOf(c *runtime.Code) memoryInfo {
 	b := c.Regions
 	i := memoryInfo{
 		Parameters: b[runtime.Params] + b[runtime.Half], Gradients: b[runtime.Grads], Optimizer: b[runtime.State0] + b[runtime.State1],
-		Activations: b[runtime.Arena], Workspace: c.WorkspaceBytes, Inputs: b[runtime.Image] + b[runtime.Label], Constants: b[runtime.Const],
+		Average: b[runtime.Average], Activations: b[runtime.Arena], Workspace: c.WorkspaceBytes,
+		Inputs: b[runtime.Image] + b[runtime.Label] + b[runtime.Label2] + b[runtime.Mix], Constants: b[runtime.Const],
 	}
 	i.Total = c.WorkspaceBytes
 	for _, n := range b {
@@ -191,9 +193,12 @@ func (r *infoResult) print(out io.Writer) error {
 		bytes int64
 	}{
 		{"parameters", r.Memory.Parameters}, {"gradients", r.Memory.Gradients}, {"optimizer state", r.Memory.Optimizer},
-		{"activations", r.Memory.Activations}, {"workspace", r.Memory.Workspace}, {"inputs", r.Memory.Inputs},
+		{"average", r.Memory.Average}, {"activations", r.Memory.Activations}, {"workspace", r.Memory.Workspace}, {"inputs", r.Memory.Inputs},
 		{"constants", r.Memory.Constants}, {"total", r.Memory.Total},
 	} {
+		if m.what == "average" && m.bytes == 0 {
+			continue // few models keep one
+		}
 		fmt.Fprintf(w, "  %s\t%s\n", m.what, bytesText(m.bytes))
 	}
 	fmt.Fprint(w, "\f")

@@ -16,7 +16,7 @@
 struct vg_state {
   vg_step step;
   int32_t batch;  // samples in this run, 1 .. the compiled batch
-  int32_t pad[7];
+  int32_t pad[6];
 };
 
 // One kernel's part of a launch. Several kernels that wait for nothing of each

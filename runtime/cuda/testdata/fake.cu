@@ -52,10 +52,10 @@ k01_linear_half(const vg_state* state, char* workspace, uint32_t* counters, cons
 }
 VG_EXPORT(k01_linear_half)
 
-// dlogits may be NULL.
+// dlogits may be NULL, and label2 with mix.
 VG_KERNEL(32, 1)
 k02_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters, const float* logits, const int32_t* label,
-                  float* loss, float* correct, float* dlogits) {
+                  float* loss, float* correct, float* dlogits, const int32_t* label2, const float* mix) {
   CALL;
   FOR_MINE(i, c.batch()) {
     const float* z = logits + i * kClasses;
@@ -64,11 +64,13 @@ k02_cross_entropy(const vg_state* state, char* workspace, uint32_t* counters, co
     double sum = 0;
     for (int k = 0; k < kClasses; k++) sum += (double)vg_exp(z[k] - z[best]);
     const float log_sum = vg_log((float)sum) + z[best];
-    loss[i] = log_sum - z[label[i]];
+    const float weight = label2 ? mix[i] : 1.0f;
+    const int other = label2 && label2[i] >= 0 ? label2[i] : label[i];
+    loss[i] = log_sum - weight * z[label[i]] - (1 - weight) * z[other];
     correct[i] = best == label[i];
     if (!dlogits) continue;
     for (int k = 0; k < kClasses; k++)
-      dlogits[i * kClasses + k] = (vg_exp(z[k] - log_sum) - (k == label[i])) * c.step().inv_n;
+      dlogits[i * kClasses + k] = (vg_exp(z[k] - log_sum) - weight * (k == label[i]) - (1 - weight) * (k == other)) * c.step().inv_n;
   }
 }
 VG_EXPORT(k02_cross_entropy)
@@ -162,3 +164,10 @@ k09_nan(const vg_state* state, char* workspace, uint32_t* counters, float* y, ui
   if (vg_thread() == 0) y[n / 2] = vg_log(-1.0f);
 }
 VG_EXPORT(k09_nan)
+
+VG_KERNEL(64, 1)
+k10_average(const vg_state* state, char* workspace, uint32_t* counters, const float* p, float* e, uint64_t n) {
+  CALL;
+  FOR_MINE(i, (int64_t)n) e[i] += c.step().ema_weight * (p[i] - e[i]);
+}
+VG_EXPORT(k10_average)

@@ -19,6 +19,7 @@ const (
 	cudaHalve
 	CUDABeyond // writes one element behind y: (y, n)
 	CUDANaN    // writes a NaN into the middle of y: (y, n)
+	cudaAverage
 )
 
 // CUDABatch is the batch that fake.cu is written for, as 1×8×8 images and 10
@@ -55,8 +56,9 @@ func cudaKernels(m *runtime.Model) []runtime.CUDAKernel {
 		{Kernel: runtime.Kernel{Name: "halve", Family: "pointwise"}, Grid: 1, Block: 256},
 		{Kernel: runtime.Kernel{Name: "k08_beyond"}, Grid: 1, Block: 32},
 		{Kernel: runtime.Kernel{Name: "k09_nan"}, Grid: 1, Block: 32},
+		{Kernel: runtime.Kernel{Name: "k10_average"}, Grid: 2, Block: 64},
 	}
-	for i, like := range map[int]int{cudaLinear: linear, cudaLinearHalf: linear, cudaCrossEntropy: crossEntropy, cudaLinearGrad: linearGrad, cudaSGD: sgd, cudaAdamW: adamw} {
+	for i, like := range map[int]int{cudaLinear: linear, cudaLinearHalf: linear, cudaCrossEntropy: crossEntropy, cudaLinearGrad: linearGrad, cudaSGD: sgd, cudaAdamW: adamw, cudaAverage: average} {
 		k, of := &all[i].Kernel, &m.Kernels[like]
 		k.Family, k.Layer, k.Pos, k.Doc, k.FLOPs, k.Bytes, k.Outs = of.Family, of.Layer, of.Pos, of.Doc, of.FLOPs, of.Bytes, of.Outs
 	}
@@ -82,8 +84,12 @@ func recordCUDA(m *runtime.Model, c *runtime.CUDACode, half runtime.Ref) {
 		r.Launch(kernel, image, weights, runtime.Params.At(bias), out.Logits, scale, imm(drop))
 		r.From("fake.yaml:5:1", "loss")
 	}
-	eval.Launch(cudaCrossEntropy, out.Logits, label, out.Loss, out.Correct, imm(0))
-	grad.Launch(cudaCrossEntropy, out.Logits, label, out.Loss, out.Correct, dlogits)
+	label2, mix := imm(0), imm(0)
+	if two := mixed(m); two != nil {
+		label2, mix = two[0], two[1]
+	}
+	eval.Launch(cudaCrossEntropy, out.Logits, label, out.Loss, out.Correct, imm(0), imm(0), imm(0))
+	grad.Launch(cudaCrossEntropy, out.Logits, label, out.Loss, out.Correct, dlogits, label2, mix)
 	add := 0
 	if m.Train.Accumulate > 1 {
 		add = 1
@@ -104,6 +110,9 @@ func recordCUDA(m *runtime.Model, c *runtime.CUDACode, half runtime.Ref) {
 			nesterov = 1
 		}
 		update.Launch(cudaSGD, p, g, momentum, half, size, decay, bits(o.Momentum), imm(nesterov), bits(o.WeightDecay))
+	}
+	if m.Train.EMA.Decay > 0 {
+		update.Launch(cudaAverage, p, runtime.Average.At(0), size)
 	}
 	c.Programs = [runtime.NumPrograms]runtime.Program{fwd.Launches, eval.Launches, grad.Launches, update.Launches}
 }

@@ -15,12 +15,15 @@ const (
 	linearGrad
 	sgd
 	adamw
+	average
 )
 
 // New is a classifier of C×H×W images with the train section given;
 // Train.Accumulate 0 means 1 and an empty optimizer SGD with learning rate 0.1.
 //
 //	logits = scale·(W·drop(x) + b)      scale = 0.5, from the Const region
+//
+// It keeps an average of its parameters if the train section asks for one.
 func New(image [3]int, classes, batch int, train runtime.Train) *runtime.Model {
 	d := image[0] * image[1] * image[2]
 	train.Accumulate = max(train.Accumulate, 1)
@@ -45,6 +48,7 @@ func New(image [3]int, classes, batch int, train runtime.Train) *runtime.Model {
 			{Name: "k02_linear_grad", Family: "gemm", Layer: "head", Pos: "fake.yaml:3:5", Doc: "linear gradient", FLOPs: int64(2 * batch * classes * d), Bytes: int64(4 * batch * d)},
 			{Name: "k03_sgd", Family: "pointwise", Layer: "optimizer", Pos: "fake.yaml:7:3", Doc: "SGD", FLOPs: int64(4 * classes * d), Bytes: int64(12 * classes * d)},
 			{Name: "k04_adamw", Family: "pointwise", Layer: "optimizer", Pos: "fake.yaml:7:3", Doc: "AdamW", FLOPs: int64(12 * classes * d), Bytes: int64(24 * classes * d)},
+			{Name: "k05_average", Family: "pointwise", Layer: "optimizer", Pos: "fake.yaml:7:3", Doc: "average", FLOPs: int64(3 * classes * d), Bytes: int64(12 * classes * d)},
 		},
 		ConstData: func() []float32 { return []float32{0.5} },
 		Pruned:    runtime.Pruning{StepFLOPs: 600, StepFLOPsUnpruned: 1000},
@@ -54,10 +58,27 @@ func New(image [3]int, classes, batch int, train runtime.Train) *runtime.Model {
 	m.Kernels[linearGrad].Outs = []runtime.Span{{Arg: 2, Elems: classes * d}, {Arg: 3, Elems: classes}}
 	m.Kernels[sgd].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}}
 	m.Kernels[adamw].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}, {Arg: 3, Elems: m.ParamElems}}
+	m.Kernels[average].Outs = []runtime.Span{{Arg: 1, Elems: m.ParamElems}}
 	m.CPU.Run = (&code{model: m, d: d}).run
 	m.CPU.ISA = func() string { return "go" }
 	record(m, d)
 	return m
+}
+
+// Mix makes a model of New take two labels a sample, as specs with mixup and
+// cutmix do. CUDA code is added after it.
+func Mix(m *runtime.Model, mixup, cutmix float64) *runtime.Model {
+	m.Data.Augment.Mixup, m.Data.Augment.CutMix = mixup, cutmix
+	record(m, m.ImageElems())
+	return m
+}
+
+// mixed are the arguments of the loss that are there for two labels.
+func mixed(m *runtime.Model) []runtime.Ref {
+	if m.Data.Augment.Mixes() {
+		return []runtime.Ref{runtime.Label2.At(0), runtime.Mix.At(0)}
+	}
+	return nil
 }
 
 // record lists the launches of each program and plans the arena: outputs
@@ -80,7 +101,7 @@ func record(m *runtime.Model, d int) {
 	}
 	grad.Launch(linear, image, w, bias, logits, scale, image) // a sixth argument: drop
 	eval.Launch(crossEntropy, logits, label, loss, correct)
-	grad.Launch(crossEntropy, logits, label, loss, correct, dlogits)
+	grad.Launch(crossEntropy, append([]runtime.Ref{logits, label, loss, correct, dlogits}, mixed(m)...)...)
 	grad.Launch(linearGrad, image, dlogits, gw, gbias, scale)
 	if m.Train.Optimizer.Kind == "adamw" {
 		m.StateNames = []string{"exp_avg", "exp_avg_sq"}
@@ -90,6 +111,9 @@ func record(m *runtime.Model, d int) {
 		update.Launch(sgd, w, gw, runtime.State0.At(0))
 	} else {
 		update.Launch(sgd, w, gw)
+	}
+	if m.Train.EMA.Decay > 0 {
+		update.Launch(average, w, runtime.Average.At(0))
 	}
 	m.Programs = [runtime.NumPrograms]runtime.Program{fwd.Launches, eval.Launches, grad.Launches, update.Launches}
 }

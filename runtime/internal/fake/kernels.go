@@ -30,7 +30,7 @@ type call struct {
 
 func (c *code) run(program, worker uintptr) {
 	p, w := at[cpu.VGProgram](program), at[cpu.VGWorker](worker)
-	kernels := [...]func(*call){(*call).linear, (*call).crossEntropy, (*call).linearGrad, (*call).sgd, (*call).adamw}
+	kernels := [...]func(*call){(*call).linear, (*call).crossEntropy, (*call).linearGrad, (*call).sgd, (*call).adamw, (*call).average}
 	for i, l := range slice[cpu.VGLaunch](p.Launches, int(p.LaunchCount)) {
 		start := time.Now()
 		k := call{code: c, step: at[cpu.Step](p.Step), n: int(p.Batch), worker: w,
@@ -112,7 +112,11 @@ func (c *call) crossEntropy() {
 			sum += math.Exp(float64(v - z[best]))
 		}
 		logSum := math.Log(sum) + float64(z[best])
-		loss[i], correct[i] = float32(logSum-float64(z[label[i]])), 0
+		label2, mix := int(label[i]), 1.0
+		if len(c.args) > 5 {
+			label2, mix = int(slice[int32](c.args[5], c.n)[i]), float64(c.floats(6, c.n)[i])
+		}
+		loss[i], correct[i] = float32(logSum-mix*float64(z[label[i]])-(1-mix)*float64(z[label2])), 0
 		if best == int(label[i]) {
 			correct[i] = 1
 		}
@@ -123,7 +127,10 @@ func (c *call) crossEntropy() {
 		for k, v := range z {
 			g := math.Exp(float64(v) - logSum)
 			if k == int(label[i]) {
-				g--
+				g -= mix
+			}
+			if k == label2 {
+				g -= 1 - mix
 			}
 			dz[k] = float32(g) * c.step.InvN
 		}
@@ -192,6 +199,14 @@ func (c *call) adamw() {
 		v[i] = b2*v[i] + (1-b2)*g[i]*g[i]
 		root := float32(math.Sqrt(float64(v[i] * c.step.BiasCorr2)))
 		p[i] -= c.step.LR * c.step.BiasCorr1 * m[i] / (root + float32(o.Eps))
+	}
+}
+
+func (c *call) average() {
+	n := c.model.ParamElems
+	p, e := c.floats(0, n), c.floats(1, n)
+	for i, end := c.share(n); i < end; i++ {
+		e[i] += c.step.EMAWeight * (p[i] - e[i])
 	}
 }
 
