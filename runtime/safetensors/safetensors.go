@@ -10,6 +10,7 @@ package safetensors
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"io/fs"
 	"os"
@@ -79,6 +80,25 @@ func (e *Error) Error() string {
 // belongs to the caller. Faults in the content are *Error; others come from
 // the file system.
 func Read(path string) (*File, error) {
+	data, err := readAll(path)
+	if err != nil {
+		return nil, err
+	}
+	return parseOf(path, data)
+}
+
+// ReadSum is Read, and the SHA-256 of the bytes that were read.
+func ReadSum(path string) (*File, [sha256.Size]byte, error) {
+	data, err := readAll(path)
+	if err != nil {
+		return nil, [sha256.Size]byte{}, err
+	}
+	sum := sha256.Sum256(data)
+	f, err := parseOf(path, data)
+	return f, sum, err
+}
+
+func readAll(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -86,10 +106,10 @@ func Read(path string) (*File, error) {
 	if !info.Mode().IsRegular() {
 		return nil, &fs.PathError{Op: "read", Path: path, Err: fmt.Errorf("not a regular file")}
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
+	return os.ReadFile(path)
+}
+
+func parseOf(path string, data []byte) (*File, error) {
 	f, err := Parse(data)
 	if e, ok := err.(*Error); ok {
 		e.File = path

@@ -14,12 +14,14 @@ import (
 
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/report"
+	"github.com/vitgen/vitgen/runtime/transfer"
 )
 
 // trainFlags are the command's flags besides placement and source.
 type trainFlags struct {
 	epochs, steps, every int
-	out, init            string
+	out                  string
+	init                 initFlags
 	stream               bool
 }
 
@@ -36,12 +38,15 @@ func (a *app) train(args []string) error {
 	fs.IntVar(&o.steps, "steps", 0, "stop after this `number` of updates, whatever the epochs")
 	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl; 0: half an epoch")
 	fs.StringVar(&o.out, "out", "", "`directory` for weights, metrics and curves; empty: a new one under runs")
-	fs.StringVar(&o.init, "init", "", "safetensors `file` to start from")
+	o.init.define(fs)
 	fs.BoolVar(&o.stream, "stream", false, "send each batch from the host, even to a device that could keep the data set")
 	if _, err := a.parse(fs, args, 0); err != nil {
 		return err
 	}
 	if err := from.settle(a.model); err != nil {
+		return err
+	}
+	if err := o.init.settle(fs); err != nil {
 		return err
 	}
 	if o.epochs < 0 || o.steps < 0 || o.every < 0 {
@@ -61,15 +66,14 @@ func (a *app) train(args []string) error {
 		return err
 	}
 	defer s.Close()
-	if o.init != "" {
-		if err := s.Load(o.init); err != nil {
-			return err
-		}
+	init, err := o.init.apply(a, s, sets.Train.Classes())
+	if err != nil {
+		return err
 	}
 	if err := s.SetClasses(sets.Train.Classes()); err != nil {
 		return err
 	}
-	t := &training{app: a, session: s, sets: sets, d2l: from.metrics == "d2l"}
+	t := &training{app: a, session: s, sets: sets, init: init, d2l: from.metrics == "d2l"}
 	if err := t.plan(o); err != nil {
 		return err
 	}
@@ -90,6 +94,7 @@ type training struct {
 	*app
 	session  *runtime.Session
 	sets     *loaders
+	init     *transfer.Report // nil: training starts from the initializers
 	d2l      bool
 	dir      string
 	history  *report.History
@@ -171,7 +176,7 @@ func (t *training) writeRun(o trainFlags, metrics string) error {
 	text, err := json.MarshalIndent(object{
 		"model": m.Name, "spec": m.SpecFile, "spec_hash": m.SpecHash, "vitgen": m.Generator,
 		"device": t.session.Device(), "precision": t.session.Precision(), "seed": t.session.Seed(),
-		"data": t.sets.Name, "metrics": metrics, "init": o.init,
+		"data": t.sets.Name, "metrics": metrics, "init": t.init,
 		"epochs": t.epochs, "updates": t.total, "batch": m.Batch, "accumulate": m.Train.Accumulate,
 		"clip_norm": m.Train.ClipNorm,
 		"optimizer": object{
