@@ -240,8 +240,8 @@ func TestLoader(t *testing.T) {
 					}
 					for i, label := range b.Labels {
 						sample := int(math.Round(float64(b.Images[i*24]) * 255))
-						if int(label) != sample%3 {
-							t.Fatalf("sample %d has label %d", sample, label)
+						if int(label) != sample%3 || b.Numbers[i] != sample {
+							t.Fatalf("sample %d has label %d and number %d", sample, label, b.Numbers[i])
 						}
 						epochs[epoch] = append(epochs[epoch], sample)
 					}

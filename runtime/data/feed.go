@@ -123,10 +123,10 @@ func (l *Loader) prepare(s *slot, first, n int) {
 	per := pixels(l.Data)
 	if cap(s.kept) < n {
 		most := min(l.Batch, l.Data.Len())
-		s.batch.Images, s.batch.Labels = make([]float32, most*per), make([]int32, most)
+		s.batch.Images, s.batch.Labels, s.batch.Numbers = make([]float32, most*per), make([]int32, most), make([]int, most)
 		s.kept, s.errs = make([]bool, most), make([]error, most)
 	}
-	s.batch.Images, s.batch.Labels = s.batch.Images[:n*per], s.batch.Labels[:n]
+	s.batch.Images, s.batch.Labels, s.batch.Numbers = s.batch.Images[:n*per], s.batch.Labels[:n], s.batch.Numbers[:n]
 	s.kept, s.errs = s.kept[:n], s.errs[:n]
 	s.first, s.err = first, nil
 	clear(s.errs)
@@ -157,7 +157,7 @@ func (f *feed) work() {
 
 // sample makes sample i of a batch.
 func (f *feed) sample(s *slot, i int, image []uint8) {
-	label, err := f.read(s.first+i, image)
+	number, label, err := f.read(s.first+i, image)
 	s.kept[i] = err == nil
 	if err != nil {
 		if f.l.Strict || f.l.Shuffle {
@@ -165,33 +165,34 @@ func (f *feed) sample(s *slot, i int, image []uint8) {
 		}
 		return
 	}
-	s.batch.Labels[i] = int32(label)
+	s.batch.Labels[i], s.batch.Numbers[i] = int32(label), number
 	f.l.Normalize.Apply(s.batch.Images[i*len(image):][:len(image)], image)
 }
 
 // read reads the sample at a position of the epoch's order, or in training, if
-// that is unreadable, the next one of the order that is not.
-func (f *feed) read(position int, image []uint8) (label int, err error) {
+// that is unreadable, the next one of the order that is not; number is which
+// one it was.
+func (f *feed) read(position int, image []uint8) (number, label int, err error) {
 	tries := 1
 	if f.l.Shuffle && !f.l.Strict {
 		tries = min(len(f.order), standIns)
 	}
 	for k := range tries {
-		sample := f.order[(position+k)%len(f.order)]
-		if err = f.l.broken.has(sample); err != nil {
+		number = f.order[(position+k)%len(f.order)]
+		if err = f.l.broken.has(number); err != nil {
 			continue
 		}
-		if label, err = f.l.Data.Sample(sample, image); err == nil {
-			return label, nil
+		if label, err = f.l.Data.Sample(number, image); err == nil {
+			return number, label, nil
 		}
 		if !f.l.Strict {
-			f.l.broken.add(sample, err, f.l.Warn)
+			f.l.broken.add(number, err, f.l.Warn)
 		}
 	}
 	if tries > 1 {
 		err = fmt.Errorf("none of %d samples in a row can be read; the last one: %w", tries, err)
 	}
-	return 0, err
+	return 0, 0, err
 }
 
 // finish closes the gaps of samples left out; elems is the size of an image.
@@ -208,12 +209,12 @@ func (s *slot) finish(elems int) {
 			continue
 		}
 		if n < i {
-			s.batch.Labels[n] = s.batch.Labels[i]
+			s.batch.Labels[n], s.batch.Numbers[n] = s.batch.Labels[i], s.batch.Numbers[i]
 			copy(s.batch.Images[n*elems:][:elems], s.batch.Images[i*elems:][:elems])
 		}
 		n++
 	}
-	s.batch.Images, s.batch.Labels = s.batch.Images[:n*elems], s.batch.Labels[:n]
+	s.batch.Images, s.batch.Labels, s.batch.Numbers = s.batch.Images[:n*elems], s.batch.Labels[:n], s.batch.Numbers[:n]
 }
 
 // spareSlots keeps the memory of batches from one epoch to the next.

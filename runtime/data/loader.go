@@ -14,8 +14,9 @@ import (
 // Batch is some normalized images with their labels. Its memory is used again
 // for a later batch.
 type Batch struct {
-	Images []float32 // [N, C, H, W]
-	Labels []int32   // [N]
+	Images  []float32 // [N, C, H, W]
+	Labels  []int32   // [N]
+	Numbers []int     // [N]; which samples of the Loader's Data they are
 
 	// Labels2 and Mix are nil unless the batch is mixed: sample i then counts
 	// Mix[i] for Labels[i] and 1-Mix[i] for Labels2[i].

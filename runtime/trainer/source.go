@@ -14,7 +14,8 @@ import (
 type loaders struct {
 	data.Split
 	train, val *data.Loader
-	resident   bool // training images, then validation images, are on the device
+	resident   bool    // training images, then validation images, are on the device
+	valLabels  []int32 // of the validation images on the device
 }
 
 // upload puts the data set into the device's memory if there is a place for it.
@@ -22,25 +23,32 @@ func (l *loaders) upload(a *app, s *runtime.Session) error {
 	if !s.CanUpload() {
 		return nil
 	}
-	err := s.Upload(joined{l.Train, l.Val}, l.train.Normalize.Table())
+	labels := make([]int32, l.Val.Len())
+	err := s.Upload(joined{l.Train, l.Val, labels}, l.train.Normalize.Table())
 	var noRoom *runtime.ErrNoRoom
 	if errors.As(err, &noRoom) {
 		fmt.Fprintf(a.err, "%s: %v; batches are sent from the host\n", a.prog, noRoom)
 		return nil
 	}
-	l.resident = err == nil
+	l.resident, l.valLabels = err == nil, labels
 	return err
 }
 
-// joined is two data sets as one.
-type joined struct{ first, second data.Dataset }
+// joined is two data sets as one. It notes the labels of the second one's
+// samples that it was asked for.
+type joined struct {
+	first, second data.Dataset
+	labels        []int32
+}
 
 func (j joined) Len() int      { return j.first.Len() + j.second.Len() }
 func (j joined) Shape() [3]int { return j.first.Shape() }
 
 func (j joined) Sample(i int, pixels []uint8) (int, error) {
 	if n := j.first.Len(); i >= n {
-		return j.second.Sample(i-n, pixels)
+		label, err := j.second.Sample(i-n, pixels)
+		j.labels[i-n] = int32(label)
+		return label, err
 	}
 	return j.first.Sample(i, pixels)
 }
@@ -52,8 +60,40 @@ func (l *loaders) trainBatches(epoch, micro int) iter.Seq2[runtime.Samples, erro
 	return l.batches(l.train, epoch, micro, 0)
 }
 
-func (l *loaders) valBatches() iter.Seq2[runtime.Samples, error] {
-	return l.batches(l.val, 0, 0, l.Train.Len())
+// valBatch is a batch of the validation part with what an evaluation asks of it.
+type valBatch struct {
+	runtime.Samples
+	numbers []int   // of its samples, in the validation part
+	labels  []int32 // of its samples
+}
+
+// valBatches yields the validation batches as trainBatches does.
+func (l *loaders) valBatches() iter.Seq2[valBatch, error] {
+	if !l.resident {
+		return func(yield func(valBatch, error) bool) {
+			for b, err := range l.val.Epoch(0, 0) {
+				if err != nil {
+					yield(valBatch{}, err)
+					return
+				}
+				if !yield(valBatch{runtime.Samples{Images: b.Images, Labels: b.Labels}, b.Numbers, b.Labels}, nil) {
+					return
+				}
+			}
+		}
+	}
+	return func(yield func(valBatch, error) bool) {
+		first := l.Train.Len()
+		for b, err := range l.batches(l.val, 0, 0, first) {
+			v := valBatch{Samples: b}
+			for _, i := range b.Index {
+				v.numbers, v.labels = append(v.numbers, int(i)-first), append(v.labels, l.valLabels[int(i)-first])
+			}
+			if !yield(v, err) {
+				return
+			}
+		}
+	}
 }
 
 // batches yields the batches of a loader from number micro on; if they are on

@@ -281,10 +281,11 @@ func (t *training) record(kind string, m *meter) error {
 // endEpoch validates, saves and reports an epoch.
 func (t *training) endEpoch() error {
 	t.progress.clear()
-	valLoss, valAcc, err := validate(t.session, t.sets, t.d2l)
+	e, err := evaluate(t.session, t.sets)
 	if err != nil {
 		return err
 	}
+	valLoss, valAcc := e.score(t.d2l).loss, e.score(t.d2l).accuracy
 	trainLoss, _ := t.epoch.result()
 	fmt.Fprintf(t.out, "epoch %*.4g/%d  train loss %.4f  val loss %.4f  val acc %6.2f %%  %.0f samples/s\n",
 		len(fmt.Sprint(t.epochs)), t.epochsMade(), t.epochs, trainLoss, valLoss, 100*valAcc, t.epoch.speed())
