@@ -17,6 +17,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 func start(t *testing.T) *Board {
@@ -154,10 +156,10 @@ func TestHistory(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var at place
 	for k := 1; k <= 5000; k++ {
-		r := Record{Kind: "interval", Step: k, TrainLoss: random.ExpFloat64()}
+		r := report.Record{Kind: report.Interval, Step: k, TrainLoss: random.ExpFloat64()}
 		if k%7 == 0 {
 			acc, loss := random.Float64(), random.Float64()
-			r.Kind, r.ValAcc, r.ValLoss = "epoch", &acc, &loss
+			r.Kind, r.ValAcc, r.ValLoss = report.Epoch, &acc, &loss
 			best = max(best, acc)
 		}
 		before := at.generation
@@ -205,7 +207,7 @@ func TestThinningKeepsExtremes(t *testing.T) {
 		case 2222:
 			loss = 0.1
 		}
-		h.add(Record{Kind: "interval", Step: k, TrainLoss: loss})
+		h.add(report.Record{Kind: report.Interval, Step: k, TrainLoss: loss})
 	}
 	found := map[float64]int{}
 	for _, e := range h.entries {
@@ -218,7 +220,7 @@ func TestThinningKeepsExtremes(t *testing.T) {
 
 func TestEncode(t *testing.T) {
 	loss, acc := math.NaN(), 0.5
-	got := string(encode(Record{Kind: "epoch", Step: 3, Epoch: 1, TrainLoss: math.Inf(1), ValLoss: &loss, ValAcc: &acc, LR: 0.1}))
+	got := string(encode(report.Record{Kind: report.Epoch, Step: 3, Epoch: 1, TrainLoss: math.Inf(1), ValLoss: &loss, ValAcc: &acc, LR: 0.1}))
 	var back map[string]any
 	if err := json.Unmarshal([]byte(got), &back); err != nil {
 		t.Fatalf("%s: %v", got, err)
@@ -280,7 +282,7 @@ func TestPictures(t *testing.T) {
 // A run without a board calls the same methods.
 func TestNilBoard(t *testing.T) {
 	var b *Board
-	b.Publish(Record{})
+	b.Publish(report.Record{})
 	b.Progress(Progress{})
 	b.Predictions(Predictions{})
 	b.Finish(Finished, "")
@@ -314,7 +316,7 @@ func TestSlowClient(t *testing.T) {
 	for k := range 6 { // of 4 MB each: more than sockets hold
 		for i := range 100 {
 			before := time.Now()
-			b.Publish(Record{Kind: "interval", Step: 100*k + i})
+			b.Publish(report.Record{Kind: report.Interval, Step: 100*k + i})
 			b.Progress(Progress{Step: 100*k + i})
 			b.Predictions(big)
 			slowest = max(slowest, time.Since(before))

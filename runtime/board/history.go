@@ -4,24 +4,13 @@ import (
 	"cmp"
 	"encoding/json"
 	"slices"
+
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 // maxRecords bounds what a board holds. Beyond it the history is thinned to
 // about half, and clients are sent it anew: so their memory is bounded too.
 const maxRecords = 4096
-
-// Record is what the run measured over an interval or an epoch.
-type Record struct {
-	Kind          string   `json:"kind"`  // "interval" within an epoch, or "epoch" at its end
-	Step          int      `json:"step"`  // updates made
-	Epoch         float64  `json:"epoch"` // epochs made
-	LR            float64  `json:"lr"`    // of the last update
-	TrainLoss     float64  `json:"train_loss"`
-	ValLoss       *float64 `json:"val_loss,omitempty"`
-	ValAcc        *float64 `json:"val_acc,omitempty"`
-	SamplesPerSec float64  `json:"samples_per_sec"` // of training alone
-	DataWait      float64  `json:"data_wait"`       // share of the interval the step waited for data
-}
 
 // history is a run's records, thinned where there are too many.
 type history struct {
@@ -33,7 +22,7 @@ type history struct {
 }
 
 type entry struct {
-	record Record
+	record report.Record
 	json   json.RawMessage
 }
 
@@ -43,7 +32,7 @@ func newHistory() history { return history{limit: maxRecords, generation: 1} }
 type place struct{ generation, last int }
 
 // add appends a record.
-func (h *history) add(r Record) {
+func (h *history) add(r report.Record) {
 	h.entries = append(h.entries, entry{r, encode(r)})
 	h.last++
 	if len(h.entries) > h.limit {
@@ -52,11 +41,11 @@ func (h *history) add(r Record) {
 }
 
 // encode writes a record as metrics.jsonl has it, null for what is no number.
-func encode(r Record) json.RawMessage {
+func encode(r report.Record) json.RawMessage {
 	text, err := json.Marshal(r)
 	if err != nil { // NaN or an infinity
 		text, err = json.Marshal(struct {
-			Record
+			report.Record
 			LR            number  `json:"lr"`
 			TrainLoss     number  `json:"train_loss"`
 			ValLoss       *number `json:"val_loss,omitempty"`
@@ -92,7 +81,7 @@ func (h *history) since(p place) (records []json.RawMessage, whole bool, now pla
 // than half the limit. Of four neighbours it keeps the lowest and the highest
 // loss: a curve keeps its spikes and its shape.
 func (h *history) thin() {
-	isEpoch := func(r *Record) bool { return r.Kind == "epoch" }
+	isEpoch := func(r *report.Record) bool { return r.Kind == report.Epoch }
 	var epochs, others []int
 	for i := range h.entries {
 		if isEpoch(&h.entries[i].record) {
@@ -102,9 +91,9 @@ func (h *history) thin() {
 		}
 	}
 	keep := map[int]bool{0: true, len(h.entries) - 1: true}
-	h.extremes(keep, others, func(r *Record) float64 { return r.TrainLoss })
+	h.extremes(keep, others, func(r *report.Record) float64 { return r.TrainLoss })
 	if len(epochs) > h.limit/2 {
-		h.extremes(keep, epochs, func(r *Record) float64 { return *cmp.Or(r.ValLoss, &r.TrainLoss) })
+		h.extremes(keep, epochs, func(r *report.Record) float64 { return *cmp.Or(r.ValLoss, &r.TrainLoss) })
 		h.keepBest(keep, epochs)
 	} else {
 		for _, i := range epochs {
@@ -124,7 +113,7 @@ func (h *history) thin() {
 }
 
 // extremes keeps the lowest and the highest of each four of the records.
-func (h *history) extremes(keep map[int]bool, of []int, value func(*Record) float64) {
+func (h *history) extremes(keep map[int]bool, of []int, value func(*report.Record) float64) {
 	for four := range slices.Chunk(of, 4) {
 		low, high := four[0], four[len(four)-1]
 		for _, i := range four {
@@ -154,7 +143,7 @@ func (h *history) keepBest(keep map[int]bool, epochs []int) {
 }
 
 // Publish adds a record to the curves.
-func (b *Board) Publish(r Record) {
+func (b *Board) Publish(r report.Record) {
 	if b == nil {
 		return
 	}

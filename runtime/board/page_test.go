@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 // aRun is made up, with the numbers of a small one.
@@ -29,8 +31,8 @@ func train(b *Board, from, to int) {
 	for k := from + 1; k <= to; k++ {
 		x := float64(k) / 920
 		ripple := 0.04 * math.Sin(float64(k))
-		r := Record{
-			Kind: "interval", Step: k, Epoch: float64(k) / 23, LR: 0.001 * (1 + math.Cos(math.Pi*x)),
+		r := report.Record{
+			Kind: report.Interval, Step: k, Epoch: float64(k) / 23, LR: 0.001 * (1 + math.Cos(math.Pi*x)),
 			TrainLoss: 0.51 + 1.8*math.Exp(-7*x) + ripple*math.Exp(-3*x), SamplesPerSec: 5200 + 900*ripple*10, DataWait: 0.004,
 		}
 		b.Progress(Progress{Phase: "training", Step: k, Epoch: r.Epoch, TrainLoss: r.TrainLoss, LR: r.LR, SamplesPerSec: r.SamplesPerSec})
@@ -39,7 +41,7 @@ func train(b *Board, from, to int) {
 		}
 		if k%23 == 0 {
 			loss, acc := 0.55+1.75*math.Exp(-6.5*x)+ripple/3, 0.985-0.87*math.Exp(-9*x)+ripple/20
-			r.Kind, r.ValLoss, r.ValAcc = "epoch", &loss, &acc
+			r.Kind, r.ValLoss, r.ValAcc = report.Epoch, &loss, &acc
 			b.Publish(r)
 		}
 	}

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 // stream is a client of the event stream.
@@ -81,7 +83,7 @@ func (e message) records(t *testing.T) (steps []int) {
 	t.Helper()
 	var news struct {
 		Whole   bool
-		Records []Record
+		Records []report.Record
 	}
 	if err := json.Unmarshal([]byte(e.data), &news); err != nil {
 		t.Fatalf("%s: %v", e.data, err)
@@ -96,7 +98,7 @@ func (e message) whole() bool { return strings.HasPrefix(e.data, `{"whole":true`
 
 func publish(b *Board, steps ...int) {
 	for _, s := range steps {
-		b.Publish(Record{Kind: "interval", Step: s, TrainLoss: 1})
+		b.Publish(report.Record{Kind: report.Interval, Step: s, TrainLoss: 1})
 	}
 }
 
