@@ -124,12 +124,27 @@ func (t optionType) decode(d *decoder, n *yaml.Node, what string, dst any) bool 
 	switch {
 	case t.bare && nothing(n):
 		return true
+	case n.Kind == yaml.ScalarNode && n.Style == 0 && plain(n.Value).kind == boolVal:
+		hint := fmt.Sprintf("write %s: %s", what, t.example())
+		if n.Value == "false" {
+			hint = "leave " + what + " out: it is off unless given"
+		}
+		d.add(d.extent(n), hint, fmt.Sprintf("%s must be a %s, not %s", what, t.groupType.describe(), n.Value))
+		return false
 	case n.Kind == yaml.MappingNode || t.short == "":
 		return t.groupType.decode(d, n, what, dst)
 	}
 	f := findField(t.rows, t.short)
 	mark(dst, f.key, d.extent(n))
 	return f.typ.decode(d, n, what, f.dst(dst))
+}
+
+// example is a form that could stand, with what must be filled in left open.
+func (t optionType) example() string {
+	if t.bare {
+		return "{}"
+	}
+	return "{" + t.rows[0].key + ": …}"
 }
 
 func (t optionType) schema() object {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -39,7 +40,8 @@ func TestDocs(t *testing.T) {
 }
 
 func made(t *testing.T, what, name string) string {
-	groups := map[string][]*field{"spec": rootFields, "input": inputFields, "init": initFields, "train": trainFields, "normalize": normalizeFields}
+	groups := map[string][]*field{"spec": rootFields, "input": inputFields, "init": initFields, "train": trainFields, "normalize": normalizeFields,
+		"ema": emaFields, "early_stop": earlyStopFields, "skip_outliers": skipOutliersFields, "augment": augmentFields, "random_resized_crop": resizedCropFields}
 	unions := map[string]*union{"init": initUnion, "loss": lossUnion, "optimizer": optimizerUnion, "schedule": scheduleUnion, "data": dataUnion}
 	switch what {
 	case "keys":
@@ -48,8 +50,19 @@ func made(t *testing.T, what, name string) string {
 		}
 		if fields := groups[name]; fields != nil {
 			doc := newDocument(&decoder{})
-			objects := map[string]any{"spec": doc, "input": &doc.Input, "init": doc.init, "train": &doc.Train, "normalize": &doc.Data}
-			return keyTable(fields, "", objects[name])
+			objects := map[string]any{"spec": doc, "input": &doc.Input, "init": doc.init, "train": &doc.Train, "normalize": &doc.Data,
+				"ema": &doc.Train.EMA, "early_stop": &doc.Train.EarlyStop, "skip_outliers": &doc.Train.SkipOutliers,
+				"augment": &doc.Data.Augment, "random_resized_crop": &doc.Data.Augment.ResizedCrop}
+			obj, short := objects[name], ""
+			for _, f := range slices.Concat(trainFields, augmentFields) {
+				if opt, isOption := f.typ.(optionType); isOption && f.key == name {
+					short = opt.short
+					if opt.defaults != nil {
+						opt.defaults(obj)
+					}
+				}
+			}
+			return keyTable(fields, short, obj)
 		}
 	case "choices":
 		if u := unions[name]; u != nil {

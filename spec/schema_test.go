@@ -62,6 +62,31 @@ func TestSchemaAccepts(t *testing.T) {
 	}
 }
 
+// TestSchemaForms shows the schema what may be written in several ways.
+func TestSchemaForms(t *testing.T) {
+	s := compileSchema(t)
+	good := string(read(t, "../examples/vit_tiny.yaml"))
+	for _, c := range []struct{ old, new string }{
+		{"  seed: 1\n", "  ema: 0.999\n  early_stop: 3\n  skip_outliers: 6\n"},
+		{"  seed: 1\n", "  ema: {decay: \"${1 - 0.001}\", warmup: true}\n  early_stop: {patience: 3, min_delta: 0.1}\n  best: loss\n  skip_outliers: {z: 6, window: 2}\n"},
+		{"data: digits", "data: {digits: {augment: {random_resized_crop, random_crop: 2, flip: 0, mixup: 1, cutmix: 1}}}"},
+		{"data: digits", "data:\n  digits:\n    augment:\n      random_resized_crop: {scale: [0.5, 1]}\n"},
+		{"data: digits", "data: image_folder"},
+		{"data: digits", "data: {image_folder: {resize: [8, 8], fit: stretch, val: 0.1}}"},
+	} {
+		changed := strings.Replace(good, c.old, c.new, 1)
+		if changed == good {
+			t.Fatalf("%q is not in the example", c.old)
+		}
+		if err := validate(t, s, []byte(changed)); err != nil {
+			t.Errorf("%s: %v", c.new, err)
+		}
+		if _, err := Parse("good.yaml", []byte(changed)); err != nil {
+			t.Errorf("%s:\n%v", c.new, err)
+		}
+	}
+}
+
 // TestSchemaRejects shows the schema the mistakes it can see, one at a time.
 func TestSchemaRejects(t *testing.T) {
 	s := compileSchema(t)
@@ -89,6 +114,14 @@ func TestSchemaRejects(t *testing.T) {
 		{"schedule: constant", "schedule: {cosine: {warmup: 1}}"},
 		{"fashion_mnist: {resize: [96, 96]}", "fashion_mnist: {resize: 96}"},
 		{"  batch: 128\n", ""},
+		{"  batch: 128\n", "  batch: 128\n  ema: 1\n"},
+		{"  batch: 128\n", "  batch: 128\n  ema: {warmup: true}\n"},
+		{"  batch: 128\n", "  batch: 128\n  early_stop: {patience: 0}\n"},
+		{"  batch: 128\n", "  batch: 128\n  skip_outliers: {z: 6, window: 1}\n"},
+		{"  batch: 128\n", "  batch: 128\n  best: worst\n"},
+		{"{resize: [96, 96]}", "{resize: [96, 96], augment: {flip: 2}}"},
+		{"{resize: [96, 96]}", "{resize: [96, 96], augment: {random_resized_crop: 0.08}}"},
+		{"{resize: [96, 96]}", "{resize: [96, 96], augment: {rotate: 10}}"},
 	} {
 		bad := strings.Replace(good, c.old, c.new, 1)
 		if bad == good {

@@ -49,10 +49,13 @@ func (c *checker) layers(list []Layer, in Shape) Shape {
 }
 
 // tooBig reports whether a tensor of these dimensions has more than maxElems
-// elements.
+// elements. One that a mistake left unknown, 0, is not.
 func tooBig(dims ...int) bool {
 	n := 1
 	for _, d := range dims {
+		if d == 0 {
+			return false
+		}
 		if d > maxElems/n {
 			return true
 		}
