@@ -74,6 +74,13 @@ func Compile(s *spec.Spec, o Options) (*Programs, error) {
 		Precision: s.Train.Precision}, nil
 }
 
+// Inference gives the forward graph of a checked spec as it is exported:
+// simplified, but with every token computed and every node by itself.
+func Inference(s *spec.Spec) (*ir.Graph, error) {
+	c := &compilation{spec: s, program: Forward, options: Options{StopAfter: "dce"}}
+	return c.run()
+}
+
 // compilation is one program on its way through the passes.
 type compilation struct {
 	spec    *spec.Spec

@@ -50,6 +50,10 @@ type Model struct {
 	// ConstData fills the Const region; nil when there is none.
 	ConstData func() []float32
 
+	// ONNX is the forward graph as an encoded ONNX ModelProto whose graph lacks
+	// its weights: initializers called as Params are. See package runtime/onnx.
+	ONNX []byte
+
 	CPU  CPUCode
 	CUDA *CUDACode // nil: compiled without that target
 }

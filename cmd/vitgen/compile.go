@@ -125,6 +125,9 @@ func compile(cmd *cobra.Command, f *compileFlags, file string, targets []string)
 		Spec: s, ImportPath: importPath, StepFLOPs: ir.FLOPs(graphs[passes.CPU].Grad),
 		Programs: programsOf(graphs[passes.CPU]), CUDA: programsOf(graphs[passes.CUDA]),
 	}
+	if in.Inference, err = passes.Inference(s); err != nil {
+		return "", err
+	}
 	if in.StepFLOPsUnpruned, err = unprunedFLOPs(s); err != nil {
 		return "", err
 	}
@@ -307,11 +310,11 @@ func makeDirs(dir string, made *[]string) error {
 	return nil
 }
 
-// isGenerated reports whether a file was written by vitgen. Headers, tables and
-// the canonical spec carry no marker; their names tell.
+// isGenerated reports whether a file was written by vitgen. Headers, tables,
+// the canonical spec and the ONNX graph carry no marker; their names tell.
 func isGenerated(name string) bool {
 	switch filepath.Base(name) {
-	case "vg_cpu.h", "vg_cuda.h", "vg_abi.h", "const.f32", codegen.SpecFile:
+	case "vg_cpu.h", "vg_cuda.h", "vg_abi.h", "const.f32", codegen.SpecFile, codegen.ONNXFile:
 		return true
 	}
 	data, err := os.ReadFile(name)
@@ -335,7 +338,7 @@ func removeStale(dir string, files []codegen.File) error {
 	for _, f := range files {
 		keep[filepath.Join(dir, filepath.FromSlash(f.Name))] = true
 	}
-	for _, pattern := range []string{"*.go", "*.cc", "*.cu", "*.h", "const.f32", codegen.SpecFile} {
+	for _, pattern := range []string{"*.go", "*.cc", "*.cu", "*.h", "const.f32", codegen.SpecFile, codegen.ONNXFile} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err

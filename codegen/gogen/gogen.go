@@ -28,6 +28,7 @@ type Input struct {
 	Spec *spec.Spec
 	Plan *plan.Plan // for the CPU
 	CUDA *plan.Plan // for CUDA devices; nil: not a target
+	ONNX []byte     // the model for export, without weights
 	File string     // base name of the spec
 	Hash string     // of the spec's canonical form
 	// KernelHashes are hex SHA-256 of the kernels' source, by target.
@@ -41,6 +42,9 @@ type Input struct {
 
 // SpecFile is the name of the file with the spec's canonical form.
 const SpecFile = "vg_spec.yaml"
+
+// ONNXFile is the name of the file with the model for export.
+const ONNXFile = "vg_graph.onnx"
 
 // File is one generated file, named relative to the package's folder.
 type File struct {
@@ -73,7 +77,7 @@ func Files(in Input) ([]File, error) {
 	if len(in.Plan.Const) > 0 {
 		out = append(out, File{"const.f32", constBytes(in.Plan.Const)})
 	}
-	return out, nil
+	return append(out, File{ONNXFile, in.ONNX}), nil
 }
 
 type goFile struct {

@@ -39,6 +39,7 @@ func model(in Input) *jen.File {
 		jen.Return(jen.Op("&").Add(rt("Model")).Values(describe(in)...)),
 	)
 	canonicalSpec(f)
+	graphONNX(f)
 	constData(f, in)
 	f.Add(jen.Var().Id("params").Op("=").Index().Add(rt("Param")).ValuesFunc(func(g *jen.Group) {
 		for _, p := range params(in) {
@@ -70,6 +71,14 @@ func canonicalSpec(f *jen.File) {
 	f.Comment("//")
 	f.Comment("//go:embed " + SpecFile)
 	f.Var().Id("canonicalSpec").String()
+	f.Line()
+}
+
+// graphONNX embeds the model for export.
+func graphONNX(f *jen.File) {
+	comment(f, "graphONNX is the forward graph as an ONNX model without weights.", "")
+	f.Comment("//go:embed " + ONNXFile)
+	f.Var().Id("graphONNX").Index().Byte()
 	f.Line()
 }
 
@@ -135,6 +144,7 @@ func describe(in Input) []jen.Code {
 	if len(p.Const) > 0 {
 		fields = append(fields, field("ConstData", jen.Id("constData")))
 	}
+	fields = append(fields, field("ONNX", jen.Id("graphONNX")))
 	fields = append(fields, field("CPU", jen.Id("cpuCode").Call()))
 	if in.CUDA != nil {
 		fields = append(fields, field("CUDA", jen.Id("cudaCode").Call()))

@@ -2,7 +2,6 @@ package plan
 
 import (
 	"fmt"
-	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -145,16 +144,7 @@ func (b *builder) table(v *ir.Value) int64 {
 		b.plan.Const = append(b.plan.Const, 0)
 	}
 	at := int64(len(b.plan.Const)) * 4
-	for i := range T {
-		for j := range D {
-			angle := float64(i) / math.Pow(10000, float64(j/2*2)/float64(D))
-			x := math.Sin(angle)
-			if j%2 == 1 {
-				x = math.Cos(angle)
-			}
-			b.plan.Const = append(b.plan.Const, float32(x))
-		}
-	}
+	b.plan.Const = append(b.plan.Const, ir.SinCos(T, D)...)
 	b.tables[key] = at
 	return at
 }

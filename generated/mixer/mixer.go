@@ -96,6 +96,7 @@ func Describe() *runtime.Model {
 			runtime.Update:  record(update),
 		},
 		Pruned: runtime.Pruning{StepFLOPs: 22248620032, StepFLOPsUnpruned: 22248620032},
+		ONNX:   graphONNX,
 		CPU:    cpuCode(),
 		CUDA:   cudaCode(),
 	}
@@ -106,6 +107,11 @@ func Describe() *runtime.Model {
 //
 //go:embed vg_spec.yaml
 var canonicalSpec string
+
+// graphONNX is the forward graph as an ONNX model without weights.
+//
+//go:embed vg_graph.onnx
+var graphONNX []byte
 
 var params = []runtime.Param{
 	{Name: "stem.proj.weight", Shape: []int{128, 1, 4, 4}, Offset: 0, Init: runtime.Init{Kind: "pytorch", A: 0.0, B: 0.0, FanIn: 16}, Decay: true, Pos: "mixer.yaml:21:5"},

@@ -95,6 +95,7 @@ func Describe() *runtime.Model {
 			runtime.Update:  record(update),
 		},
 		Pruned: runtime.Pruning{StepFLOPs: 110010302464, StepFLOPsUnpruned: 183709990912},
+		ONNX:   graphONNX,
 		CPU:    cpuCode(),
 		CUDA:   cudaCode(),
 	}
@@ -105,6 +106,11 @@ func Describe() *runtime.Model {
 //
 //go:embed vg_spec.yaml
 var canonicalSpec string
+
+// graphONNX is the forward graph as an ONNX model without weights.
+//
+//go:embed vg_graph.onnx
+var graphONNX []byte
 
 var params = []runtime.Param{
 	{Name: "patch_embedding.conv.weight", Shape: []int{512, 1, 16, 16}, Offset: 0, Init: runtime.Init{Kind: "pytorch", A: 0.0, B: 0.0, FanIn: 256}, Decay: true, Pos: "vit.yaml:20:5"},

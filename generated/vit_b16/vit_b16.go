@@ -96,6 +96,7 @@ func Describe() *runtime.Model {
 			runtime.Update:  record(update),
 		},
 		Pruned: runtime.Pruning{StepFLOPs: 3152499179520, StepFLOPsUnpruned: 3387746746368},
+		ONNX:   graphONNX,
 		CPU:    cpuCode(),
 		CUDA:   cudaCode(),
 	}
@@ -106,6 +107,11 @@ func Describe() *runtime.Model {
 //
 //go:embed vg_spec.yaml
 var canonicalSpec string
+
+// graphONNX is the forward graph as an ONNX model without weights.
+//
+//go:embed vg_graph.onnx
+var graphONNX []byte
 
 var params = []runtime.Param{
 	{Name: "patch_embed.proj.weight", Shape: []int{768, 3, 16, 16}, Offset: 0, Init: runtime.Init{Kind: "trunc_normal", A: 0.02, B: 2.0, FanIn: 0}, Decay: true, Pos: "vit_b16.yaml:24:5"},

@@ -96,6 +96,7 @@ func Describe() *runtime.Model {
 			runtime.Update:  record(update),
 		},
 		Pruned: runtime.Pruning{StepFLOPs: 295665664, StepFLOPsUnpruned: 462258176},
+		ONNX:   graphONNX,
 		CPU:    cpuCode(),
 		CUDA:   cudaCode(),
 	}
@@ -106,6 +107,11 @@ func Describe() *runtime.Model {
 //
 //go:embed vg_spec.yaml
 var canonicalSpec string
+
+// graphONNX is the forward graph as an ONNX model without weights.
+//
+//go:embed vg_graph.onnx
+var graphONNX []byte
 
 var params = []runtime.Param{
 	{Name: "patch.weight", Shape: []int{64, 1, 2, 2}, Offset: 0, Init: runtime.Init{Kind: "pytorch", A: 0.0, B: 0.0, FanIn: 4}, Decay: true, Pos: "vit_tiny.yaml:17:5"},

@@ -32,8 +32,11 @@ var rules = []rule{
 	{place: "codegen/kernels"},
 	{place: "codegen/plan", own: []string{"ir", "codegen/kernels"}},
 	{place: "codegen/gogen", own: []string{"spec", "codegen/plan", "codegen/kernels"}, others: []string{"github.com/dave/jennifer"}},
+	{place: "codegen/onnx", own: []string{"ir", "internal/onnxpb"}},
 	{place: "codegen/emittest", own: []string{"ir/...", "passes", "codegen/plan"}},
 	{place: "codegen", own: []string{"ir", "spec", "codegen/..."}},
+	{place: "runtime/onnx", own: []string{"internal/onnxpb"}, others: []string{
+		"github.com/google/renameio", "google.golang.org/protobuf/encoding/protowire"}},
 	{place: "runtime", own: []string{"runtime/..."}, others: []string{
 		"github.com/agnivade/levenshtein", "github.com/google/renameio", "github.com/mattn/go-isatty",
 		"github.com/schollz/progressbar", "gonum.org/v1/plot", "google.golang.org/protobuf/encoding/protowire",
@@ -47,6 +50,7 @@ var rules = []rule{
 	{place: "internal/e2e"},
 	{place: "internal/cudaenv", own: []string{"internal/cudaenv", "runtime/cuda/link"}, others: []string{"github.com/google/renameio"}},
 	{place: "internal/nvcc", others: []string{"github.com/google/renameio"}},
+	{place: "internal/onnxpb", others: []string{"google.golang.org/protobuf/encoding/protowire"}},
 	{place: "internal/python"},
 	{place: "internal/testreport"},
 	{place: "sim"},
