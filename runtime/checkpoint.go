@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -43,21 +44,36 @@ func (s *Session) Load(path string) (err error) {
 
 // arenaFrom gathers the parameter arena from a file's tensors.
 func (m *Model) arenaFrom(f *safetensors.File) ([]float32, error) {
-	arena := make([]float32, m.ParamElems)
+	arenas, err := m.gather(f, "")
+	if err != nil {
+		return nil, err
+	}
+	return arenas[0], nil
+}
+
+// gather reads arenas that are laid out by parameter: one for each prefix, whose
+// tensors are named by the prefix and the parameter. Together they must be all
+// that the file has.
+func (m *Model) gather(f *safetensors.File, prefixes ...string) ([][]float32, error) {
+	arenas := make([][]float32, len(prefixes))
 	used := map[string]bool{}
 	var wrong []string
-	for i := range m.Params {
-		p := &m.Params[i]
-		used[p.Name] = true
-		switch t := f.Tensor(p.Name); {
-		case t == nil:
-			wrong = append(wrong, fmt.Sprintf("missing %s %v", p.Name, p.Shape))
-		case !slices.Equal(t.Shape, p.Shape):
-			wrong = append(wrong, fmt.Sprintf("%s has shape %v, the model wants %v", p.Name, t.Shape, p.Shape))
-		case !t.DType.IsFloat():
-			wrong = append(wrong, fmt.Sprintf("%s is %s, not a floating type", p.Name, t.DType))
-		default:
-			copy(arena[p.Offset:], t.Float32s())
+	for k, prefix := range prefixes {
+		arenas[k] = make([]float32, m.ParamElems)
+		for i := range m.Params {
+			p := &m.Params[i]
+			name := prefix + p.Name
+			used[name] = true
+			switch t := f.Tensor(name); {
+			case t == nil:
+				wrong = append(wrong, fmt.Sprintf("missing %s %v", name, p.Shape))
+			case !slices.Equal(t.Shape, p.Shape):
+				wrong = append(wrong, fmt.Sprintf("%s has shape %v, the model wants %v", name, t.Shape, p.Shape))
+			case !t.DType.IsFloat():
+				wrong = append(wrong, fmt.Sprintf("%s is %s, not a floating type", name, t.DType))
+			default:
+				copy(arenas[k][p.Offset:], t.Float32s())
+			}
 		}
 	}
 	var extra []string
@@ -71,7 +87,39 @@ func (m *Model) arenaFrom(f *safetensors.File) ([]float32, error) {
 	if len(wrong) > 0 {
 		return nil, fmt.Errorf("the tensors do not fit model %s (%s):\n  %s", m.Name, m.SpecFile, strings.Join(wrong, "\n  "))
 	}
-	return arena, nil
+	return arenas, nil
+}
+
+// scatter is the other way round: the file with the tensors of the arenas.
+func (m *Model) scatter(arenas [][]float32, prefixes ...string) *safetensors.File {
+	f := &safetensors.File{Metadata: map[string]string{
+		"format":           "pt",
+		"vitgen.model":     m.Name,
+		"vitgen.image":     fmt.Sprintf("%d,%d,%d", m.Image[0], m.Image[1], m.Image[2]),
+		"vitgen.spec_hash": m.SpecHash,
+		"vitgen.version":   m.Generator,
+	}}
+	for k, prefix := range prefixes {
+		for i := range m.Params {
+			p := &m.Params[i]
+			f.Tensors = append(f.Tensors, safetensors.FromFloat32s(prefix+p.Name, p.Shape, arenas[k][p.Offset:p.Offset+p.Elems()]))
+		}
+	}
+	slices.SortFunc(f.Tensors, func(a, b safetensors.Tensor) int { return cmp.Compare(a.Name, b.Name) })
+	return f
+}
+
+// weightsFile is the file of a parameter arena; names are those of the classes.
+func (m *Model) weightsFile(arena []float32, names []string) *safetensors.File {
+	f := m.scatter([][]float32{arena}, "")
+	if len(names) > 0 {
+		text, err := json.Marshal(names)
+		if err != nil {
+			panic("BUG: class names do not encode: " + err.Error())
+		}
+		f.Metadata[classesKey] = string(text)
+	}
+	return f
 }
 
 // Save writes the parameters as a safetensors file under PyTorch's state_dict
@@ -87,23 +135,5 @@ func (s *Session) Save(path string) (err error) {
 	if err := s.dev.Read(asBytes(arena), Params.At(0)); err != nil {
 		return err
 	}
-	f := &safetensors.File{Metadata: map[string]string{
-		"format":           "pt",
-		"vitgen.model":     s.model.Name,
-		"vitgen.image":     fmt.Sprintf("%d,%d,%d", s.model.Image[0], s.model.Image[1], s.model.Image[2]),
-		"vitgen.spec_hash": s.model.SpecHash,
-		"vitgen.version":   s.model.Generator,
-	}}
-	if len(s.classes) > 0 {
-		text, err := json.Marshal(s.classes)
-		if err != nil {
-			return err
-		}
-		f.Metadata[classesKey] = string(text)
-	}
-	for i := range s.model.Params {
-		p := &s.model.Params[i]
-		f.Tensors = append(f.Tensors, safetensors.FromFloat32s(p.Name, p.Shape, arena[p.Offset:p.Offset+p.Elems()]))
-	}
-	return safetensors.Write(path, f)
+	return safetensors.Write(path, s.model.weightsFile(arena, s.classes))
 }

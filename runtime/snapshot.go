@@ -11,6 +11,7 @@ type Snapshot struct {
 	state          [2][]float32
 	seed           uint64
 	updates, micro int
+	classes        []string
 }
 
 // Snapshot copies the session into t. Gradients that wait for Update are not
@@ -21,7 +22,7 @@ func (s *Session) Snapshot(t *Snapshot) (err error) {
 		return err
 	}
 	defer s.mu.Unlock()
-	t.seed, t.updates, t.micro = s.seed, s.updates, s.micro
+	t.seed, t.updates, t.micro, t.classes = s.seed, s.updates, s.micro, s.classes
 	for r, v := range t.parts(s, s.swapped) {
 		*v = slices.Grow((*v)[:0], s.model.ParamElems)[:s.model.ParamElems]
 		if err := s.dev.Read(asBytes(*v), r.At(0)); err != nil {
@@ -44,7 +45,7 @@ func (s *Session) Restore(t *Snapshot) (err error) {
 			return err
 		}
 	}
-	s.seed, s.updates, s.micro, s.swapped = t.seed, t.updates, t.micro, false
+	s.seed, s.updates, s.micro, s.classes, s.swapped = t.seed, t.updates, t.micro, t.classes, false
 	s.discard()
 	return nil
 }

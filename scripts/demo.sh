@@ -39,7 +39,7 @@ say "4. A small one learns to read handwritten digits"
 run go build -o bin/vit_tiny ./generated/vit_tiny/trainer
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
-run bin/vit_tiny train --data digits --out runs/demo | tee "$log"
+run bin/vit_tiny train --data digits --out runs/demo --overwrite | tee "$log"
 
 accuracy=$(sed -n 's/^final validation accuracy \([0-9.]*\) .*/\1/p' "$log")
 [ -n "$accuracy" ] || fail "training printed no validation accuracy"

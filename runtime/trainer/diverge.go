@@ -7,21 +7,20 @@ import (
 )
 
 // diverged is the end of a training whose loss is no number any more. It goes
-// back to the start of the epoch and replays it, bit for bit, up to the
+// back to where this epoch was entered and repeats it, bit for bit, up to the
 // micro-batch f; that one it runs launch by launch, to say where the first bad
 // number was made.
-func (t *training) diverged(epoch int, f flight, loss float64) error {
-	t.progress.clear()
+func (t *stepper) diverged(f flight, loss float64) error {
 	err := fmt.Errorf("update %d: the training loss of %d samples is %v (learning rate %g): lower train.optimizer's lr, warm it up, or set train.clip_norm",
 		f.update, f.n, loss, f.lr)
 	if !t.session.Code().SaysOutputs() {
 		return err
 	}
 	fmt.Fprintf(t.err, "%s: the loss is %v; replaying the epoch to find where that comes from\n", t.prog, loss)
-	bad, replayErr := t.replay(epoch, f.micro)
-	if replayErr == nil && bad != nil && bad.Param != nil && f.micro > 0 {
+	bad, replayErr := t.repeat(f.micro)
+	if replayErr == nil && bad != nil && bad.Param != nil && f.micro > t.beforeBatch {
 		// The update before has spoilt a parameter although its loss was fine.
-		if cause, err := t.replay(epoch, f.micro-1); err == nil && cause != nil {
+		if cause, err := t.repeat(f.micro - 1); err == nil && cause != nil {
 			bad = cause
 		}
 	}
@@ -34,14 +33,14 @@ func (t *training) diverged(epoch int, f flight, loss float64) error {
 	return fmt.Errorf("%w\nfirst bad number: %v", err, bad)
 }
 
-// replay runs the epoch again up to a micro-batch and looks for the first number
+// repeat runs the epoch again up to a micro-batch and looks for the first number
 // in that one that is not finite.
-func (t *training) replay(epoch, micro int) (*runtime.NonFinite, error) {
+func (t *stepper) repeat(micro int) (*runtime.NonFinite, error) {
 	if err := t.session.Restore(&t.before); err != nil {
 		return nil, err
 	}
-	at, seen := 0, 0
-	for b, err := range t.sets.trainBatches(epoch, 0) {
+	at, seen := t.beforeBatch, t.beforeBatch*t.model.Batch
+	for b, err := range t.sets.trainBatches(t.epoch, at) {
 		if err != nil {
 			return nil, err
 		}

@@ -50,7 +50,7 @@ func TestFineTune(t *testing.T) {
 	if !strings.Contains(errors, "the classes of old.safetensors are ten, nine, those of the data 0, 1, 2, 3, 4, … (10)") {
 		t.Errorf("other classes are not mentioned\n%s", errors)
 	}
-	out = mustRun(t, m, append(args, "--map", `^old\.=`, "--reset-head")...)
+	out = mustRun(t, m, append(args, "--map", `^old\.=`, "--reset-head", "--overwrite")...)
 	if !strings.Contains(out, "reset        head.weight: initial values instead of the file's [10 64]\n") {
 		t.Error(out)
 	}

@@ -1,6 +1,7 @@
 package trainer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -16,6 +17,8 @@ type loaders struct {
 	train, val *data.Loader
 	resident   bool    // training images, then validation images, are on the device
 	valLabels  []int32 // of the validation images on the device
+
+	ctx context.Context // ends validation early; nil: nothing does
 }
 
 // upload puts the data set into the device's memory if there is a place for it.
@@ -67,12 +70,13 @@ type valBatch struct {
 	labels  []int32 // of its samples
 }
 
-// valBatches yields the validation batches as trainBatches does.
+// valBatches yields the validation batches as trainBatches does; once ctx is
+// done, its error.
 func (l *loaders) valBatches() iter.Seq2[valBatch, error] {
 	if !l.resident {
 		return func(yield func(valBatch, error) bool) {
 			for b, err := range l.val.Epoch(0, 0) {
-				if err != nil {
+				if err = l.orEnded(err); err != nil {
 					yield(valBatch{}, err)
 					return
 				}
@@ -89,11 +93,19 @@ func (l *loaders) valBatches() iter.Seq2[valBatch, error] {
 			for _, i := range b.Index {
 				v.numbers, v.labels = append(v.numbers, int(i)-first), append(v.labels, l.valLabels[int(i)-first])
 			}
-			if !yield(v, err) {
+			if err = l.orEnded(err); !yield(v, err) || err != nil {
 				return
 			}
 		}
 	}
+}
+
+// orEnded is an error, or that of a context that ends validation.
+func (l *loaders) orEnded(err error) error {
+	if err == nil && l.ctx != nil {
+		err = l.ctx.Err()
+	}
+	return err
 }
 
 // batches yields the batches of a loader from number micro on; if they are on

@@ -1,236 +1,246 @@
 package trainer
 
 import (
-	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
-	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"time"
 
-	"github.com/google/renameio/v2"
-
 	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/checkpoint"
 	"github.com/vitgen/vitgen/runtime/report"
 	"github.com/vitgen/vitgen/runtime/transfer"
 )
 
-// trainFlags are the command's flags besides placement and source.
+// trainFlags are the flags of the train command.
 type trainFlags struct {
-	epochs, steps, every int
-	out                  string
-	init                 initFlags
-	stream               bool
+	where placement
+	from  source
+
+	epochs, steps, every     int
+	saveEvery, keepEvery     int
+	patience                 int // -1: the spec's
+	best                     string
+	out                      string
+	init                     initFlags
+	stream                   bool
+	resume, overwrite, force bool
+	given                    map[string]bool // by name: on the command line
+}
+
+func (a *app) parseTrain(args []string) (*trainFlags, error) {
+	fs := a.flags("train")
+	o := &trainFlags{given: map[string]bool{}}
+	o.where.define(fs)
+	o.where.defineSeed(fs)
+	o.from.define(fs)
+	fs.IntVar(&o.epochs, "epochs", 0, "`number` of epochs; 0: the spec's")
+	fs.IntVar(&o.steps, "steps", 0, "stop after this `number` of updates, whatever the epochs")
+	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl; 0: half an epoch")
+	fs.IntVar(&o.saveEvery, "save-every", 0, "`number` of updates between checkpoints; 0: one each epoch")
+	fs.IntVar(&o.keepEvery, "keep-every", 0, "keep the checkpoints of multiples of this `number` of updates; 0: only the last and the best")
+	fs.IntVar(&o.patience, "patience", -1, "stop after this `number` of validations in a row that were not better; 0: never; -1: the spec's")
+	fs.StringVar(&o.best, "best", "", "what the best weights are best by: `accuracy` or loss; empty: the spec's")
+	fs.StringVar(&o.out, "out", "", "`directory` for weights, metrics and curves; empty: a new one under runs")
+	o.init.define(fs)
+	fs.BoolVar(&o.stream, "stream", false, "send each batch from the host, even to a device that could keep the data set")
+	fs.BoolVar(&o.resume, "resume", false, "go on with the run in --out, or with the newest one under runs")
+	fs.BoolVar(&o.overwrite, "overwrite", false, "start anew in --out even if it holds checkpoints, which are removed")
+	fs.BoolVar(&o.force, "force", false, "with --resume: go on though spec, data or kernels are others, no longer bit for bit")
+	if _, err := a.parse(fs, args, 0); err != nil {
+		return nil, err
+	}
+	fs.Visit(func(f *flag.Flag) { o.given[f.Name] = true })
+	if err := o.init.settle(fs); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.epochs < 0 || o.steps < 0 || o.every < 0 || o.saveEvery < 0 || o.keepEvery < 0:
+		return nil, usagef("train: --epochs, --steps, --every, --save-every and --keep-every cannot be negative")
+	case o.patience < -1:
+		return nil, usagef("train: --patience is %d; want -1, 0 or a number of validations", o.patience)
+	case o.best != "" && o.best != "accuracy" && o.best != "loss":
+		return nil, usagef("train: --best is accuracy or loss, not %q", o.best)
+	case o.resume && o.overwrite:
+		return nil, usagef("train: --resume goes on with a run and --overwrite removes it; give one of them")
+	case o.force && !o.resume:
+		return nil, usagef("train: --force belongs to --resume")
+	}
+	return o, nil
 }
 
 // train is the command.
 func (a *app) train(args []string) error {
-	fs := a.flags("train")
-	var where placement
-	var from source
-	var o trainFlags
-	where.define(fs)
-	where.defineSeed(fs)
-	from.define(fs)
-	fs.IntVar(&o.epochs, "epochs", 0, "`number` of epochs; 0: the spec's")
-	fs.IntVar(&o.steps, "steps", 0, "stop after this `number` of updates, whatever the epochs")
-	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl; 0: half an epoch")
-	fs.StringVar(&o.out, "out", "", "`directory` for weights, metrics and curves; empty: a new one under runs")
-	o.init.define(fs)
-	fs.BoolVar(&o.stream, "stream", false, "send each batch from the host, even to a device that could keep the data set")
-	if _, err := a.parse(fs, args, 0); err != nil {
-		return err
-	}
-	if err := from.settle(a.model); err != nil {
-		return err
-	}
-	if err := o.init.settle(fs); err != nil {
-		return err
-	}
-	if o.epochs < 0 || o.steps < 0 || o.every < 0 {
-		return usagef("train: --epochs, --steps and --every cannot be negative")
-	}
-	// Everything that can be wrong is looked at before the first file is made.
-	seed := where.seed
-	if seed == 0 {
-		seed = a.model.Train.Seed
-	}
-	sets, err := from.load(a.model, seed)
+	o, err := a.parseTrain(args)
 	if err != nil {
 		return err
 	}
-	s, err := a.open(where)
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	init, err := o.init.apply(a, s, sets.Train.Classes())
-	if err != nil {
-		return err
-	}
-	if err := s.SetClasses(sets.Train.Classes()); err != nil {
-		return err
-	}
-	t := &training{app: a, session: s, sets: sets, init: init, d2l: from.metrics == "d2l"}
-	if err := t.plan(o); err != nil {
-		return err
-	}
-	if !o.stream {
-		if err := sets.upload(a, s); err != nil {
+	t := &training{stepper: stepper{app: a}}
+	defer t.close()
+	if o.resume {
+		if err := t.find(o); err != nil {
 			return err
 		}
 	}
-	if err := t.start(o, from.metrics); err != nil {
+	if done, err := t.open(o); done || err != nil {
 		return err
 	}
-	defer t.history.Close()
 	return t.run()
 }
 
 // training is one run of the train command.
 type training struct {
-	*app
-	session  *runtime.Session
-	sets     *loaders
+	stepper
 	init     *transfer.Report // nil: training starts from the initializers
 	d2l      bool
 	dir      string
+	files    *checkpoint.Run
+	unlock   func()
+	was      *checkpoint.Checkpoint // what the run goes on from; nil: it begins
+	plan     checkpoint.Plan
+	receipt  checkpoint.Receipt
+	changes  []checkpoint.Change
 	history  *report.History
 	progress progress
 
-	epochs, perEpoch, total, every int // in updates, but for epochs
+	epochSums, interval meter
+	mark                time.Time     // up to which the meters' busy counts
+	trained             time.Duration // in all
+	snapshot            runtime.Snapshot
+	saved               int // update of the last checkpoint; -1: none yet
 
-	updates         int              // whose losses are known
-	before          runtime.Snapshot // the epoch, to look for the cause of a NaN
-	epoch, interval meter
-	lr              float64
-	mark            time.Time // up to which the meters' busy counts
-	bestAcc         float64   // -1: no validation yet
-	bestLoss        float64
-	bestEpoch       float64
-	lastAcc         float64
+	validated  int // updates before the last validation; -1: none yet
+	last, best *checkpoint.Score
+	early      checkpoint.EarlyStop
 }
 
-// plan works out epochs and updates, and that the schedule can serve them.
-func (t *training) plan(o trainFlags) error {
+// open makes everything ready: whatever can be wrong is looked at before the
+// first file is made. done says that nothing is left to do.
+func (t *training) open(o *trainFlags) (done bool, err error) {
+	if err := o.from.settle(t.model); err != nil {
+		return false, err
+	}
+	seed := o.where.seed
+	if seed == 0 {
+		seed = t.model.Train.Seed
+	}
+	if t.sets, err = o.from.load(t.model, seed); err != nil {
+		return false, err
+	}
+	t.sets.ctx = t.ctx
+	if t.session, err = t.app.open(o.where); err != nil {
+		return false, err
+	}
+	if t.was == nil {
+		if t.init, err = o.init.apply(t.app, t.session, t.sets.Train.Classes()); err != nil {
+			return false, err
+		}
+	}
+	if err := t.session.SetClasses(t.sets.Train.Classes()); err != nil {
+		return false, err
+	}
+	t.receipt = t.receiptOf(t.session, t.sets)
+	if t.init != nil {
+		t.receipt.Init, t.receipt.InitHash = t.init.File, t.init.SHA256
+	} else if t.was != nil {
+		t.receipt.Init, t.receipt.InitHash = t.was.State.Receipt.Init, t.was.State.Receipt.InitHash
+	}
+	if err := t.makePlan(o); err != nil {
+		return false, err
+	}
+	t.add, t.updated = t.account, t.afterUpdate
+	t.holds, t.held = t.atBoundary, t.saveBoundary
+	t.saved, t.validated = -1, -1
+	if t.was != nil {
+		if done, err := t.goOn(o); done || err != nil {
+			return done, err
+		}
+	}
+	if !o.stream {
+		if err := t.sets.upload(t.app, t.session); err != nil {
+			return false, err
+		}
+	}
+	return false, t.start(o)
+}
+
+func (t *training) close() {
+	if t.history != nil {
+		t.history.Close()
+	}
+	if t.session != nil {
+		t.session.Close()
+	}
+	if t.unlock != nil {
+		t.unlock()
+	}
+}
+
+// makePlan works out epochs and updates, and that the schedule can serve them.
+func (t *training) makePlan(o *trainFlags) error {
 	m := t.model
-	t.epochs = m.Train.Epochs
+	p := &t.plan
+	*p = checkpoint.Plan{
+		Epochs: m.Train.Epochs, Steps: o.steps, Every: o.every, SaveEvery: o.saveEvery, KeepEvery: o.keepEvery,
+		Metrics: o.from.metrics, Best: m.Train.Best, Patience: m.Train.EarlyStop.Patience, DataDir: o.from.dir,
+	}
 	if o.epochs > 0 {
-		t.epochs = o.epochs
+		p.Epochs = o.epochs
+	}
+	if o.best != "" {
+		p.Best = o.best
+	}
+	if p.Best == "" {
+		p.Best = "accuracy"
+	}
+	if o.patience >= 0 {
+		p.Patience = o.patience
 	}
 	effective := m.Batch * m.Train.Accumulate
-	t.perEpoch = (t.sets.Train.Len() + effective - 1) / effective
-	t.total = t.epochs * t.perEpoch
+	p.PerEpoch = (t.sets.Train.Len() + effective - 1) / effective
+	p.Total = p.Epochs * p.PerEpoch
 	if o.steps > 0 {
-		t.total = o.steps
-		t.epochs = (o.steps + t.perEpoch - 1) / t.perEpoch
+		p.Total = o.steps
+		p.Epochs = (o.steps + p.PerEpoch - 1) / p.PerEpoch
 	}
-	if t.total == 0 {
+	if p.Total == 0 {
 		return usagef("train: %s has no train.epochs; give --epochs or --steps", m.SpecFile)
 	}
-	t.every = max(1, (t.perEpoch+1)/2)
-	if o.every > 0 {
-		t.every = o.every
+	if p.Every == 0 {
+		p.Every = max(1, (p.PerEpoch+1)/2)
 	}
-	t.session.SetSteps(t.perEpoch, t.total)
+	t.total, t.d2l = p.Total, p.Metrics == "d2l"
+	t.epochSums, t.interval = meter{d2l: t.d2l}, meter{d2l: t.d2l}
+	t.session.SetSteps(p.PerEpoch, p.Total)
 	_, err := t.session.LR()
 	return err
 }
 
-// start makes the run's directory with its run.json and says what will happen.
-func (t *training) start(o trainFlags, metrics string) (err error) {
-	if t.dir = o.out; t.dir == "" {
-		if t.dir, err = newRunDir("runs", t.model.Name); err != nil {
+// run trains until the last update, an early stop or an interrupt, and reports.
+func (t *training) run() error {
+	if t.init != nil { // what it started from may not be there when replay asks for it
+		if err := t.save(); err != nil {
 			return err
 		}
-	} else if err := os.MkdirAll(t.dir, 0o755); err != nil {
-		return err
 	}
-	if err := t.writeRun(o, metrics); err != nil {
-		return err
-	}
-	if t.history, err = report.Open(t.dir); err != nil {
-		return err
-	}
-	m := t.model
-	batch := fmt.Sprint(m.Batch)
-	if m.Train.Accumulate > 1 {
-		batch = fmt.Sprintf("%d × %d", m.Batch, m.Train.Accumulate)
-	}
-	fmt.Fprintln(t.out, t.banner(t.session))
-	fmt.Fprintf(t.out, "%s: %s training and %s validation samples; %s updates, %s an epoch, batch %s\n",
-		t.sets.Name, comma(int64(t.sets.Train.Len())), comma(int64(t.sets.Val.Len())),
-		comma(int64(t.total)), comma(int64(t.perEpoch)), batch)
-	t.bestAcc = -1
-	t.progress = newProgress(t.err)
-	return nil
-}
-
-// writeRun writes run.json: what this run trains, and with what.
-func (t *training) writeRun(o trainFlags, metrics string) error {
-	type object = map[string]any
-	m := t.model
-	opt, sch := m.Train.Optimizer, m.Train.Schedule
-	text, err := json.MarshalIndent(object{
-		"model": m.Name, "spec": m.SpecFile, "spec_hash": m.SpecHash, "vitgen": m.Generator,
-		"device": t.session.Device(), "precision": t.session.Precision(), "seed": t.session.Seed(),
-		"data": t.sets.Name, "metrics": metrics, "init": t.init,
-		"epochs": t.epochs, "updates": t.total, "batch": m.Batch, "accumulate": m.Train.Accumulate,
-		"clip_norm": m.Train.ClipNorm,
-		"optimizer": object{
-			"kind": opt.Kind, "lr": opt.LR, "momentum": opt.Momentum, "nesterov": opt.Nesterov,
-			"beta1": opt.Beta1, "beta2": opt.Beta2, "eps": opt.Eps, "weight_decay": opt.WeightDecay,
-		},
-		"schedule": object{
-			"kind": sch.Kind, "warmup_steps": sch.WarmupSteps, "steps": sch.TotalSteps, "final_lr": sch.FinalLR,
-			"every": sch.Every, "every_unit": sch.EveryUnit, "gamma": sch.Gamma,
-		},
-	}, "", "  ")
-	if err != nil {
-		return fmt.Errorf("run.json: %w", err)
-	}
-	return renameio.WriteFile(filepath.Join(t.dir, "run.json"), append(text, '\n'), 0o644)
-}
-
-// newRunDir makes runs/name, or runs/name-2, … if that is there already.
-func newRunDir(parent, name string) (string, error) {
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return "", err
-	}
-	for i := 1; ; i++ {
-		dir := filepath.Join(parent, name)
-		if i > 1 {
-			dir = fmt.Sprintf("%s-%d", dir, i)
-		}
-		if err := os.Mkdir(dir, 0o755); !errors.Is(err, fs.ErrExist) {
-			return dir, err
-		}
-	}
-}
-
-// run trains until the last update or an interrupt, and reports.
-func (t *training) run() error {
-	for epoch := 0; t.session.Updates() < t.total && t.ctx.Err() == nil; epoch++ {
-		if err := t.trainEpoch(epoch); err != nil {
+	interrupted := false
+	for t.validated < t.total && !t.stopped() {
+		if err := t.trainEpoch(); err != nil {
 			t.progress.clear()
 			return err
 		}
-		if t.ctx.Err() != nil {
+		err := t.endEpoch()
+		if interrupted = err != nil && errors.Is(err, t.ctx.Err()); interrupted {
 			break
 		}
-		if err := t.endEpoch(); err != nil {
+		if err != nil {
 			return err
 		}
 	}
-	interrupted := t.ctx.Err() != nil && t.session.Updates() < t.total
-	if interrupted {
-		t.progress.clear()
-		if err := t.record(report.Interval, &t.interval); err != nil {
-			return err
-		}
-		if err := t.save("last"); err != nil {
+	if interrupted && t.saved != t.updates {
+		if err := t.save(); err != nil {
 			return err
 		}
 	}
@@ -241,92 +251,122 @@ func (t *training) run() error {
 	return nil
 }
 
+// trainEpoch goes through the training samples, from where the epoch stands.
+func (t *training) trainEpoch() error {
+	left := min(t.plan.PerEpoch-t.updates%t.plan.PerEpoch, t.total-t.updates)
+	t.progress.start(fmt.Sprintf("epoch %d/%d", t.epoch+1, t.plan.Epochs), left)
+	t.mark = time.Now()
+	defer t.tick()
+	return t.steps()
+}
+
+// account adds a micro-batch to the meters.
+func (t *training) account(sum float64, correct, n int) {
+	t.epochSums.add(sum, correct, n)
+	t.interval.add(sum, correct, n)
+}
+
 // afterUpdate shows progress and ends an interval.
-func (t *training) afterUpdate() error {
+func (t *training) afterUpdate(float64) error {
 	loss, _ := t.interval.result()
 	t.progress.step(loss)
 	k := t.updates
-	if k%t.every != 0 && k%t.perEpoch != 0 && k != t.total {
+	if k%t.plan.Every != 0 && k%t.plan.PerEpoch != 0 && k != t.total {
 		return nil
 	}
 	t.tick()
-	if k%t.perEpoch != 0 && k != t.total { // else the epoch's line follows
+	if k%t.plan.PerEpoch != 0 && k != t.total { // else the epoch's line follows
 		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.interval.speed()))
 	}
-	err := t.record(report.Interval, &t.interval)
+	err := t.history.Add(report.Record{Kind: report.Interval, Step: k, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.interval.speed()})
 	t.interval = meter{d2l: t.d2l}
-	return err
+	return t.stranded(err)
 }
 
 // tick adds the time since the last tick to the time spent training.
 func (t *training) tick() {
 	now := time.Now()
-	t.epoch.busy += now.Sub(t.mark)
-	t.interval.busy += now.Sub(t.mark)
+	spent := now.Sub(t.mark)
+	t.epochSums.busy += spent
+	t.interval.busy += spent
+	t.trained += spent
 	t.mark = now
 }
 
-func (t *training) epochsMade() float64 { return float64(t.updates) / float64(t.perEpoch) }
+func (t *training) epochsMade() float64 { return float64(t.updates) / float64(t.plan.PerEpoch) }
 
-// record adds a line without validation to the metrics. An empty meter has
-// nothing to say.
-func (t *training) record(kind string, m *meter) error {
-	if m.batches == 0 {
-		return nil
-	}
-	loss, _ := m.result()
-	return t.history.Add(report.Record{Kind: kind, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: m.speed()})
+// atBoundary says whether an update is one to stop after: to save, or because
+// of an interrupt.
+func (t *training) atBoundary(update int) bool {
+	return t.ctx.Err() != nil || t.plan.SaveEvery > 0 && update%t.plan.SaveEvery == 0
 }
 
-// endEpoch validates, saves and reports an epoch.
+// saveBoundary saves within an epoch. At its end validation comes first.
+func (t *training) saveBoundary() (end bool, err error) {
+	if t.ctx.Err() != nil || t.updates == t.total {
+		return true, nil
+	}
+	if t.endsEpoch() {
+		return false, nil
+	}
+	t.tick()
+	err = t.save()
+	t.mark = time.Now()
+	return false, err
+}
+
+// endEpoch validates, saves and reports an epoch. Where there is an interrupt
+// instead, the error is the context's.
 func (t *training) endEpoch() error {
 	t.progress.clear()
+	if err := t.ctx.Err(); err != nil {
+		return err
+	}
 	e, err := evaluate(t.session, t.sets)
 	if err != nil {
 		return err
 	}
 	valLoss, valAcc := e.score(t.d2l).loss, e.score(t.d2l).accuracy
-	trainLoss, _ := t.epoch.result()
+	trainLoss, _ := t.epochSums.result()
 	fmt.Fprintf(t.out, "epoch %*.4g/%d  train loss %.4f  val loss %.4f  val acc %6.2f %%  %.0f samples/s\n",
-		len(fmt.Sprint(t.epochs)), t.epochsMade(), t.epochs, trainLoss, valLoss, 100*valAcc, t.epoch.speed())
+		len(fmt.Sprint(t.plan.Epochs)), t.epochsMade(), t.plan.Epochs, trainLoss, valLoss, 100*valAcc, t.epochSums.speed())
 	if math.IsNaN(valLoss) || math.IsInf(valLoss, 0) {
-		return fmt.Errorf("after update %d the validation loss is %v: lower train.optimizer's lr, warm it up, or set train.clip_norm", t.session.Updates(), valLoss)
+		return fmt.Errorf("after update %d the validation loss is %v: lower train.optimizer's lr, warm it up, or set train.clip_norm", t.updates, valLoss)
 	}
-	err = t.history.Add(report.Record{Kind: report.Epoch, Step: t.session.Updates(), Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
-		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epoch.speed()})
+	err = t.history.Add(report.Record{Kind: report.Epoch, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
+		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epochSums.speed()})
 	if err != nil {
-		return err
+		return t.stranded(err)
 	}
-	t.lastAcc = valAcc
-	if err := t.save("last"); err != nil {
-		return err
+	better := t.judge(checkpoint.Score{Updates: t.updates, Epoch: t.epochsMade(), Loss: valLoss, Accuracy: valAcc})
+	if t.endsEpoch() {
+		t.epoch, t.batch = t.epoch+1, 0
+		t.epochSums = meter{d2l: t.d2l}
 	}
-	if valAcc > t.bestAcc || valAcc == t.bestAcc && valLoss < t.bestLoss {
-		t.bestAcc, t.bestLoss, t.bestEpoch = valAcc, valLoss, t.epochsMade()
-		if err := t.save("best"); err != nil {
+	if n := t.plan.SaveEvery; n == 0 || t.updates%n == 0 || better || t.updates == t.total || t.stopped() {
+		if err := t.save(); err != nil {
 			return err
 		}
 	}
 	return t.history.Curves(t.model.Name)
 }
 
-func (t *training) save(name string) error {
-	return t.session.Save(filepath.Join(t.dir, name+".safetensors"))
-}
-
 // report says how it ended and where everything is.
 func (t *training) report(interrupted bool) {
-	if interrupted {
-		fmt.Fprintf(t.out, "interrupted after update %d of %d\n", t.session.Updates(), t.total)
-	}
 	at := func(name string) string { return filepath.Join(t.dir, name) }
+	switch {
+	case interrupted:
+		fmt.Fprintf(t.out, "interrupted after update %d of %d, which is saved; go on with\n    %s\n", t.updates, t.total, t.resumeCommand())
+	case t.stopped() && t.updates < t.total:
+		fmt.Fprintf(t.out, "stopped early: the last %d validations were no better\n", t.early.Bad)
+	}
 	fmt.Fprintf(t.out, "curves   %s, %s\n", at("curves.png"), at("curves.svg"))
-	weights := at("last.safetensors")
-	if t.bestAcc >= 0 {
-		weights += ", " + at("best.safetensors")
+	weights := at(checkpoint.LastLink)
+	if t.best != nil {
+		weights += ", " + at(checkpoint.BestLink)
 	}
 	fmt.Fprintf(t.out, "weights  %s\nmetrics  %s\n", weights, at("metrics.jsonl"))
-	if t.bestAcc >= 0 {
-		fmt.Fprintf(t.out, "final validation accuracy %.2f %% (best %.2f %%, epoch %.4g)\n", 100*t.lastAcc, 100*t.bestAcc, t.bestEpoch)
+	if t.best != nil {
+		fmt.Fprintf(t.out, "final validation accuracy %.2f %% (best %.2f %%, epoch %.4g)\n", 100*t.last.Accuracy, 100*t.best.Accuracy, t.best.Epoch)
 	}
 }
