@@ -39,6 +39,7 @@ type Config struct {
 	Image      [3]int // of the model
 	Classes    int    // of the model
 	Resize     [2]int // height, width; 0, 0: as stored
+	Fit        string // pictures of any size: crop or stretch (Preparer)
 	Train, Val int    // synthetic: samples
 	Seed       uint64 // synthetic
 }

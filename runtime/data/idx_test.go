@@ -126,7 +126,7 @@ func TestResizeIsPillows(t *testing.T) {
 			t.Fatal(err)
 		}
 		got := make([]uint8, c.Out[0]*c.Out[1])
-		newResizer(c.In, c.Out).apply(got, src, make([]uint8, c.In[0]*c.Out[1]))
+		newResizer(c.In, c.Out).apply(got, src, c.In[1])
 		if hex.EncodeToString(got) != c.Want {
 			t.Errorf("%v to %v: %x, Pillow makes %s", c.In, c.Out, got, c.Want)
 		}

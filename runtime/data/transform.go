@@ -6,11 +6,48 @@ import (
 	"sync/atomic"
 )
 
+// scratch is the memory in which one goroutine makes images.
+type scratch struct {
+	file    []byte
+	pixels  []uint8 // as stored or decoded
+	resizer resizer
+}
+
+var scratches = sync.Pool{New: func() any { return &scratch{} }}
+
+// room is n elements of the pixels' memory.
+func (s *scratch) room(n int) []uint8 {
+	if cap(s.pixels) < n {
+		s.pixels = make([]uint8, n)
+	}
+	return s.pixels[:n]
+}
+
+// cropper is a Dataset that can make a sample of part of what is stored: of the
+// box that choose takes out of an image of the size it is told, scaled to the
+// data set's shape.
+type cropper interface {
+	sampleCrop(i int, dst []uint8, choose chooser) (label int, err error)
+}
+
+type chooser func(height, width int) box
+
+// croppable is the cropper of a data set; every one has it.
+func croppable(d Dataset) cropper {
+	if c, ok := d.(*cached); ok {
+		d = c.Dataset
+	}
+	if c, ok := d.(cropper); ok {
+		return c
+	}
+	s := d.Shape()
+	return &resized{d, [2]int{s[1], s[2]}}
+}
+
 // resized is a data set whose images are scaled when they are read.
 type resized struct {
 	Dataset
-	resizer *resizer
-	buffers sync.Pool // *[]uint8: the stored image, then one half-scaled plane
+	size [2]int // height, width
 }
 
 // Resized scales every image to height, width as Pillow's bilinear resize.
@@ -19,29 +56,29 @@ func Resized(d Dataset, size [2]int) Dataset {
 	if s[1] == size[0] && s[2] == size[1] {
 		return d
 	}
-	stored, temp := pixels(d), s[1]*size[1]
-	return &resized{Dataset: d, resizer: newResizer([2]int{s[1], s[2]}, size), buffers: sync.Pool{New: func() any {
-		b := make([]uint8, stored+temp)
-		return &b
-	}}}
+	return &resized{d, size}
 }
 
-func (r *resized) Shape() [3]int {
-	return [3]int{r.Dataset.Shape()[0], r.resizer.out[0], r.resizer.out[1]}
-}
+func (r *resized) Shape() [3]int { return [3]int{r.Dataset.Shape()[0], r.size[0], r.size[1]} }
 
 func (r *resized) Sample(i int, dst []uint8) (int, error) {
-	buffer := r.buffers.Get().(*[]uint8)
-	defer r.buffers.Put(buffer)
-	s := r.Dataset.Shape()
-	plane, out := s[1]*s[2], r.resizer.out[0]*r.resizer.out[1]
-	src, temp := (*buffer)[:s[0]*plane], (*buffer)[s[0]*plane:]
+	return r.sampleCrop(i, dst, func(h, w int) box { return box{0, 0, h, w} })
+}
+
+func (r *resized) sampleCrop(i int, dst []uint8, choose chooser) (int, error) {
+	stored := r.Dataset.Shape()
+	b := choose(stored[1], stored[2])
+	m := scratches.Get().(*scratch)
+	defer scratches.Put(m)
+	m.resizer.reset([2]int{b.height, b.width}, r.size, box{0, 0, r.size[0], r.size[1]})
+	plane, out := stored[1]*stored[2], r.size[0]*r.size[1]
+	src := m.room(stored[0] * plane)
 	label, err := r.Dataset.Sample(i, src)
 	if err != nil {
 		return 0, err
 	}
-	for c := range s[0] {
-		r.resizer.apply(dst[c*out:][:out], src[c*plane:][:plane], temp)
+	for c := range stored[0] {
+		m.resizer.apply(dst[c*out:][:out], src[c*plane+b.top*stored[2]+b.left:(c+1)*plane], stored[2])
 	}
 	return label, nil
 }
