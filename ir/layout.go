@@ -15,8 +15,9 @@ const (
 	HomeGrad               // the gradient arena
 	HomeState0             // the optimizer state arenas
 	HomeState1
-	HomeConst // a table computed at compile time
-	HomeNone  // no memory: scalars the host sets, splat constants
+	HomeAverage // the arena of the parameters' averages
+	HomeConst   // a table computed at compile time
+	HomeNone    // no memory: scalars the host sets, splat constants
 )
 
 // Slot says where a value's elements are: Offset elements into the memory of
@@ -24,7 +25,7 @@ const (
 type Slot struct {
 	Root   *Value
 	Home   Home
-	Name   string // parameter name, for HomeParam, HomeGrad and HomeState
+	Name   string // parameter name, for HomeParam, HomeGrad, HomeState and HomeAverage
 	Offset int64
 	Stride int64
 }
@@ -39,8 +40,8 @@ func (s Slot) Contiguous(v *Value) bool {
 // A reshape or slice lies in its operand. The operands of a concatenation lie
 // in its result, so their producers write into it directly; a concatenation of
 // parameters lies in the first one, and the parameter arena must keep them
-// neighbours. Outputs grad.NAME, param.NAME and stateN.NAME lie in the arenas
-// of gradients, parameters and states at NAME.
+// neighbours. Outputs grad.NAME, param.NAME, stateN.NAME and average.NAME lie in
+// the arenas of gradients, parameters, states and averages at NAME.
 //
 // It returns an error where sharing is impossible (LegalizeViews in passes
 // inserts the copies that make it possible).
@@ -179,6 +180,8 @@ func sourceHome(n *Node) (Home, string) {
 			return HomeGrad, n.Str("name")
 		case "state0":
 			return HomeState0, n.Str("name")
+		case "average":
+			return HomeAverage, n.Str("name")
 		}
 		return HomeState1, n.Str("name")
 	case OpSinCos:
@@ -195,7 +198,7 @@ func outputHome(output string) (h Home, param string, ok bool) {
 	for _, k := range []struct {
 		prefix string
 		home   Home
-	}{{"grad.", HomeGrad}, {"param.", HomeParam}, {"state0.", HomeState0}, {"state1.", HomeState1}} {
+	}{{"grad.", HomeGrad}, {"param.", HomeParam}, {"state0.", HomeState0}, {"state1.", HomeState1}, {"average.", HomeAverage}} {
 		if name, ok := strings.CutPrefix(output, k.prefix); ok {
 			return k.home, name, true
 		}

@@ -40,7 +40,7 @@ func shapeDeclared(n *Node) ([]Type, error) {
 
 func shapeScalar(n *Node) ([]Type, error) {
 	switch name := n.Str("name"); name {
-	case "lr", "inv_n", "bias_corr1", "bias_corr2":
+	case "lr", "inv_n", "bias_corr1", "bias_corr2", "ema_weight":
 		return one(Scalar)
 	default:
 		return nil, fmt.Errorf("unknown scalar %q", name)

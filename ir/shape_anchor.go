@@ -171,6 +171,28 @@ func shapeCrossEntropyGrad(n *Node) ([]Type, error) {
 	return []Type{n.Args[0].Type}, err
 }
 
+// mixShape checks the operands that say how two labels share a sample.
+func mixShape(n *Node) (Type, error) {
+	t, err := lossShape(n)
+	if label2, mix := n.Args[2].Type, n.Args[3].Type; err == nil && (!label2.Equal(n.Args[1].Type) || !mix.Equal(t)) {
+		err = fmt.Errorf("label2 is %v, mix %v", label2, mix)
+	}
+	return t, err
+}
+
+func shapeMixedCrossEntropy(n *Node) ([]Type, error) {
+	t, err := mixShape(n)
+	return []Type{t, t}, err
+}
+
+func shapeMixedCrossEntropyGrad(n *Node) ([]Type, error) {
+	t, err := mixShape(n)
+	if err == nil && !n.Args[4].Type.Equal(t) {
+		err = fmt.Errorf("dloss is %v, wants %v", n.Args[4].Type, t)
+	}
+	return []Type{n.Args[0].Type}, err
+}
+
 func shapePatchify(n *Node) ([]Type, error) {
 	x, p := n.Args[0].Type, n.Int("patch")
 	s := x.Sample()
@@ -274,4 +296,8 @@ func shapeSGDMomentum(n *Node) ([]Type, error) {
 func shapeAdamW(n *Node) ([]Type, error) {
 	p := n.Args[0].Type
 	return []Type{p, p, p}, sameShape(n, 4)
+}
+
+func shapeEMA(n *Node) ([]Type, error) {
+	return []Type{n.Args[0].Type}, sameShape(n, 2)
 }

@@ -128,6 +128,13 @@ var shapeTests = []struct{ op, operands, attrs, want string }{
 	{"cross_entropy", "f32[2|5], i32[2|]", "{smoothing=1.0}", "! smoothing 1"},
 	{"cross_entropy_grad", "f32[2|5], i32[2|], f32[2|]", "{smoothing=0.1}", "f32[2|5]"},
 	{"cross_entropy_grad", "f32[2|5], i32[2|], f32[]", "{smoothing=0.1}", "! dloss is f32[], wants f32[2|]"},
+	{"mixed_cross_entropy", "f32[2|5], i32[2|], i32[2|], f32[2|]", "{smoothing=0.1}", "f32[2|], f32[2|]"},
+	{"mixed_cross_entropy", "f32[2|5], i32[2|], f32[2|], f32[2|]", "{smoothing=0.1}", "! label2 is f32[2|], mix f32[2|]"},
+	{"mixed_cross_entropy", "f32[2|5], i32[2|], i32[2|], f32[]", "{smoothing=0.1}", "! label2 is i32[2|], mix f32[]"},
+	{"mixed_cross_entropy", "f32[2|5], i32[2|], i32[2|], f32[2|]", "{smoothing=1.0}", "! smoothing 1"},
+	{"mixed_cross_entropy_grad", "f32[2|5], i32[2|], i32[2|], f32[2|], f32[2|]", "{smoothing=0.1}", "f32[2|5]"},
+	{"mixed_cross_entropy_grad", "f32[2|5], i32[2|], i32[3|], f32[2|], f32[2|]", "{smoothing=0.1}", "! label2 is i32[3|], mix f32[2|]"},
+	{"mixed_cross_entropy_grad", "f32[2|5], i32[2|], i32[2|], f32[2|], f32[]", "{smoothing=0.1}", "! dloss is f32[], wants f32[2|]"},
 
 	{"patchify", "f32[2|3,4,6]", "{patch=2}", "f32[2|6,12]"},
 	{"patchify", "f32[2|3,4,6]", "{patch=4}", "! cannot cut f32[2|3,4,6] into patches of 4"},
@@ -158,6 +165,9 @@ var shapeTests = []struct{ op, operands, attrs, want string }{
 	{"sgd_momentum", "f32[3], f32[3], f32[3], f32[3]", sgdm, "! operand 3 is f32[3], wants f32[]"},
 	{"adamw", "f32[3], f32[3], f32[3], f32[3], f32[], f32[], f32[]", adamw, "f32[3], f32[3], f32[3]"},
 	{"adamw", "f32[3], f32[3], f32[3], f32[3], f32[], f32[]", adamw, "! has 6 operands, wants 7"},
+	{"ema", "f32[2,3], f32[2,3], f32[]", "", "f32[2,3]"},
+	{"ema", "f32[2,3], f32[3], f32[]", "", "! operand 1 is f32[3], wants f32[2,3]"},
+	{"ema", "f32[3], f32[3], f32[3]", "", "! operand 2 is f32[3], wants f32[]"},
 }
 
 // Operands in the tests are separated like result types.

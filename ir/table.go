@@ -41,6 +41,8 @@ const (
 	OpLayerNormGrad
 	OpCrossEntropy
 	OpCrossEntropyGrad
+	OpMixedCrossEntropy
+	OpMixedCrossEntropyGrad
 
 	OpPatchify
 	OpPrependToken
@@ -56,6 +58,7 @@ const (
 	OpSGD
 	OpSGDMomentum
 	OpAdamW
+	OpEMA
 )
 
 const (
@@ -79,7 +82,7 @@ var table = [...]Info{
 	OpInput: {Name: "input", Results: []string{"x"}, Attrs: []AttrSpec{{"name", AttrString}, {"type", AttrType}},
 		Class: ClassSource, Shape: shapeDeclared, NoGrad: "inputs are not trained",
 		Rule: "→ x of the given type",
-		Doc:  "What the host provides: image f32[n|C,H,W] or label i32[n|]; label -1 marks a row without a sample."},
+		Doc:  "What the host provides: image f32[n|C,H,W], label i32[n|], and where two labels are mixed label2 i32[n|] and mix f32[n|]; label -1 marks a row without a sample."},
 	OpParam: {Name: "param", Results: []string{"w"}, Attrs: []AttrSpec{{"name", AttrString}, {"type", AttrType}},
 		Class: ClassSource, Shape: shapeDeclared, NoGrad: "its gradient is an output of the graph",
 		Rule: "→ w of the given type",
@@ -87,11 +90,11 @@ var table = [...]Info{
 	OpState: {Name: "state", Results: []string{"s"}, Attrs: []AttrSpec{{"name", AttrString}, {"slot", AttrString}, {"type", AttrType}},
 		Class: ClassSource, Shape: shapeDeclared, NoGrad: "optimizer state is not trained",
 		Rule: "→ s of the given type",
-		Doc:  "What is kept per parameter from step to step: slot grad, state0 or state1 of parameter name."},
+		Doc:  "What is kept per parameter from step to step: slot grad, state0, state1 or average of parameter name."},
 	OpScalar: {Name: "scalar", Results: []string{"s"}, Attrs: []AttrSpec{{"name", AttrString}},
 		Class: ClassSource, Shape: shapeScalar, NoGrad: "set by the host",
 		Rule: "→ s f32[]",
-		Doc:  "A number the host sets for each step: lr, inv_n (1 / samples of the effective batch), bias_corr1 = 1/(1-β₁ᵏ), bias_corr2 = 1/(1-β₂ᵏ)."},
+		Doc:  "A number the host sets for each step: lr, inv_n (1 / samples of the effective batch), bias_corr1 = 1/(1-β₁ᵏ), bias_corr2 = 1/(1-β₂ᵏ), ema_weight (1 − decay of the update)."},
 	OpConst: {Name: "const", Results: []string{"c"}, Attrs: []AttrSpec{{"value", AttrFloat}, {"type", AttrType}},
 		Class: ClassSource, Shape: shapeDeclared, NoGrad: "constant",
 		Rule: "→ c of the given type",
@@ -218,6 +221,15 @@ var table = [...]Info{
 		Class: ClassRow, Shape: shapeCrossEntropyGrad, NoGrad: gradOfGrad,
 		Rule: "logits [n|C], label i32[n|], dloss f32[n|] → dlogits [n|C]",
 		Doc:  "dlogits_c = dloss·(softmax(logits)_c − t_c); 0 where label is -1, NaN where it is no class."},
+	OpMixedCrossEntropy: {Name: "mixed_cross_entropy", Args: []string{"logits", "label", "label2", "mix"}, Results: []string{"loss", "correct"}, Attrs: []AttrSpec{{"smoothing", AttrFloat}},
+		Class: ClassRow, Shape: shapeMixedCrossEntropy,
+		Rule: "logits [n|C], label i32[n|], label2 i32[n|], mix f32[n|] → loss f32[n|], correct f32[n|]",
+		Doc: "Per sample: loss = mix·CE(label) + (1−mix)·CE(label2), CE the loss of cross_entropy; correct is that of label (Zhang et al. 2018, mixup; Yun et al. 2019, CutMix). " +
+			"Both 0 where label is -1; label2 does not count where mix is 1; the loss is NaN where a label that counts is no class."},
+	OpMixedCrossEntropyGrad: {Name: "mixed_cross_entropy_grad", Args: []string{"logits", "label", "label2", "mix", "dloss"}, Results: []string{"dlogits"}, Attrs: []AttrSpec{{"smoothing", AttrFloat}},
+		Class: ClassRow, Shape: shapeMixedCrossEntropyGrad, NoGrad: gradOfGrad,
+		Rule: "logits [n|C], label i32[n|], label2 i32[n|], mix f32[n|], dloss f32[n|] → dlogits [n|C]",
+		Doc:  "dlogits_c = dloss·(softmax(logits)_c − t_c), t = mix·t(label) + (1−mix)·t(label2), t(·) the target of cross_entropy; 0 and NaN where mixed_cross_entropy has them."},
 
 	// Moves.
 	OpPatchify: {Name: "patchify", Args: []string{"image"}, Results: []string{"y"}, Attrs: []AttrSpec{{"patch", AttrInt}},
@@ -274,4 +286,8 @@ var table = [...]Info{
 		Class: ClassOptimizer, Shape: shapeAdamW, NoGrad: onlyInUpdate,
 		Rule: "p [R…], g [R…], m [R…], v [R…], lr [], bias_corr1 [], bias_corr2 [] → p' [R…], m' [R…], v' [R…]; all f32",
 		Doc:  "m' = β₁m + (1−β₁)g; v' = β₂v + (1−β₂)g²; p' = p·(1 − lr·weight_decay) − lr·(m'·bias_corr1)/(√(v'·bias_corr2) + eps) (Loshchilov & Hutter 2019)."},
+	OpEMA: {Name: "ema", Args: []string{"e", "p", "weight"}, Results: []string{"e'"},
+		Class: ClassOptimizer, Shape: shapeEMA, NoGrad: onlyInUpdate,
+		Rule: "e [R…], p [R…], weight [] → e' [R…]; all f32",
+		Doc:  "e' = e + weight·(p − e), the moving average of parameter p as it is after the update: with weight = 1−d it is d·e + (1−d)·p, as torch.optim.swa_utils.get_ema_multi_avg_fn(d)."},
 }

@@ -16,7 +16,7 @@ const (
 	Forward Program = iota // logits [B|C]
 	Eval                   // logits, loss [B|], correct [B|]
 	Grad                   // logits, loss, correct, grad.NAME shaped as the parameter
-	Update                 // param.NAME, and state0.NAME, state1.NAME as the optimizer needs
+	Update                 // param.NAME, state0.NAME and state1.NAME as the optimizer needs, average.NAME if one is kept
 	numPrograms
 )
 
@@ -61,11 +61,24 @@ func Frontend(s *spec.Spec, p Program) *ir.Graph {
 		return g
 	}
 	b.at(&spec.Base{Name: "loss", Pos: s.Loss.Pos})
-	label := b.add(ir.OpInput, ir.A("name", "label", "type", ir.BatchOf(ir.I32, s.Train.Batch)))
-	ce := b.node(ir.OpCrossEntropy, ir.A("smoothing", s.Loss.LabelSmoothing), logits, label)
+	ce := b.loss(s, logits)
 	g.Return("loss", ce.Outs[0])
 	g.Return("correct", ce.Outs[1])
 	return g
+}
+
+// loss adds the criterion: of one label, or in training, where the spec mixes
+// samples, of two.
+func (b *builder) loss(s *spec.Spec, logits *ir.Value) *ir.Node {
+	input := func(name string, t ir.DType) *ir.Value {
+		return b.add(ir.OpInput, ir.A("name", name, "type", ir.BatchOf(t, s.Train.Batch)))
+	}
+	smoothing := ir.A("smoothing", s.Loss.LabelSmoothing)
+	label := input("label", ir.I32)
+	if b.train && s.Data.Augment.Mixes() {
+		return b.node(ir.OpMixedCrossEntropy, smoothing, logits, label, input("label2", ir.I32), input("mix", ir.F32))
+	}
+	return b.node(ir.OpCrossEntropy, smoothing, logits, label)
 }
 
 // builder appends nodes for one layer after the other.

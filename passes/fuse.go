@@ -109,16 +109,21 @@ var anchors = map[ir.Op]struct {
 	ir.OpLayerNormGrad:    {ir.FamilyRow, true},
 	ir.OpCrossEntropy:     {ir.FamilyRow, false},
 	ir.OpCrossEntropyGrad: {ir.FamilyRow, true},
-	ir.OpPatchify:         {ir.FamilyPointwise, true},
-	ir.OpTranspose:        {ir.FamilyPointwise, true},
-	ir.OpSumTokens:        {ir.FamilyReduce, true},
-	ir.OpSumLeading:       {ir.FamilyReduce, false},
-	ir.OpSumBatch:         {ir.FamilyReduce, false},
-	ir.OpSumSquares:       {ir.FamilyReduce, false},
-	ir.OpClipScale:        {ir.FamilyReduce, false},
-	ir.OpSGD:              {ir.FamilyOptimizer, false},
-	ir.OpSGDMomentum:      {ir.FamilyOptimizer, false},
-	ir.OpAdamW:            {ir.FamilyOptimizer, false},
+
+	ir.OpMixedCrossEntropy:     {ir.FamilyRow, false},
+	ir.OpMixedCrossEntropyGrad: {ir.FamilyRow, true},
+
+	ir.OpPatchify:    {ir.FamilyPointwise, true},
+	ir.OpTranspose:   {ir.FamilyPointwise, true},
+	ir.OpSumTokens:   {ir.FamilyReduce, true},
+	ir.OpSumLeading:  {ir.FamilyReduce, false},
+	ir.OpSumBatch:    {ir.FamilyReduce, false},
+	ir.OpSumSquares:  {ir.FamilyReduce, false},
+	ir.OpClipScale:   {ir.FamilyReduce, false},
+	ir.OpSGD:         {ir.FamilyOptimizer, false},
+	ir.OpSGDMomentum: {ir.FamilyOptimizer, false},
+	ir.OpAdamW:       {ir.FamilyOptimizer, false},
+	ir.OpEMA:         {ir.FamilyOptimizer, false},
 }
 
 // Elementwise reports whether a node computes one result element from
@@ -157,7 +162,7 @@ func (f *fuser) assign(n *ir.Node, merge bool) {
 }
 
 func (f *fuser) assignAnchor(n *ir.Node) {
-	if n.Op == ir.OpCrossEntropyGrad {
+	if lossGrad(n.Op) {
 		if gr := f.lossGroup(n); gr != nil {
 			f.put(gr, n)
 			return
@@ -192,18 +197,25 @@ func wideRows(n *ir.Node) bool {
 // computes the gradient in the same pass. Neither reads the other, so the loss
 // may come later; it is then assigned now.
 func (f *fuser) lossGroup(grad *ir.Node) *group {
+	last := len(grad.Args) - 1
 	for _, n := range f.uses[grad.Args[0]] {
-		if n.Op == ir.OpCrossEntropy && slices.Equal(n.Args, grad.Args[:2]) {
+		if lossOf[n.Op] == grad.Op && slices.Equal(n.Args, grad.Args[:last]) {
 			if f.of[n] == nil {
 				f.assignAnchor(n)
 			}
-			if gr := f.of[n]; !f.reaches(gr, grad.Args[2].Def) {
+			if gr := f.of[n]; !f.reaches(gr, grad.Args[last].Def) {
 				return gr
 			}
 		}
 	}
 	return nil
 }
+
+// lossOf gives a loss the op of its gradient.
+var lossOf = map[ir.Op]ir.Op{ir.OpCrossEntropy: ir.OpCrossEntropyGrad, ir.OpMixedCrossEntropy: ir.OpMixedCrossEntropyGrad}
+
+// lossGrad reports the gradient of a loss.
+func lossGrad(op ir.Op) bool { return op == ir.OpCrossEntropyGrad || op == ir.OpMixedCrossEntropyGrad }
 
 // assignOptimizer gathers all updates in one group: one launch over the flat
 // arenas.
@@ -299,7 +311,7 @@ func twin(gr *group, n *ir.Node) bool {
 // inSpace reports whether value a is computed element by element in the
 // group's space, not a second result such as a mean.
 func (f *fuser) inSpace(gr *group, a *ir.Value) bool {
-	if a.Def == gr.Anchor || a.Def.Op == ir.OpCrossEntropyGrad {
+	if a.Def == gr.Anchor || lossGrad(a.Def.Op) {
 		return a.Out == 0
 	}
 	return Elementwise(a.Def)

@@ -83,6 +83,9 @@ var prologueOperands = map[ir.Op][]int{
 	ir.OpSumBatch:         {0},
 	ir.OpCrossEntropy:     {0},
 	ir.OpCrossEntropyGrad: {0, 2},
+
+	ir.OpMixedCrossEntropy:     {0},
+	ir.OpMixedCrossEntropyGrad: {0, 4},
 }
 
 // prologues merges a pointwise group into the only kernel that reads its only
@@ -137,7 +140,7 @@ func (f *fuser) soleReader(q *group) *group {
 // readsThroughSource reports whether node u of group gr reads v only where the
 // kernel takes a source functor.
 func (f *fuser) readsThroughSource(gr *group, u *ir.Node, v *ir.Value) bool {
-	if gr.Anchor == nil || wideRows(u) || u != gr.Anchor && u.Op != ir.OpSumLeading && u.Op != ir.OpCrossEntropyGrad {
+	if gr.Anchor == nil || wideRows(u) || u != gr.Anchor && u.Op != ir.OpSumLeading && !lossGrad(u.Op) {
 		return false
 	}
 	for i, a := range u.Args {

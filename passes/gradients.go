@@ -1,6 +1,10 @@
 package passes
 
-import "github.com/vitgen/vitgen/ir"
+import (
+	"slices"
+
+	"github.com/vitgen/vitgen/ir"
+)
 
 // gradient contributes to the adjoints of a node's operands, given the adjoint
 // of its first result. Further results (statistics kept for the backward pass,
@@ -34,7 +38,9 @@ func init() {
 		ir.OpLinear:       gradLinear,
 		ir.OpAttention:    gradAttention,
 		ir.OpLayerNorm:    gradLayerNorm,
-		ir.OpCrossEntropy: gradCrossEntropy,
+		ir.OpCrossEntropy: gradCrossEntropy(ir.OpCrossEntropyGrad),
+
+		ir.OpMixedCrossEntropy: gradCrossEntropy(ir.OpMixedCrossEntropyGrad),
 
 		ir.OpPrependToken: gradPrependToken,
 		ir.OpSliceTokens:  gradSliceTokens,
@@ -168,9 +174,11 @@ func gradLayerNorm(t *tape, n *ir.Node, dy *ir.Value) {
 	t.give(beta, d.Outs[2])
 }
 
-func gradCrossEntropy(t *tape, n *ir.Node, dloss *ir.Value) {
-	logits, label := n.Args[0], n.Args[1]
-	t.give(logits, t.add(ir.OpCrossEntropyGrad, n.Attrs, logits, label, dloss))
+// The logits alone have a gradient: labels and their shares are given.
+func gradCrossEntropy(op ir.Op) gradient {
+	return func(t *tape, n *ir.Node, dloss *ir.Value) {
+		t.give(n.Args[0], t.add(op, n.Attrs, append(slices.Clone(n.Args), dloss)...))
+	}
 }
 
 func gradPrependToken(t *tape, n *ir.Node, dy *ir.Value) {

@@ -67,10 +67,8 @@ func keepsType(v *ir.Value) bool {
 	switch v.Def.Op {
 	case ir.OpLayerNorm, ir.OpAttention:
 		return v.Out > 0 // mean and rstd, log-sum-exp
-	case ir.OpCrossEntropyGrad:
-		return true
 	}
-	return false
+	return lossGrad(v.Def.Op)
 }
 
 // residual reports a sum of two activations, or of two gradients.

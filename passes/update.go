@@ -5,8 +5,9 @@ import (
 	"github.com/vitgen/vitgen/spec"
 )
 
-// buildUpdate builds the Update program: one optimizer node per parameter, and
-// before them the global-norm clip if the spec asks for it.
+// buildUpdate builds the Update program: one optimizer node per parameter, before
+// them the global-norm clip and behind each the moving average of its parameter,
+// if the spec asks for them.
 //
 //	%0 = state {name="w", slot="grad", type=f32[8]} : f32[8]
 //	%1 = sum_squares %0 : f32[]
@@ -38,6 +39,9 @@ func buildUpdate(g *ir.Graph, s *spec.Spec) {
 		u.corr1 = u.add(ir.OpScalar, ir.A("name", "bias_corr1"))
 		u.corr2 = u.add(ir.OpScalar, ir.A("name", "bias_corr2"))
 	}
+	if s.Train.EMA.Decay > 0 {
+		u.share = u.add(ir.OpScalar, ir.A("name", "ema_weight"))
+	}
 	for i, p := range params {
 		u.at(&spec.Base{Name: p.Name, Pos: p.Pos})
 		u.param(p, grads[i])
@@ -50,6 +54,7 @@ type updater struct {
 	opt              spec.Optimizer
 	clip             *ir.Value // nil: no clipping
 	lr, corr1, corr2 *ir.Value // corr1, corr2: adamw only
+	share            *ir.Value // of the new parameters in their average; nil: none is kept
 }
 
 func (u *updater) state(p spec.Param, slot string) *ir.Value {
@@ -72,6 +77,9 @@ func (u *updater) param(p spec.Param, grad *ir.Value) {
 		if len(n.Outs) > i+1 {
 			u.g.Return(name+p.Name, n.Outs[i+1])
 		}
+	}
+	if u.share != nil {
+		u.g.Return("average."+p.Name, u.add(ir.OpEMA, nil, u.state(p, "average"), n.Outs[0], u.share))
 	}
 }
 

@@ -56,7 +56,7 @@ func (e *emitter) body(w io.Writer) {
 		fmt.Fprintf(w, "  vg_layernorm_grad<%d>(c, %s, %d, %s, %s, %s, %s, %s, %s, %s, %s);\n", b.Space.T, rows(b.Space), b.Space.Cols,
 			e.Source(b.DY), e.Source(b.X), e.Ptr(b.Mean), e.Ptr(b.Rstd), e.Ptr(b.Gamma), e.Sink(b.DX), e.Row(b.DGamma), e.Row(b.DBeta))
 	case *plan.CrossEntropy:
-		fmt.Fprintf(w, "  vg_cross_entropy(c, %d, %s, %s, %s, %s, %s, %s);\n", b.Classes, e.Source(b.Logits), e.Ptr(b.Label),
+		fmt.Fprintf(w, "  vg_cross_entropy(c, %d, %s, %s, %s, %s, %s, %s);\n", b.Classes, e.Source(b.Logits), e.Labels(b),
 			cxx.Float(b.Smoothing), e.Ptr(b.Loss), e.Ptr(b.Correct), e.Sink(b.DLogits))
 	case *plan.Pointwise:
 		fmt.Fprintf(w, "  vg_pointwise<%d>(c, %s, %d, %s);\n", b.Space.T, rows(b.Space), b.Space.Cols, e.Sink(b.Fn))

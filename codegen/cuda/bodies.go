@@ -82,7 +82,7 @@ func (e *emitter) body(w io.Writer) {
 		fmt.Fprintf(w, "  vg_layernorm_grad<%d, %d>(c, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", b.Space.T, b.Space.Cols, rows(b.Space),
 			e.Source(b.DY), e.Source(b.X), e.Ptr(b.Mean), e.Ptr(b.Rstd), e.Ptr(b.Gamma), e.Sink(b.DX), e.Row(b.DGamma), e.Row(b.DBeta))
 	case *plan.CrossEntropy:
-		fmt.Fprintf(w, "  vg_cross_entropy<%d>(c, %s, %s, %s, %s, %s, %s);\n", b.Classes, e.Source(b.Logits), e.Ptr(b.Label),
+		fmt.Fprintf(w, "  vg_cross_entropy<%d>(c, %s, %s, %s, %s, %s, %s);\n", b.Classes, e.Source(b.Logits), e.Labels(b),
 			cxx.Float(b.Smoothing), e.Ptr(b.Loss), e.Ptr(b.Correct), e.Sink(b.DLogits))
 	case *plan.Pointwise:
 		fmt.Fprintf(w, "  vg_pointwise<%d, %d>(c, %s, %s);\n", b.Space.T, b.Space.Cols, rows(b.Space), e.Sink(b.Fn))

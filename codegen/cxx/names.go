@@ -62,6 +62,15 @@ func (n Names) Row(i int) string {
 	return fmt.Sprintf("vg_store_matrix{%s, 0}", n.Ptr(i))
 }
 
+// Labels is what the rows of a loss are to be: one class each, or two that share
+// a row.
+func (n Names) Labels(b *plan.CrossEntropy) string {
+	if b.Label2 < 0 {
+		return n.Ptr(b.Label)
+	}
+	return fmt.Sprintf("vg_mixed_label{%s, %s, %s}", n.Ptr(b.Label), n.Ptr(b.Label2), n.Ptr(b.Mix))
+}
+
 // Optimizer prints the calls that update the parameter arena, one for each range
 // of it. more are further arguments of a target's own that point into the arena.
 func (n Names) Optimizer(w io.Writer, b *plan.Optimizer, more ...int) {
@@ -91,6 +100,9 @@ func (n Names) Optimizer(w io.Writer, b *plan.Optimizer, more ...int) {
 		args = append(args, Float(r.Decay), n.Ptr(b.Clip))
 		for _, i := range more {
 			args = append(args, at(i))
+		}
+		if b.Average >= 0 {
+			args = append(args, at(b.Average))
 		}
 		fmt.Fprintf(w, "  %s(%s);\n", function, strings.Join(args, ", "))
 	}

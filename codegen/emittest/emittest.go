@@ -87,16 +87,16 @@ func New(name string, forward *ir.Graph, n int, precision string) (*Model, error
 
 // RegionIndex numbers the regions for the harnesses; Imm stands behind them.
 var RegionIndex = map[plan.Region]int{plan.Params: 0, plan.Grads: 1, plan.State0: 2, plan.State1: 3,
-	plan.Arena: 4, plan.Image: 5, plan.Label: 6, plan.Const: 7, plan.Half: 8, plan.Imm: 9}
+	plan.Arena: 4, plan.Image: 5, plan.Label: 6, plan.Const: 7, plan.Half: 8, plan.Label2: 9, plan.Mix: 10, plan.Imm: 11}
 
 // OutputBytes is the length of the block that the host reads.
 func (m *Model) OutputBytes() int64 {
 	return m.Plan.Outputs["correct"].Offset + 4*int64(m.Plan.Batch)
 }
 
-// Input writes what the harnesses read for one model: the bytes of the nine
-// regions, of the workspace and of the counters, the samples and the seed, as 13
-// uint64, then the contents of params, image, label, const and half.
+// Input writes what the harnesses read for one model: the bytes of the eleven
+// regions, of the workspace and of the counters, the samples and the seed, as 15
+// uint64, then the contents of params, image, label, const, half, label2 and mix.
 func (m *Model) Input(w *bytes.Buffer) {
 	p := m.Plan
 	params, half := make([]float32, p.Layout.Elems), make([]uint16, p.Layout.Elems)
@@ -107,25 +107,28 @@ func (m *Model) Input(w *bytes.Buffer) {
 			half[q.Offset+i] = uint16((bits + 0x7fff + bits>>16&1) >> 16)
 		}
 	}
-	var image []float32
-	for _, x := range m.Env.Inputs["image"].Data {
-		image = append(image, float32(x))
-	}
-	var label []int32
-	for _, x := range m.Env.Inputs["label"].Data {
-		label = append(label, int32(x))
-	}
+	image, mix := input[float32](m, "image"), input[float32](m, "mix")
+	label, label2 := input[int32](m, "label"), input[int32](m, "label2")
 	workspace, counters := p.WorkspaceBytes, 0
 	if p.Device != nil {
 		workspace, counters = p.Device.WorkspaceBytes, p.Device.Counters
 	}
 	arena := uint64(len(params)) * 4
 	binary.Write(w, binary.LittleEndian, []uint64{arena, arena, 0, 0, uint64(p.ArenaBytes), uint64(len(image)) * 4,
-		uint64(len(label)) * 4, uint64(len(p.Const)) * 4, arena / 2, uint64(workspace), uint64(counters) * 4,
-		uint64(m.Env.N), m.Env.Seed})
-	for _, part := range []any{params, image, label, p.Const, half} {
+		uint64(len(label)) * 4, uint64(len(p.Const)) * 4, arena / 2, uint64(len(label2)) * 4, uint64(len(mix)) * 4,
+		uint64(workspace), uint64(counters) * 4, uint64(m.Env.N), m.Env.Seed})
+	for _, part := range []any{params, image, label, p.Const, half, label2, mix} {
 		binary.Write(w, binary.LittleEndian, part)
 	}
+}
+
+// input is what the environment has under a name; nothing if the model takes no
+// such input.
+func input[T float32 | int32](m *Model, name string) (v []T) {
+	for _, x := range m.Env.Inputs[name].Data {
+		v = append(v, T(x))
+	}
+	return v
 }
 
 // Distances compares one model's part of what a harness wrote, the gradient

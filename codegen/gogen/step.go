@@ -105,7 +105,7 @@ func ref(r plan.Ref) *jen.Statement {
 
 // named are the regions laid out by parameter, and what an address in them is
 // called in generated code.
-var named = map[plan.Region]string{plan.Params: "param", plan.Grads: "grad", plan.State0: "state0", plan.State1: "state1", plan.Half: "half"}
+var named = map[plan.Region]string{plan.Params: "param", plan.Grads: "grad", plan.State0: "state0", plan.State1: "state1", plan.Average: "average", plan.Half: "half"}
 
 // address prints a launch's argument: a parameter (its gradient, its state) by
 // name, anything else by its offset.
@@ -147,7 +147,7 @@ func addressHelpers(f *jen.File, in Input) {
 			}
 		}
 	}
-	for _, r := range []plan.Region{plan.Params, plan.Grads, plan.State0, plan.State1, plan.Half} {
+	for _, r := range []plan.Region{plan.Params, plan.Grads, plan.State0, plan.State1, plan.Average, plan.Half} {
 		if !used[r] {
 			continue
 		}

@@ -28,7 +28,7 @@ func (b *launchBuilder) body() (Body, error) {
 		return b.layerNorm(n), nil
 	case ir.OpLayerNormGrad:
 		return b.layerNormGrad(n), nil
-	case ir.OpCrossEntropy:
+	case ir.OpCrossEntropy, ir.OpMixedCrossEntropy:
 		return b.crossEntropy(n)
 	case ir.OpPatchify:
 		s := n.Args[0].Type.Sample()
@@ -198,15 +198,18 @@ func (b *launchBuilder) layerNormGrad(n *ir.Node) Body {
 
 // crossEntropy covers the loss and, in the same group, its gradient.
 func (b *launchBuilder) crossEntropy(n *ir.Node) (Body, error) {
-	c := &CrossEntropy{Classes: n.Args[0].Type.Last(), Smoothing: n.Float("smoothing")}
+	c := &CrossEntropy{Classes: n.Args[0].Type.Last(), Label2: -1, Mix: -1, Smoothing: n.Float("smoothing")}
 	c.Logits = b.operand(n.Args[0], "logits")
 	c.Label = b.in(n.Args[1])
+	if n.Op == ir.OpMixedCrossEntropy {
+		c.Label2, c.Mix = b.in(n.Args[2]), b.in(n.Args[3])
+	}
 	c.Loss, c.Correct = b.outIfStored(n.Outs[0]), b.outIfStored(n.Outs[1])
 	for _, d := range b.gr.Nodes {
-		if d.Op != ir.OpCrossEntropyGrad {
+		if d.Op != ir.OpCrossEntropyGrad && d.Op != ir.OpMixedCrossEntropyGrad {
 			continue
 		}
-		seed := d.Args[2].Def
+		seed := d.Args[len(d.Args)-1].Def
 		if seed.Op != ir.OpBroadcastBatch || seed.Args[0].Def.Op != ir.OpScalar || seed.Args[0].Def.Str("name") != "inv_n" {
 			return nil, fmt.Errorf("the loss gradient must be seeded with inv_n, the mean over the batch; got %s", seed.Op)
 		}
@@ -259,11 +262,15 @@ func (b *launchBuilder) sumSquares(n *ir.Node) (Body, error) {
 // optimizer covers all updates in one launch. Parameters with and without
 // weight decay stand apart in the arena, so two ranges suffice.
 func (b *launchBuilder) optimizer() (Body, error) {
-	o := &Optimizer{N: b.plan.Layout.Elems, Decay: b.plan.Layout.DecayElems, S0: -1, S1: -1, Clip: -1, Half: -1}
-	names := map[string]bool{}
+	o := &Optimizer{N: b.plan.Layout.Elems, Decay: b.plan.Layout.DecayElems, S0: -1, S1: -1, Clip: -1, Half: -1, Average: -1}
+	names, averages := map[string]bool{}, map[string]bool{}
 	var first *ir.Node
 	for _, n := range b.gr.Nodes {
-		if n.Op == ir.OpMul {
+		switch n.Op {
+		case ir.OpMul:
+			continue
+		case ir.OpEMA:
+			averages[b.slots[n.Args[0]].Name] = true
 			continue
 		}
 		if first == nil {
@@ -295,6 +302,12 @@ func (b *launchBuilder) optimizer() (Body, error) {
 	if b.plan.Math == "bf16" {
 		o.Half = b.arg("half", Out, Ref{Half, 0})
 		b.args[o.Half].Narrow = true
+	}
+	if len(averages) > 0 {
+		if err := b.wholeArena(averages); err != nil {
+			return nil, err
+		}
+		o.Average = b.arg("average", InOut, Ref{Average, 0})
 	}
 	return o, nil
 }

@@ -115,8 +115,13 @@ func (pb *programBuilder) ref(v *ir.Value) Ref {
 		}
 		return Ref{Arena, pb.base + place.Offset + off}
 	case ir.HomeInput:
-		if s.Name == "label" {
+		switch s.Name {
+		case "label":
 			return Ref{Label, 0}
+		case "label2":
+			return Ref{Label2, 0}
+		case "mix":
+			return Ref{Mix, 0}
 		}
 		return Ref{Image, off}
 	case ir.HomeParam:
@@ -127,6 +132,8 @@ func (pb *programBuilder) ref(v *ir.Value) Ref {
 		return param(State0)
 	case ir.HomeState1:
 		return param(State1)
+	case ir.HomeAverage:
+		return param(Average)
 	case ir.HomeConst:
 		return Ref{Const, pb.table(s.Root) + off}
 	}
@@ -292,7 +299,7 @@ func lastPart(name string) string {
 
 // reserved matches what a parameter's name must not be: numbers, what the
 // language or a C header may claim, and the printers' own names.
-var reserved = regexp.MustCompile(`^(|[0-9].*|.*__.*|_.*|vg_.*|v[0-9]+|draw[0-9]+|k[0-9]+_.*|[A-Z].*|c|at|acc|a|b|x|dy|body|source|epilogue|row_sum|logits|step|errno|.*_t|lr|inv_n|bias_corr[12]|.*_(in|out|site|thr)[0-9]*` +
+var reserved = regexp.MustCompile(`^(|[0-9].*|.*__.*|_.*|vg_.*|v[0-9]+|draw[0-9]+|k[0-9]+_.*|[A-Z].*|c|at|acc|a|b|x|dy|body|source|epilogue|row_sum|logits|step|errno|.*_t|lr|inv_n|bias_corr[12]|ema_weight|.*_(in|out|site|thr)[0-9]*` +
 	`|alignas|alignof|and|and_eq|asm|auto|bitand|bitor|bool|break|case|catch|char|char8_t|char16_t|char32_t|class|compl|concept|const|consteval|constexpr|constinit|const_cast|continue|co_await|co_return|co_yield|decltype|default|delete|do|double|dynamic_cast|else|enum|explicit|export|extern|false|float|for|friend|goto|if|inline|int|long|mutable|namespace|new|noexcept|not|not_eq|nullptr|operator|or|or_eq|private|protected|public|register|reinterpret_cast|requires|return|short|signed|sizeof|static|static_assert|static_cast|struct|switch|template|this|thread_local|throw|true|try|typedef|typeid|typename|typeof|union|unix|linux|unsigned|using|virtual|void|volatile|wchar_t|while|xor|xor_eq)$`)
 
 // operand reads v through a functor if the group computes it, else from memory.

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vitgen/vitgen/codegen/kernels"
@@ -85,7 +86,11 @@ func groupFLOPs(gr *ir.Group) int64 {
 func (b *launchBuilder) traffic() int64 {
 	if b.gr.Family == ir.FamilyOptimizer {
 		per := map[ir.Op]int64{ir.OpSGD: 3, ir.OpSGDMomentum: 5, ir.OpAdamW: 7}
-		return per[b.gr.Anchor.Op] * 4 * int64(b.plan.Layout.Elems)
+		arrays := per[b.gr.Anchor.Op]
+		if slices.ContainsFunc(b.gr.Nodes, func(n *ir.Node) bool { return n.Op == ir.OpEMA }) {
+			arrays += 2 // the average, read and written
+		}
+		return arrays * 4 * int64(b.plan.Layout.Elems)
 	}
 	seen := map[*ir.Value]bool{}
 	var total int64

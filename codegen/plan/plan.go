@@ -53,10 +53,15 @@ const (
 	Grads  Region = "Grads"
 	State0 Region = "State0"
 	State1 Region = "State1"
-	Half   Region = "Half" // the parameters as bf16, laid out as Params
+
+	Average Region = "Average" // of the parameters, laid out as Params
+	Half    Region = "Half"    // the parameters as bf16, laid out as Params
+
 	Arena  Region = "Arena"
 	Image  Region = "Image"
 	Label  Region = "Label"
+	Label2 Region = "Label2"
+	Mix    Region = "Mix"
 	Const  Region = "Const"
 	Imm    Region = "Imm"
 )
@@ -207,6 +212,7 @@ type CrossEntropy struct {
 	Classes       int
 	Logits        Operand
 	Label         int
+	Label2, Mix   int // arguments; -1: one label a sample
 	Smoothing     float64
 	Loss, Correct int // arguments; -1: not stored
 	DLogits       *Functor
@@ -268,6 +274,7 @@ type Optimizer struct {
 	N, Decay     int
 	P, G, S0, S1 int // arguments; -1: absent
 	Half         int // bf16 copy of the parameters, kept up to date
+	Average      int // moving average of the parameters
 	Clip         int
 }
 

@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "d93827c245daff9d2971116c5782b7d72664a892e951a2f110559a2a40a849fa",
-			"cuda": "5bafcc24e4dffbd8d3387ae87962462402596cee2399e71535050c4e00ee8c3b",
+			"cpu":  "efb6820840782cb9823b0c77aef09e716c382edbbd06bfbecddf67aea1355604",
+			"cuda": "ad2a6350ea13a37e42b8d72875238a1ef55d24358b3fac6edc9efb6373d24ef6",
 		},
 		Image:      [3]int{1, 28, 28},
 		Classes:    10,

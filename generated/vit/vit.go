@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "844e8cf083d0ada8c228dbdf00cffacac0d36fd69457953f586fe9b18465dc86",
-			"cuda": "6a13e3cdaebb644ca3fc1736586aca24be6dd9c3b1fecc449c13099b6e6b9329",
+			"cpu":  "446d5f6788d4b547a1a372673e582b25f9f97bce355cd3f0502b61d7af55e4c8",
+			"cuda": "ac613fba8f169a4b03eeffde4909c3c9c673c38df32190dc90eeb80e54830f32",
 		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,

@@ -1615,7 +1615,9 @@ VG_END
 // each element is read and written once. The formulas are PyTorch's
 // (torch.optim.SGD with dampening 0, torch.optim.AdamW); learning rate and bias
 // corrections come from the step, and clip points to the factor that
-// vg_clip_scale computed, or is NULL.
+// vg_clip_scale computed, or is NULL. average, if not NULL, is the moving average
+// of the parameters, which takes its share of the new ones in the same pass:
+// average += ema_weight (p - average), with the step's ema_weight.
 
 VG_BEGIN
 
@@ -1629,14 +1631,20 @@ VG_FN void vg_flat(const vg_call& call, int64_t n, const F& f) {
   if (i < last) f(i, (int)(last - i));
 }
 
+VG_FN void vg_average(float* average, vf param, vf share, int lanes) {
+  const vf before = vg_load<vf>(average, lanes);
+  vg_store(average, vg_fma(share, param - before, before), lanes);
+}
+
 // d = clip g + weight_decay p;  m = momentum m + d;
 // p -= lr (nesterov ? d + momentum m : m).
 // m starts at zero, which gives PyTorch's m = d at the first update. m NULL: no
 // momentum, p -= lr d.
 template <bool nesterov>
 VG_NOINLINE void vg_sgd(const vg_call& call, int64_t n, float* p, const float* g, float* m, float momentum,
-                        float weight_decay, const float* clip) {
+                        float weight_decay, const float* clip, float* average = nullptr) {
   const vf lr = call.step().lr, factor = clip ? *clip : 1.0f, mu = momentum, wd = weight_decay;
+  const vf share = call.step().ema_weight;
   vg_flat(call, n, [&](int64_t i, int lanes) VG_LAMBDA {
     const vf param = vg_load<vf>(p + i, lanes);
     vf d = vg_fma(wd, param, factor * vg_load<vf>(g + i, lanes));
@@ -1645,7 +1653,9 @@ VG_NOINLINE void vg_sgd(const vg_call& call, int64_t n, float* p, const float* g
       vg_store(m + i, buf, lanes);
       d = nesterov ? vg_fma(mu, buf, d) : buf;
     }
-    vg_store(p + i, param - lr * d, lanes);
+    const vf next = param - lr * d;
+    vg_store(p + i, next, lanes);
+    if (average) vg_average(average + i, next, share, lanes);
   });
 }
 
@@ -1654,11 +1664,12 @@ VG_NOINLINE void vg_sgd(const vg_call& call, int64_t n, float* p, const float* g
 // of vg_step: 1 / (1 - beta^k).
 // The betas are double because 1 - beta2 would lose its digits in float.
 VG_NOINLINE void vg_adamw(const vg_call& call, int64_t n, float* p, const float* g, float* m, float* v, double beta1,
-                          double beta2, float eps, float weight_decay, const float* clip) {
+                          double beta2, float eps, float weight_decay, const float* clip, float* average = nullptr) {
   const vg_step& step = call.step();
   const vf factor = clip ? *clip : 1.0f, decay = (float)(1.0 - (double)step.lr * (double)weight_decay);
   const vf rest1 = (float)(1.0 - beta1), keep2 = (float)beta2, rest2 = (float)(1.0 - beta2);
   const vf corr2 = step.bias_corr2, size = step.lr * step.bias_corr1, epsilon = eps;
+  const vf share = step.ema_weight;
   vg_flat(call, n, [&](int64_t i, int lanes) VG_LAMBDA {
     const vf grad = factor * vg_load<vf>(g + i, lanes);
     const vf m0 = vg_load<vf>(m + i, lanes), v0 = vg_load<vf>(v + i, lanes);
@@ -1667,7 +1678,9 @@ VG_NOINLINE void vg_adamw(const vg_call& call, int64_t n, float* p, const float*
     vg_store(m + i, m1, lanes);
     vg_store(v + i, v1, lanes);
     const vf update = m1 / (vg_sqrt(v1 * corr2) + epsilon);
-    vg_store(p + i, decay * vg_load<vf>(p + i, lanes) - size * update, lanes);
+    const vf next = decay * vg_load<vf>(p + i, lanes) - size * update;
+    vg_store(p + i, next, lanes);
+    if (average) vg_average(average + i, next, share, lanes);
   });
 }
 
@@ -2011,37 +2024,67 @@ VG_NOINLINE void vg_softmax_row(float* z, int64_t cols, vg_row_softmax* out) {
   if (!(out->sum >= 1.0f)) out->argmax = -1;
 }
 
+// Two classes share a row: mix is the part of the first. A second class without
+// a part is not looked at.
+struct vg_mixed_label {
+  const int32_t* label;
+  const int32_t* label2;
+  const float* mix;
+};
+
+// What a row is to be: class y, or y and y2 with parts mix and rest, where `two`.
+struct vg_target {
+  int64_t y, y2;
+  float mix, rest;
+  bool two;
+
+  VG_FN bool valid(int64_t classes) const {
+    return y >= 0 && y < classes && (!two || (y2 >= 0 && y2 < classes));
+  }
+};
+VG_FN vg_target vg_target_of(const int32_t* label, int64_t r) { return {label[r], label[r], 1.0f, 0.0f, false}; }
+VG_FN vg_target vg_target_of(const vg_mixed_label& l, int64_t r) {
+  const float mix = l.label[r] == l.label2[r] ? 1.0f : l.mix[r];
+  return {l.label[r], l.label2[r], mix, 1.0f - mix, mix != 1.0f};
+}
+
 // Softmax cross-entropy of batch rows of logits against labels, with PyTorch's
-// label smoothing (target (1-s) onehot + s/classes):
+// label smoothing (target (1-s) onehot + s/classes, onehot the mixture of two
+// where a row has a vg_mixed_label):
 //   loss    [batch], not averaged
-//   correct [batch], 1 if the lowest index of the largest logit is the label; may be NULL
+//   correct [batch], 1 if the lowest index of the largest logit is the (first) label; may be NULL
 //   dlogits sink over (row, col): (softmax - target) * step.inv_n; vg_none for none
 // Label -1 ignores the row: loss, gradient and correct are 0. Any other label
 // out of range is the caller's mistake and yields NaN, never a stray read.
-template <class Z, class D>
-VG_NOINLINE void vg_cross_entropy(const vg_call& call, int64_t classes, const Z& logits, const int32_t* label,
-                                  float smoothing, float* loss, float* correct, const D& dlogits) {
+template <class Z, class L, class D>
+VG_NOINLINE void vg_cross_entropy(const vg_call& call, int64_t classes, const Z& logits, const L& label, float smoothing,
+                                   float* loss, float* correct, const D& dlogits) {
   float* z = (float*)call.scratch();
   const float share = smoothing / (float)classes;
   const vg_range mine = call.share(call.batch());
   for (int64_t r = mine.begin; r < mine.end; r++) {
     const vg_at start = vg_at_row<1>(r);
     vg_each_vector(start, 0, classes, [&](vg_at at) VG_LAMBDA { vg_store_full(z + at.col, vg_value(logits, at)); });
-    const int64_t y = label[r];
-    const bool ignored = y == -1, valid = y >= 0 && y < classes;
-    const float zy = valid ? z[y] : __builtin_nanf("");
+    const vg_target to = vg_target_of(label, r);
+    const bool ignored = to.y == -1, valid = to.valid(classes);
+    float zy = valid ? z[to.y] : __builtin_nanf("");
+    if (valid && to.two) zy = to.mix * zy + to.rest * z[to.y2];
     vg_row_softmax s;
     vg_softmax_row(z, classes, &s);
     const float log_sum = vg_log(vf(s.sum)).v[0];
     const float nll = log_sum - (zy - s.max), uniform = log_sum - s.total / (float)classes;
     // Without smoothing the second term must not meet an infinite logit.
     loss[r] = ignored ? 0.0f : smoothing > 0 ? (1 - smoothing) * nll + smoothing * uniform : nll;
-    if (correct) correct[r] = valid && s.argmax == y ? 1.0f : 0.0f;
+    if (correct) correct[r] = to.y >= 0 && s.argmax == to.y ? 1.0f : 0.0f;
     const float scale = ignored ? 0.0f : valid ? call.step().inv_n : __builtin_nanf("");
     if (vg_wanted<D>)
       vg_each_vector(start, 0, classes, [&](vg_at at) VG_LAMBDA {
-        const vm hit = {vg_iota() + at.col == (int32_t)y};
-        const vf target = vg_select(hit, vf(1 - smoothing + share), vf(share));
+        const vm hit = {vg_iota() + at.col == (int32_t)to.y};
+        vf target = vg_select(hit, vf((1 - smoothing) * to.mix + share), vf(share));
+        if (to.two) {
+          const vm hit2 = {vg_iota() + at.col == (int32_t)to.y2};
+          target = vg_select(hit2, vf((1 - smoothing) * to.rest + share), target);
+        }
         const vf d = (vg_load_full(z + at.col) / vf(s.sum) - target) * vf(scale);
         dlogits(ignored ? vf(0.0f) : d, at);  // not 0 * d: an ignored row may hold NaN
       });

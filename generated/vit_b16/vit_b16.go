@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "5e1fb1fa991846e2a325dcbe3421c9792ab92a83a71ccbdc6c16c290e04c045a",
-			"cuda": "44791d1134d87e6db1d752295ab6c0541f6e4b77ffdd0da4e1f34e63dd386273",
+			"cpu":  "e2cf939e2e6ad15ca5f7b09954caa5c2520fb7f9b7f56595946e3ead36511f4e",
+			"cuda": "725c114ba208486dbf473865004162abe5a0e0dd50c3dd03f2f64d5d0f103d4f",
 		},
 		Image:      [3]int{3, 224, 224},
 		Classes:    1000,

@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "b30f08dbb487c10ec0405c3659dd193308e2eeb0a5e0ea4b3853990ae293cd31",
-			"cuda": "851113e1d998064022e116ae88b4da7a95e03f5e3d1ec2cd86d6a5eff2862515",
+			"cpu":  "97cf1b7951589e398a556986f67962007b49eca1eebb286e0515438e3d5720d9",
+			"cuda": "c90315274a4e0981f31c802749494806a0b1ddd61f1b4f9c5645ab3455fef48f",
 		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,

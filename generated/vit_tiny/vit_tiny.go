@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "0ccbb11b6efd7ebbd24e1ade89795459a25f44e26a970f24f60eda078ee34696",
-			"cuda": "081b5c6ccb78e450667032ab48b24886ba01ba6420d1a24466dbd7b8480c21c6",
+			"cpu":  "15dd12d24613f66b4961e5deb83ccc381f50b8a471b1aebfee1136d2129664d5",
+			"cuda": "4f38698f5a24e7cb00f3f0970f4c35a255df13641d94fe5e36f35d83fdebc625",
 		},
 		Image:      [3]int{1, 8, 8},
 		Classes:    10,

@@ -24,12 +24,12 @@ func New(shape ...int) Tensor {
 
 // Env is what a graph reads from outside.
 type Env struct {
-	Inputs  map[string]Tensor // by name, [N, …]: image and label
+	Inputs  map[string]Tensor // by name, [N, …]: image and label, and what else the graph has
 	Params  map[string]Tensor // by state_dict name, of the declared shape
 	Scalars map[string]float64
 
-	// State returns what is kept for a parameter in a slot: grad, state0 or
-	// state1. It may be nil if the graph reads no state.
+	// State returns what is kept for a parameter in a slot: grad, state0, state1
+	// or average. It may be nil if the graph reads no state.
 	State func(name, slot string) Tensor
 
 	// N is how many samples the micro-batch holds, at most the graph's batch;
@@ -217,6 +217,9 @@ var functions = [...]func(*call){
 	ir.OpCrossEntropy:     crossEntropy,
 	ir.OpCrossEntropyGrad: crossEntropyGrad,
 
+	ir.OpMixedCrossEntropy:     crossEntropy,
+	ir.OpMixedCrossEntropyGrad: crossEntropyGrad,
+
 	ir.OpPatchify:     patchify,
 	ir.OpPrependToken: prependToken,
 	ir.OpSliceTokens:  sliceTokens,
@@ -231,4 +234,5 @@ var functions = [...]func(*call){
 	ir.OpSGD:         sgd,
 	ir.OpSGDMomentum: sgdMomentum,
 	ir.OpAdamW:       adamW,
+	ir.OpEMA:         ema,
 }

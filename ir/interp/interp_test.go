@@ -180,6 +180,21 @@ var cases = []struct {
 	{ir.OpCrossEntropyGrad, ir.A("smoothing", 0.5), []operand{b(vals(0, ln3), 1, 2), classLabels(0), b(vals(2), 1)},
 		[][]float64{vals(-1, 1)}},
 
+	// A half of each label; three quarters of the second; a row without a sample; a
+	// second label that does not count, and one that does but is no class.
+	{ir.OpMixedCrossEntropy, ir.A("smoothing", 0.0),
+		[]operand{b(vals(0, ln3, 0, ln3, 5, 6, 0, ln3, 0, 0), 5, 2), classLabels(1, 1, -1, 1, 0), classLabels(0, 0, -1, -1, -1), b(vals(0.5, 0.25, 0.5, 1, 0.5), 5)},
+		[][]float64{vals(math.Log(4)-ln3/2, math.Log(4)-ln3/4, 0, math.Log(4.0/3), math.NaN()), vals(1, 1, 0, 1, 1)}},
+	{ir.OpMixedCrossEntropy, ir.A("smoothing", 0.5),
+		[]operand{b(vals(0, ln3), 1, 2), classLabels(0), classLabels(1), b(vals(0.5), 1)},
+		[][]float64{vals(math.Log(4) - ln3/2), vals(0)}},
+	{ir.OpMixedCrossEntropyGrad, ir.A("smoothing", 0.0),
+		[]operand{b(vals(0, ln3, 5, 6, 0, ln3, 0, 0), 4, 2), classLabels(1, -1, 1, 0), classLabels(0, 0, -1, 2), b(vals(0.5, 0.5, 1, 0.5), 4), b(vals(4, 5, 2, 1), 4)},
+		[][]float64{vals(-1, 1, 0, 0, 0.5, -0.5, math.NaN(), math.NaN())}},
+	{ir.OpMixedCrossEntropyGrad, ir.A("smoothing", 0.5),
+		[]operand{b(vals(0, ln3), 1, 2), classLabels(0), classLabels(1), b(vals(0.75), 1), b(vals(4), 1)},
+		[][]float64{vals(1-4*0.625, 3-4*0.375)}},
+
 	{ir.OpPatchify, ir.A("patch", 2), []operand{b(upTo(8), 1, 1, 2, 4)}, [][]float64{vals(1, 2, 5, 6, 3, 4, 7, 8)}},
 	{ir.OpPatchify, ir.A("patch", 1), []operand{b(upTo(4), 1, 2, 2, 1)}, [][]float64{vals(1, 3, 2, 4)}},
 	{ir.OpPrependToken, nil, []operand{b(upTo(4), 2, 1, 2), u(vals(9, 8), 2)}, [][]float64{vals(9, 8, 1, 2, 9, 8, 3, 4)}},
@@ -202,6 +217,7 @@ var cases = []struct {
 	{ir.OpAdamW, ir.A("weight_decay", 0.1, "beta1", 0.5, "beta2", 0.75, "eps", 1.0),
 		[]operand{u(vals(1), 1), u(vals(2), 1), u(vals(3), 1), u(vals(4), 1), u(vals(0.1)), u(vals(2)), u(vals(4))},
 		[][]float64{vals(0.99 - 0.1*5/(4+1)), vals(2.5), vals(4)}},
+	{ir.OpEMA, nil, []operand{u(vals(1, -2), 2), u(vals(5, 2), 2), u(vals(0.25))}, [][]float64{vals(2, -1)}},
 }
 
 func TestOps(t *testing.T) {

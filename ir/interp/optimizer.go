@@ -36,3 +36,10 @@ func adamW(c *call) {
 		c.out[0].Data[i], c.out[1].Data[i], c.out[2].Data[i] = p, m1, v1
 	}
 }
+
+func ema(c *call) {
+	p, weight := c.in[1].Data, c.in[2].Data[0]
+	for i, e := range c.in[0].Data {
+		c.out[0].Data[i] = e + weight*(p[i]-e)
+	}
+}

@@ -1,6 +1,10 @@
 package interp
 
-import "math"
+import (
+	"math"
+
+	"github.com/vitgen/vitgen/ir"
+)
 
 func layerNorm(c *call) {
 	x, gamma, beta := c.in[0], c.in[1].Data, c.in[2].Data
@@ -80,6 +84,24 @@ func argMax(x []float64) int {
 	return best
 }
 
+// targets are a row's t_c, of one label or of two that share it. A second label
+// without a share is not looked at.
+func (c *call) targets(row, classes int) []float64 {
+	t := make([]float64, classes)
+	mix := 1.0
+	if mixed := c.node.Op == ir.OpMixedCrossEntropy || c.node.Op == ir.OpMixedCrossEntropyGrad; mixed {
+		mix = c.in[3].Data[row]
+	}
+	for class := range t {
+		t[class] = mix * target(class, int(c.in[1].Data[row]), classes, c.node.Float("smoothing"))
+		if mix != 1 {
+			t[class] += (1 - mix) * target(class, int(c.in[2].Data[row]), classes, c.node.Float("smoothing"))
+		}
+	}
+	return t
+}
+
+// crossEntropy is for one label and for two.
 func crossEntropy(c *call) {
 	logits, labels := c.in[0], c.in[1].Data
 	loss, correct := c.out[0].Data, c.out[1].Data
@@ -90,8 +112,8 @@ func crossEntropy(c *call) {
 			continue
 		}
 		logSum := logSumExp(row)
-		for i, x := range row {
-			loss[r] -= target(i, label, C, c.node.Float("smoothing")) * (x - logSum)
+		for i, t := range c.targets(r, C) {
+			loss[r] -= t * (row[i] - logSum)
 		}
 		if argMax(row) == label {
 			correct[r] = 1
@@ -99,18 +121,18 @@ func crossEntropy(c *call) {
 	}
 }
 
+// crossEntropyGrad is for one label and for two; dloss is the last operand.
 func crossEntropyGrad(c *call) {
-	logits, labels, dloss := c.in[0], c.in[1].Data, c.in[2].Data
+	logits, labels, dloss := c.in[0], c.in[1].Data, c.in[len(c.in)-1].Data
 	C := logits.last()
 	out := c.out[0].rows(C)
 	for r, row := range logits.rows(C) {
-		label := int(labels[r])
-		if label == -1 {
+		if labels[r] == -1 {
 			continue
 		}
 		logSum := logSumExp(row)
-		for i, x := range row {
-			out[r][i] = dloss[r] * (math.Exp(x-logSum) - target(i, label, C, c.node.Float("smoothing")))
+		for i, t := range c.targets(r, C) {
+			out[r][i] = dloss[r] * (math.Exp(row[i]-logSum) - t)
 		}
 	}
 }

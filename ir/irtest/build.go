@@ -85,17 +85,22 @@ func (b *builder) attention(q, k, v *ir.Value, attrs ...any) *ir.Value {
 	return b.add(ir.OpAttention, a, q, k, v)
 }
 
-// classify ends the graph: a linear head over the flattened x, the loss, and
-// the outputs logits, loss and correct.
-func (b *builder) classify(x *ir.Value, classes int, smoothing float64) *ir.Graph {
+// classify ends the graph: a linear head over the flattened x, the loss of one
+// label or of two, and the outputs logits, loss and correct.
+func (b *builder) classify(x *ir.Value, classes int, smoothing float64, mixed bool) *ir.Graph {
 	b.begin("head")
 	if n := x.Type.Elems() / x.Type.Shape[0]; len(x.Type.Sample()) != 1 {
 		x = b.reshape(x, n)
 	}
 	logits := b.linear(x, classes, true)
 	b.begin("loss")
-	label := b.input("label", ir.BatchOf(ir.I32, logits.Type.Shape[0]))
-	ce := b.g.MustAdd(ir.OpCrossEntropy, b.pos, b.layer, ir.A("smoothing", smoothing), logits, label)
+	batch := logits.Type.Shape[0]
+	op, args := ir.OpCrossEntropy, []*ir.Value{logits, b.input("label", ir.BatchOf(ir.I32, batch))}
+	if mixed {
+		op = ir.OpMixedCrossEntropy
+		args = append(args, b.input("label2", ir.BatchOf(ir.I32, batch)), b.input("mix", ir.BatchOf(ir.F32, batch)))
+	}
+	ce := b.g.MustAdd(op, b.pos, b.layer, ir.A("smoothing", smoothing), args...)
 	b.g.Return("logits", logits)
 	b.g.Return("loss", ce.Outs[0])
 	b.g.Return("correct", ce.Outs[1])

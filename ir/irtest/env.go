@@ -39,7 +39,8 @@ func Batch(g *ir.Graph) int {
 // over the same parameters see the same ones. All numbers are float32 values,
 // so that a kernel can be given the very same.
 //
-// Labels are classes of the graph's loss, or -1 once in a while.
+// Labels are classes of the graph's loss, or -1 once in a while. Where two labels
+// share a sample, the second is always a class.
 func NewEnv(g *ir.Graph, seed uint64, n int) interp.Env {
 	env := interp.Env{
 		Inputs: map[string]interp.Tensor{},
@@ -47,6 +48,7 @@ func NewEnv(g *ir.Graph, seed uint64, n int) interp.Env {
 		Scalars: map[string]float64{
 			"lr": single(0.05), "inv_n": single(1 / float64(n)),
 			"bias_corr1": single(1 / (1 - 0.9*0.9)), "bias_corr2": single(1 / (1 - 0.999*0.999)),
+			"ema_weight": single(0.1),
 		},
 		Seed: seed,
 		N:    n,
@@ -63,9 +65,12 @@ func NewEnv(g *ir.Graph, seed uint64, n int) interp.Env {
 		case ir.OpInput:
 			name, t := node.Str("name"), node.Out().Type
 			s := append([]int{n}, t.Sample()...)
-			if t.DType == ir.I32 {
-				env.Inputs[name] = labels(s, stream(seed, "input", name), classes(g))
-			} else {
+			switch {
+			case t.DType == ir.I32:
+				env.Inputs[name] = labels(s, stream(seed, "input", name), classes(g), name == "label")
+			case name == "mix":
+				env.Inputs[name] = shares(s, stream(seed, "input", name))
+			default:
 				env.Inputs[name] = normal(s, stream(seed, "input", name), 1)
 			}
 		}
@@ -100,13 +105,22 @@ func normal(shape []int, from *rand.Rand, deviation float64) interp.Tensor {
 	return t
 }
 
-func labels(shape []int, from *rand.Rand, classes int) interp.Tensor {
+func labels(shape []int, from *rand.Rand, classes int, absent bool) interp.Tensor {
 	t := interp.New(shape...)
 	for i := range t.Data {
 		t.Data[i] = float64(from.IntN(classes))
-		if from.IntN(8) == 0 {
+		if from.IntN(8) == 0 && absent {
 			t.Data[i] = -1
 		}
+	}
+	return t
+}
+
+// shares are numbers from 0 to 1, both of which they are now and then.
+func shares(shape []int, from *rand.Rand) interp.Tensor {
+	t := interp.New(shape...)
+	for i := range t.Data {
+		t.Data[i] = max(0, min(1, single(1.4*from.Float64()-0.2)))
 	}
 	return t
 }
@@ -114,7 +128,7 @@ func labels(shape []int, from *rand.Rand, classes int) interp.Tensor {
 // classes is how many logits the graph's loss reads.
 func classes(g *ir.Graph) int {
 	for _, n := range g.Nodes {
-		if n.Op == ir.OpCrossEntropy {
+		if n.Op == ir.OpCrossEntropy || n.Op == ir.OpMixedCrossEntropy {
 			return n.Args[0].Type.Last()
 		}
 	}

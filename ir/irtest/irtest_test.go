@@ -58,7 +58,7 @@ func TestRandomGraphVariety(t *testing.T) {
 	for _, op := range []ir.Op{
 		ir.OpParam, ir.OpSinCos, ir.OpReshape, ir.OpSliceLast, ir.OpSliceFirst, ir.OpConcatFirst,
 		ir.OpAdd, ir.OpMul, ir.OpScale, ir.OpGelu, ir.OpRelu, ir.OpSilu, ir.OpDropout, ir.OpDropPath,
-		ir.OpLinear, ir.OpAttention, ir.OpLayerNorm, ir.OpCrossEntropy, ir.OpPatchify,
+		ir.OpLinear, ir.OpAttention, ir.OpLayerNorm, ir.OpCrossEntropy, ir.OpMixedCrossEntropy, ir.OpPatchify,
 		ir.OpPrependToken, ir.OpSliceTokens, ir.OpTranspose, ir.OpSumTokens,
 	} {
 		missing[op] = true

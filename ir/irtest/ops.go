@@ -1,6 +1,10 @@
 package irtest
 
-import "github.com/vitgen/vitgen/ir"
+import (
+	"strings"
+
+	"github.com/vitgen/vitgen/ir"
+)
 
 // OpCase is a small forward graph around one op, with outputs logits, loss and
 // correct, and with parameters before and after the op.
@@ -22,10 +26,10 @@ func OpCases() []OpCase {
 		b.begin(c.op.String())
 		y := c.make(b, x)
 		smoothing := 0.0
-		if c.name == "cross_entropy/smoothing" {
+		if strings.HasSuffix(c.name, "cross_entropy/smoothing") {
 			smoothing = 0.1
 		}
-		cases = append(cases, OpCase{c.name, c.op, b.classify(y, 3, smoothing)})
+		cases = append(cases, OpCase{c.name, c.op, b.classify(y, 3, smoothing, c.op == ir.OpMixedCrossEntropy)})
 	}
 	return cases
 }
@@ -148,6 +152,8 @@ var opCases = []struct {
 	}},
 	{"cross_entropy", ir.OpCrossEntropy, func(b *builder, x *ir.Value) *ir.Value { return x }},
 	{"cross_entropy/smoothing", ir.OpCrossEntropy, func(b *builder, x *ir.Value) *ir.Value { return x }},
+	{"mixed_cross_entropy", ir.OpMixedCrossEntropy, func(b *builder, x *ir.Value) *ir.Value { return x }},
+	{"mixed_cross_entropy/smoothing", ir.OpMixedCrossEntropy, func(b *builder, x *ir.Value) *ir.Value { return x }},
 	{"prepend_token", ir.OpPrependToken, func(b *builder, x *ir.Value) *ir.Value {
 		return b.add(ir.OpSilu, nil, b.add(ir.OpPrependToken, nil, x, b.param("token", caseWidth)))
 	}},

@@ -31,7 +31,7 @@ func RandomGraph(t *rapid.T) *ir.Graph {
 	for range r.int("layers after pooling", 0, 2) {
 		x = r.one(x, sameShape)
 	}
-	return r.classify(x, r.int("classes", 2, 5), r.pick("smoothing", 0, 0.1))
+	return r.classify(x, r.int("classes", 2, 5), r.pick("smoothing", 0, 0.1), r.bool("two labels"))
 }
 
 // random is a builder that draws its choices.

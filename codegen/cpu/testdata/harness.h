@@ -4,9 +4,9 @@
 //
 //   program IN OUT WORKERS
 //
-// IN holds per model: 13 uint64 (bytes of the nine regions, of the workspace and
+// IN holds per model: 15 uint64 (bytes of the eleven regions, of the workspace and
 // of counters that only CUDA has, batch, seed), then the bytes of params, image,
-// label, const and half.
+// label, const, half, label2 and mix.
 // OUT gets per model: the gradient arena and the first `outputs` arena bytes.
 #pragma once
 #include <pthread.h>
@@ -18,7 +18,7 @@
 
 namespace {
 
-enum Region { kParams, kGrads, kState0, kState1, kArena, kImage, kLabel, kConst, kHalf, kRegions };
+enum Region { kParams, kGrads, kState0, kState1, kArena, kImage, kLabel, kConst, kHalf, kLabel2, kMix, kRegions };
 
 struct Ref {
   int region;  // kRegions: the offset itself is the argument
@@ -59,7 +59,7 @@ void run_model(const Model& m, const vg::vg_kernel* table, int workers, FILE* in
   must_read(head, sizeof head, in);
   char* region[kRegions];
   for (int r = 0; r < kRegions; r++) region[r] = poisoned(head[r]);
-  for (int r : {kParams, kImage, kLabel, kConst, kHalf}) must_read(region[r], head[r], in);
+  for (int r : {kParams, kImage, kLabel, kConst, kHalf, kLabel2, kMix}) must_read(region[r], head[r], in);
   std::vector<void*> args((size_t)m.ref_count);
   for (int i = 0; i < m.ref_count; i++)
     args[(size_t)i] = m.refs[i].region == kRegions ? (void*)m.refs[i].offset : region[m.refs[i].region] + m.refs[i].offset;

@@ -4,10 +4,10 @@
 //
 //   program IN OUT SEED
 //
-// IN holds per model: 13 uint64 (bytes of the nine regions, of the workspace and
-// of the counters, batch, seed), then the bytes of params, image, label, const
-// and half. OUT gets per model: the gradient arena and the first `outputs` arena
-// bytes.
+// IN holds per model: 15 uint64 (bytes of the eleven regions, of the workspace and
+// of the counters, batch, seed), then the bytes of params, image, label, const,
+// half, label2 and mix. OUT gets per model: the gradient arena and the first
+// `outputs` arena bytes.
 #pragma once
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +18,7 @@
 
 namespace {
 
-enum Region { kParams, kGrads, kState0, kState1, kArena, kImage, kLabel, kConst, kHalf, kRegions };
+enum Region { kParams, kGrads, kState0, kState1, kArena, kImage, kLabel, kConst, kHalf, kLabel2, kMix, kRegions };
 
 struct Ref {
   int region;  // kRegions: the offset itself is the argument
@@ -45,12 +45,12 @@ void must_read(void* to, uint64_t bytes, FILE* f) {
 }
 
 void run_model(const Model& m, uint64_t schedule, FILE* in, FILE* out) {
-  static const char* names[] = {"params", "grads", "state0", "state1", "arena", "image", "label", "const", "half"};
+  static const char* names[] = {"params", "grads", "state0", "state1", "arena", "image", "label", "const", "half", "label2", "mix"};
   uint64_t head[kRegions + 4];
   if (fread(head, sizeof head, 1, in) != 1) abort();
   char* region[kRegions];
   for (int r = 0; r < kRegions; r++) region[r] = (char*)vg_sim::alloc(head[r] ? head[r] : 4, names[r]);
-  for (int r : {kParams, kImage, kLabel, kConst, kHalf}) must_read(region[r], head[r], in);
+  for (int r : {kParams, kImage, kLabel, kConst, kHalf, kLabel2, kMix}) must_read(region[r], head[r], in);
   char* workspace = (char*)vg_sim::alloc(head[kRegions] + 4, "workspace");
   const uint64_t counter_bytes = head[kRegions + 1] + 4;
   char* counters = (char*)vg_sim::alloc(counter_bytes, "counters");

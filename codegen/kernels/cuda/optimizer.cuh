@@ -3,7 +3,9 @@
 // (torch.optim.SGD with dampening 0, torch.optim.AdamW); learning rate and bias
 // corrections come from the step, and clip points to the factor that
 // vg_clip_scale computed, or is NULL. half, if not NULL, is a bf16 copy of the
-// parameters, refreshed in the same pass.
+// parameters, refreshed in the same pass. average, if not NULL, is their moving
+// average, which takes its share of the new ones in the same pass:
+// average += ema_weight (p - average), with the step's ema_weight.
 #pragma once
 #include "pointwise.cuh"
 
@@ -39,13 +41,22 @@ VG_FN void vg_flat(const vg_call& c, int64_t n, bool aligned, const F& f) {
   VG_NO_UNROLL for (int64_t i = 4 * vectors + me; i < n; i += stride) f.template operator()<1>(i);
 }
 
+template <int N>
+VG_FN void vg_average(float* average, const float (&param)[N], float share) {
+  float e[N];
+  vg_load_flat(e, average);
+  VG_UNROLL for (int k = 0; k < N; k++) e[k] = vg_fma(share, param[k] - e[k], e[k]);
+  vg_store_flat(average, e);
+}
+
 template <bool NESTEROV>
 struct vg_sgd_update {
   float* p;
   const float* g;
   float* m;
   vg_bf16* half;
-  float lr, factor, momentum, weight_decay;
+  float* average;
+  float lr, factor, momentum, weight_decay, share;
 
   template <int N>
   VG_FN void operator()(int64_t i) const {
@@ -65,6 +76,7 @@ struct vg_sgd_update {
     VG_UNROLL for (int k = 0; k < N; k++) param[k] -= lr * d[k];
     vg_store_flat(p + i, param);
     if (half) vg_store_flat(half + i, param);
+    if (average) vg_average(average + i, param, share);
   }
 };
 
@@ -74,10 +86,13 @@ struct vg_sgd_update {
 // momentum, p -= lr d.
 template <bool NESTEROV>
 VG_FN void vg_sgd(const vg_call& c, int64_t n, float* p, const float* g, float* m, float momentum, float weight_decay,
-                  const float* clip, vg_bf16* half) {
-  const bool aligned = vg_flat_aligned(p) && vg_flat_aligned(g) && vg_flat_aligned(m) && vg_flat_aligned(half);
+                  const float* clip, vg_bf16* half, float* average = nullptr) {
+  const vg_step& step = c.step();
+  const bool aligned = vg_flat_aligned(p) && vg_flat_aligned(g) && vg_flat_aligned(m) && vg_flat_aligned(half) &&
+                       vg_flat_aligned(average);
   vg_flat(c, n, aligned,
-          vg_sgd_update<NESTEROV>{p, g, m, half, c.step().lr, clip ? *clip : 1.0f, momentum, weight_decay});
+          vg_sgd_update<NESTEROV>{p, g, m, half, average, step.lr, clip ? *clip : 1.0f, momentum, weight_decay,
+                                  step.ema_weight});
 }
 
 struct vg_adamw_update {
@@ -86,7 +101,8 @@ struct vg_adamw_update {
   float* m;
   float* v;
   vg_bf16* half;
-  float factor, decay, rest1, keep2, rest2, corr2, size, eps;
+  float* average;
+  float factor, decay, rest1, keep2, rest2, corr2, size, eps, share;
 
   template <int N>
   VG_FN void operator()(int64_t i) const {
@@ -106,6 +122,7 @@ struct vg_adamw_update {
     vg_store_flat(v + i, v1);
     vg_store_flat(p + i, param);
     if (half) vg_store_flat(half + i, param);
+    if (average) vg_average(average + i, param, share);
   }
 };
 
@@ -114,12 +131,13 @@ struct vg_adamw_update {
 // of vg_step: 1 / (1 - beta^k).
 // The betas are double because 1 - beta2 would lose its digits in float.
 VG_FN void vg_adamw(const vg_call& c, int64_t n, float* p, const float* g, float* m, float* v, double beta1,
-                    double beta2, float eps, float weight_decay, const float* clip, vg_bf16* half) {
+                    double beta2, float eps, float weight_decay, const float* clip, vg_bf16* half,
+                    float* average = nullptr) {
   const vg_step& step = c.step();
   const bool aligned = vg_flat_aligned(p) && vg_flat_aligned(g) && vg_flat_aligned(m) && vg_flat_aligned(v) &&
-                       vg_flat_aligned(half);
+                       vg_flat_aligned(half) && vg_flat_aligned(average);
   const float decay = (float)(1.0 - (double)step.lr * (double)weight_decay);
   vg_flat(c, n, aligned,
-          vg_adamw_update{p, g, m, v, half, clip ? *clip : 1.0f, decay, (float)(1.0 - beta1), (float)beta2,
-                          (float)(1.0 - beta2), step.bias_corr2, step.lr * step.bias_corr1, eps});
+          vg_adamw_update{p, g, m, v, half, average, clip ? *clip : 1.0f, decay, (float)(1.0 - beta1), (float)beta2,
+                          (float)(1.0 - beta2), step.bias_corr2, step.lr * step.bias_corr1, eps, step.ema_weight});
 }

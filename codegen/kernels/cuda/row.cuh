@@ -309,24 +309,54 @@ VG_FN void vg_layernorm_grad(const vg_call& c, int64_t rows, const DY& dy, const
   }
 }
 
+// Two classes share a row: mix is the part of the first. A second class without
+// a part is not looked at.
+struct vg_mixed_label {
+  const int32_t* label;
+  const int32_t* label2;
+  const float* mix;
+};
+
+// What a row is to be: class y, or y and y2 with parts mix and rest, where `two`.
+struct vg_target {
+  int y, y2;
+  float mix, rest;
+  bool two;
+
+  VG_FN bool first_valid(int classes) const { return y >= 0 && y < classes; }
+  VG_FN bool second_valid(int classes) const { return !two || (y2 >= 0 && y2 < classes); }
+};
+VG_FN vg_target vg_target_of(const int32_t* label, int64_t r) {
+  const int y = label[r];
+  return {y, y, 1.0f, 0.0f, false};
+}
+VG_FN vg_target vg_target_of(const vg_mixed_label& l, int64_t r) {
+  const int y = l.label[r], y2 = l.label2[r];
+  const float mix = y == y2 ? 1.0f : l.mix[r];
+  return {y, y2, mix, 1.0f - mix, mix != 1.0f};
+}
+
 // Softmax cross-entropy of batch rows of logits against labels, with PyTorch's
-// label smoothing (target (1-s) onehot + s/CLASSES):
+// label smoothing (target (1-s) onehot + s/CLASSES, onehot the mixture of two
+// where L is vg_mixed_label instead of a pointer):
 //   loss    [batch], not averaged; may be NULL
-//   correct [batch], 1 if the lowest index of the largest logit is the label; may be NULL
+//   correct [batch], 1 if the lowest index of the largest logit is the (first) label; may be NULL
 //   dlogits sink over (row, col): (softmax - target) * step.inv_n; vg_none for none
 // Label -1 ignores the row: loss, gradient and correct are 0. Any other label
 // out of range is the caller's mistake and yields NaN, never a stray read. A NaN
 // among the logits gives NaN and no hit.
-template <int CLASSES, class Z, class D>
-VG_FN void vg_cross_entropy(const vg_call& c, const Z& logits, const int32_t* label, float smoothing, float* loss,
+template <int CLASSES, class Z, class L, class D>
+VG_FN void vg_cross_entropy(const vg_call& c, const Z& logits, const L& label, float smoothing, float* loss,
                             float* correct, const D& dlogits) {
+  constexpr bool mixed = sizeof(L) == sizeof(vg_mixed_label);
   using shape = vg_row_shape<CLASSES>;
   const float nan = vg_from_bits(0x7fc00000u), share = smoothing / (float)CLASSES;
   vg_row_team<CLASSES> team(vg_shared());
   for (int64_t r = (int64_t)c.block * shape::rows + shape::row(); r < c.batch(); r += (int64_t)c.blocks * shape::rows) {
     const vg_at start = vg_at_place<1, CLASSES>(r);
-    const int y = label[r];
-    const bool ignored = y == -1, valid = y >= 0 && y < CLASSES;
+    const vg_target to = vg_target_of(label, r);
+    const int y = to.y;
+    const bool ignored = y == -1, valid = to.first_valid(CLASSES) && to.second_valid(CLASSES);
     vg_row_values<CLASSES> row;
     float most = -vg_infinity();
     vg_each_place<CLASSES>(start, [&](int j, vg_at at) {
@@ -348,8 +378,17 @@ VG_FN void vg_cross_entropy(const vg_call& c, const Z& logits, const int32_t* la
       if (at.col < y && d == 0.0f) sums[3] += 1.0f;
     });
     team.sum(sums);
-    const float zy = valid ? sums[0] : nan, sum = sums[1], log_sum = vg_log(sum);
-    const float nll = log_sum - zy, uniform = log_sum - sums[2] / (float)CLASSES;
+    const float zy = to.first_valid(CLASSES) ? sums[0] : nan, sum = sums[1], log_sum = vg_log(sum);
+    float target = zy;
+    if constexpr (mixed) {
+      float second[1] = {0.0f};
+      vg_each_place<CLASSES>(start, [&](int, vg_at at) {
+        if (at.col == to.y2) second[0] = vg_value(logits, at) - most;
+      });
+      team.sum(second);
+      if (to.two) target = valid ? to.mix * zy + to.rest * second[0] : nan;
+    }
+    const float nll = log_sum - target, uniform = log_sum - sums[2] / (float)CLASSES;
     if (shape::id() == 0) {
       // Without smoothing the second term must not meet an infinite logit.
       if (loss) loss[r] = ignored ? 0.0f : smoothing > 0 ? (1 - smoothing) * nll + smoothing * uniform : nll;
@@ -359,7 +398,9 @@ VG_FN void vg_cross_entropy(const vg_call& c, const Z& logits, const int32_t* la
     if constexpr (vg_wanted<D>)
       vg_each_place<CLASSES>(start, [&](int j, vg_at at) {
         const float e = row.get(j, [&] { return vg_exp(vg_value(logits, at) - most); });
-        const float d = (e / sum - (at.col == y ? 1 - smoothing + share : share)) * scale;
+        float t = at.col == y ? (1 - smoothing) * to.mix + share : share;
+        if (to.two && at.col == to.y2) t = (1 - smoothing) * to.rest + share;
+        const float d = (e / sum - t) * scale;
         dlogits(ignored ? 0.0f : d, at);  // not 0 * d: an ignored row may hold NaN
       });
   }
