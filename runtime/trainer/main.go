@@ -33,7 +33,7 @@ func Main(m *runtime.Model) {
 // Run runs one command with its output on the writers given, and returns the
 // exit status. Training stops early when ctx is done.
 func Run(ctx context.Context, m *runtime.Model, args []string, stdout, stderr io.Writer) int {
-	a := &app{ctx: ctx, model: m, out: stdout, err: stderr, prog: filepath.Base(os.Args[0])}
+	a := &app{ctx: ctx, model: m, in: os.Stdin, out: stdout, err: stderr, prog: filepath.Base(os.Args[0])}
 	err := a.dispatch(args)
 	var usage usageError
 	switch {
@@ -51,6 +51,7 @@ func Run(ctx context.Context, m *runtime.Model, args []string, stdout, stderr io
 type app struct {
 	ctx      context.Context
 	model    *runtime.Model
+	in       io.Reader
 	out, err io.Writer
 	prog     string
 }
@@ -69,6 +70,7 @@ func commands() []command {
 	return []command{
 		{"train", "[flags]", "train, validate each epoch, write curves, metrics and weights", (*app).train},
 		{"eval", "--weights FILE [flags]", "validation loss and accuracy of a weights file", (*app).eval},
+		{"predict", "--weights FILE IMAGE…|DIR…", "what is in pictures: the likeliest classes; fails if any is unreadable", (*app).predict},
 		{"verify", "--golden FILE… [flags]", "compare every number with golden files", (*app).verify},
 		{"bench", "[flags]", "time training steps, and each kernel, on random data", (*app).bench},
 		{"info", "[flags]", "parameters, FLOPs, memory and kernels", (*app).info},

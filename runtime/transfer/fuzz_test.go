@@ -34,6 +34,9 @@ func FuzzMatch(f *testing.F) {
 		if r, err := ParseRename(rule); err == nil {
 			o.Rename = append(o.Rename, r, r)
 		}
+		if names, err := m.ClassesOf(file); err == nil && len(names) > m.Classes {
+			t.Fatalf("%d names for %d classes", len(names), m.Classes)
+		}
 		values, report, err := match(m, file, o)
 		if err != nil {
 			return
