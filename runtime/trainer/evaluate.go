@@ -17,6 +17,8 @@ type evaluation struct {
 	// than maxConfusion classes.
 	confusion [][]int
 	mistakes  []mistake // the first maxMistakes samples classified wrongly
+	spread    []mistake // each every-th sample, mistake or not: the same ones every time
+	every     int       // 0: none
 }
 
 // score is a mean loss and an accuracy, 0 … 1.
@@ -32,6 +34,7 @@ type mistake struct {
 const (
 	maxConfusion = 2048 // classes of a confusion matrix: 32 MB
 	maxMistakes  = 16
+	maxSpread    = 12
 )
 
 // score is the one that --metrics chooses.
@@ -51,7 +54,7 @@ func evaluate(s *runtime.Session, l *loaders) (*evaluation, error) {
 // samples done and their mean loss.
 func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss float64)) (*evaluation, error) {
 	classes := s.Model().Classes
-	e := &evaluation{perClass: make([]int, classes), correct: make([]int, classes)}
+	e := &evaluation{perClass: make([]int, classes), correct: make([]int, classes), every: max(1, l.Val.Len()/maxSpread)}
 	if classes <= maxConfusion {
 		e.confusion = make([][]int, classes)
 		cells := make([]int, classes*classes)
@@ -91,6 +94,9 @@ func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss f
 // add counts a sample, which may well be no mistake.
 func (e *evaluation) add(m mistake) {
 	e.perClass[m.label]++
+	if e.every > 0 && m.sample%e.every == 0 && len(e.spread) < maxSpread {
+		e.spread = append(e.spread, m)
+	}
 	if e.confusion != nil {
 		e.confusion[m.label][m.guess]++
 	}
