@@ -1,9 +1,13 @@
 package trainer
 
 import (
+	"fmt"
 	"math"
+	"slices"
+	"strconv"
 
 	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 // evaluation is what a model makes of the validation part.
@@ -47,12 +51,12 @@ func (e *evaluation) score(d2l bool) score {
 
 // evaluate runs the validation part through the model, without dropout.
 func evaluate(s *runtime.Session, l *loaders) (*evaluation, error) {
-	return evaluateWith(s, l, func(int, float64) {})
+	return evaluateWith(s, l, func(int, float64) error { return nil })
 }
 
-// evaluateWith is evaluate; after each batch it calls after with the number of
-// samples done and their mean loss.
-func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss float64)) (*evaluation, error) {
+// evaluateWith is evaluate; after each batch it calls after, whose error ends it,
+// with the number of samples done and their mean loss.
+func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss float64) error) (*evaluation, error) {
 	classes := s.Model().Classes
 	e := &evaluation{perClass: make([]int, classes), correct: make([]int, classes), every: max(1, l.Val.Len()/maxSpread)}
 	if classes <= maxConfusion {
@@ -84,7 +88,9 @@ func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss f
 		}
 		e.samples += n
 		loss, _ := exact.result()
-		after(e.samples, loss)
+		if err := after(e.samples, loss); err != nil {
+			return nil, err
+		}
 	}
 	e.exact.loss, e.exact.accuracy = exact.result()
 	e.d2l.loss, e.d2l.accuracy = d2l.result()
@@ -105,6 +111,45 @@ func (e *evaluation) add(m mistake) {
 	} else if len(e.mistakes) < maxMistakes {
 		e.mistakes = append(e.mistakes, m)
 	}
+}
+
+// names are the names of the first classes: of all that the data set has or that
+// occur in the evaluation. A class that the data set does not name is called by
+// its number.
+func (e *evaluation) names(l *loaders) []string {
+	names := slices.Clone(l.Val.Classes())
+	used := len(names)
+	for label, row := range e.confusion {
+		for guess, n := range row {
+			if n > 0 {
+				used = max(used, label+1, guess+1)
+			}
+		}
+	}
+	if e.confusion == nil {
+		used = len(e.perClass)
+	}
+	for k := len(names); k < used; k++ {
+		names = append(names, strconv.Itoa(k))
+	}
+	return names
+}
+
+// tiles are the mistakes as pictures. One that cannot be read any more is left
+// out: this is decoration.
+func (e *evaluation) tiles(l *loaders) (tiles []report.Tile) {
+	names, shape := e.names(l), l.Val.Shape()
+	pixels := make([]uint8, shape[0]*shape[1]*shape[2])
+	for _, m := range e.mistakes {
+		if _, err := l.Val.Sample(m.sample, pixels); err != nil {
+			continue
+		}
+		tiles = append(tiles, report.Tile{
+			Picture: report.Pixels(shape, slices.Clone(pixels)),
+			Lines:   [2]string{"true: " + names[m.label], fmt.Sprintf("guess: %s (%.0f %%)", names[m.guess], 100*m.probability)},
+		})
+	}
+	return tiles
 }
 
 // likeliest is the class with the largest logit, the lowest one on a tie, and

@@ -41,11 +41,12 @@ func TestEvaluate(t *testing.T) {
 	m := digits(32, runtime.Train{Epochs: 1, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.1}})
 	s, sets := trained(t, m)
 	progress := []int{}
-	e, err := evaluateWith(s, sets, func(samples int, loss float64) {
+	e, err := evaluateWith(s, sets, func(samples int, loss float64) error {
 		progress = append(progress, samples)
 		if math.IsNaN(loss) {
 			t.Errorf("after %d samples the mean loss is %g", samples, loss)
 		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)

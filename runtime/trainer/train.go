@@ -4,6 +4,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"image"
 	"math"
 	"path/filepath"
 	"time"
@@ -355,6 +356,9 @@ func (t *training) endEpoch() error {
 	if err != nil {
 		return t.stranded(err)
 	}
+	if err := t.showMistakes(e); err != nil {
+		return t.stranded(err)
+	}
 	better := t.judge(checkpoint.Score{Updates: t.updates, Epoch: t.epochsMade(), Loss: valLoss, Accuracy: valAcc})
 	if t.endsEpoch() {
 		t.epoch, t.batch = t.epoch+1, 0
@@ -366,6 +370,15 @@ func (t *training) endEpoch() error {
 		}
 	}
 	return t.history.Curves(t.model.Name)
+}
+
+// showMistakes gives TensorBoard pictures of what was misclassified.
+func (t *training) showMistakes(e *evaluation) error {
+	sheet := report.Tiles(e.tiles(t.sets))
+	if sheet == nil {
+		return nil
+	}
+	return t.history.AddImages(t.updates, "val/misclassified", []image.Image{sheet})
 }
 
 // report says how it ended and where everything is.
