@@ -2,7 +2,6 @@ package trainer
 
 import (
 	"fmt"
-	"image"
 	"math"
 	"strconv"
 	"strings"
@@ -96,7 +95,7 @@ func (e *evaluation) predictions(l *loaders, of []mistake) (out []board.Predicti
 			continue
 		}
 		out = append(out, board.Prediction{
-			Picture: picture(shape, pixels), Guess: className(names, m.guess), Probability: m.probability, Truth: className(names, m.label),
+			Picture: report.Pixels(shape, pixels), Guess: className(names, m.guess), Probability: m.probability, Truth: className(names, m.label),
 		})
 	}
 	return out
@@ -108,20 +107,6 @@ func className(names []string, class int) string {
 		return names[class]
 	}
 	return strconv.Itoa(class)
-}
-
-// picture is an image of a data set: three channels are red, green and blue, of
-// any other number the first is shown in grey.
-func picture(shape [3]int, pixels []uint8) image.Image {
-	h, w := shape[1], shape[2]
-	if shape[0] != 3 {
-		return &image.Gray{Pix: pixels[:h*w], Stride: w, Rect: image.Rect(0, 0, w, h)}
-	}
-	p := image.NewRGBA(image.Rect(0, 0, w, h))
-	for i := range h * w {
-		copy(p.Pix[4*i:], []uint8{pixels[i], pixels[h*w+i], pixels[2*h*w+i], 255})
-	}
-	return p
 }
 
 // finishBoard says on the page how the run ended.

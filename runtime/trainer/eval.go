@@ -38,7 +38,7 @@ type evalResult struct {
 	D2L       scoreResult     `json:"d2l"`   // means of batch means
 	Classes   []classResult   `json:"classes"`
 	Confusion [][]int         `json:"confusion,omitempty"` // [label][guess] samples
-	Mistakes  []mistakeResult `json:"mistakes"`            // the first ones
+	Mistakes  []mistakeResult `json:"mistakes"`            // those that the model is surest of
 	Files     []string        `json:"files"`
 }
 
@@ -103,6 +103,7 @@ func (a *app) eval(args []string) error {
 	if err := s.Load(*weights); err != nil {
 		return err
 	}
+	sets.ctx = a.ctx
 	a.compareClasses(s.Classes(), sets.Val.Classes())
 	if *out == "" {
 		*out = strings.TrimSuffix(*weights, ".safetensors") + "-eval"
@@ -114,6 +115,9 @@ func (a *app) eval(args []string) error {
 	e, err := a.evaluateAloud(s, sets)
 	if err != nil {
 		os.Remove(*out) // if it is empty
+		if a.ctx.Err() != nil {
+			err = errors.New("interrupted; nothing was written")
+		}
 		return err
 	}
 	r := a.evalResult(e, s, sets, from.metrics)
@@ -147,21 +151,6 @@ func (a *app) compareClasses(trained, data []string) {
 		return strings.Join(names, ", ")
 	}
 	fmt.Fprintf(a.err, "%s: the weights were trained on the classes %s; the data set has %s\n", a.prog, list(trained), list(data))
-}
-
-// evaluateAloud is evaluate with progress; an interrupt ends it.
-func (a *app) evaluateAloud(s *runtime.Session, l *loaders) (*evaluation, error) {
-	p := newProgress(a.err)
-	defer p.clear()
-	p.start("validation", l.val.Batches())
-	return evaluateWith(s, l, func(samples int, loss float64) error {
-		p.step(loss)
-		p.slowLine(a.err, fmt.Sprintf("%s of %s samples  loss %.4f", comma(int64(samples)), comma(int64(l.Val.Len())), loss))
-		if a.ctx.Err() != nil {
-			return fmt.Errorf("interrupted after %s of %s samples", comma(int64(samples)), comma(int64(l.Val.Len())))
-		}
-		return nil
-	})
 }
 
 // evalResult puts an evaluation into words.

@@ -20,7 +20,7 @@ type evaluation struct {
 	// confusion counts samples by label and guess; nil if the model has more
 	// than maxConfusion classes.
 	confusion [][]int
-	mistakes  []mistake // the first maxMistakes samples classified wrongly
+	mistakes  []mistake // the maxMistakes samples that the model is surest of and wrong, the surest first
 	spread    []mistake // each every-th sample, mistake or not: the same ones every time
 	every     int       // 0: none
 }
@@ -49,14 +49,25 @@ func (e *evaluation) score(d2l bool) score {
 	return e.exact
 }
 
-// evaluate runs the validation part through the model, without dropout.
-func evaluate(s *runtime.Session, l *loaders) (*evaluation, error) {
-	return evaluateWith(s, l, func(int, float64) error { return nil })
+// evaluateAloud is evaluate with progress for people.
+func (a *app) evaluateAloud(s *runtime.Session, l *loaders) (*evaluation, error) {
+	p := newProgress(a.err)
+	defer p.clear()
+	p.start("validation", l.val.Batches())
+	return evaluateWith(s, l, func(samples int, loss float64) {
+		p.step(loss)
+		p.slowLine(a.err, fmt.Sprintf("validation: %s of %s samples  loss %.4f", comma(int64(samples)), comma(int64(l.Val.Len())), loss))
+	})
 }
 
-// evaluateWith is evaluate; after each batch it calls after, whose error ends it,
-// with the number of samples done and their mean loss.
-func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss float64) error) (*evaluation, error) {
+// evaluate runs the validation part through the model, without dropout.
+func evaluate(s *runtime.Session, l *loaders) (*evaluation, error) {
+	return evaluateWith(s, l, func(int, float64) {})
+}
+
+// evaluateWith is evaluate; after each batch it calls after with the number of
+// samples done and their mean loss.
+func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss float64)) (*evaluation, error) {
 	classes := s.Model().Classes
 	e := &evaluation{perClass: make([]int, classes), correct: make([]int, classes), every: max(1, l.Val.Len()/maxSpread)}
 	if classes <= maxConfusion {
@@ -88,9 +99,7 @@ func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss f
 		}
 		e.samples += n
 		loss, _ := exact.result()
-		if err := after(e.samples, loss); err != nil {
-			return nil, err
-		}
+		after(e.samples, loss)
 	}
 	e.exact.loss, e.exact.accuracy = exact.result()
 	e.d2l.loss, e.d2l.accuracy = d2l.result()
@@ -108,9 +117,16 @@ func (e *evaluation) add(m mistake) {
 	}
 	if m.guess == m.label {
 		e.correct[m.label]++
-	} else if len(e.mistakes) < maxMistakes {
-		e.mistakes = append(e.mistakes, m)
+		return
 	}
+	// The first ones would be of one class only, where samples come class by
+	// class.
+	at := len(e.mistakes)
+	for at > 0 && e.mistakes[at-1].probability < m.probability {
+		at--
+	}
+	e.mistakes = slices.Insert(e.mistakes, at, m)
+	e.mistakes = e.mistakes[:min(len(e.mistakes), maxMistakes)]
 }
 
 // names are the names of the first classes: of all that the data set has or that

@@ -345,7 +345,7 @@ func (t *training) endEpoch() error {
 		return err
 	}
 	t.boardProgress("validating")
-	e, err := evaluate(t.session, t.sets)
+	e, err := t.evaluateAloud(t.session, t.sets)
 	if err != nil {
 		return err
 	}
