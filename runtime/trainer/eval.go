@@ -78,7 +78,6 @@ func (a *app) eval(args []string) error {
 	var from source
 	where.define(fs)
 	from.define(fs)
-	from.warn = a.warn
 	weights := fs.String("weights", "", "safetensors `file` under PyTorch's state_dict names")
 	out := fs.String("out", "", "`directory` for eval.json, confusion.png and .svg, and mistakes.png; empty: that of the weights, with -eval for its ending")
 	asJSON := fs.Bool("json", false, "print JSON: what eval.json says")

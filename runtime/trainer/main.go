@@ -71,6 +71,7 @@ func commands() []command {
 		{"train", "[flags]", "train, validate each epoch, write curves, metrics and weights", (*app).train},
 		{"eval", "--weights FILE [flags]", "validation loss and accuracy of a weights file, by class, and its confusion matrix", (*app).eval},
 		{"predict", "--weights FILE IMAGE…|DIR…", "what is in pictures: the likeliest classes; fails if any is unreadable", (*app).predict},
+		{"export", "--weights FILE [flags]", "write weights for other programs: ONNX, safetensors", (*app).export},
 		{"verify", "--golden FILE… [flags]", "compare every number with golden files", (*app).verify},
 		{"bench", "[flags]", "time training steps, and each kernel, on random data", (*app).bench},
 		{"info", "[flags]", "parameters, FLOPs, memory and kernels", (*app).info},
@@ -177,7 +178,7 @@ func (p *placement) defineSeed(fs *flag.FlagSet) {
 func (a *app) open(p placement) (*runtime.Session, error) {
 	s, err := runtime.NewSession(a.model, runtime.Options{
 		Device: p.device, Threads: p.threads, Seed: p.seed,
-		Warn: a.warn,
+		Warn: func(message string) { fmt.Fprintf(a.err, "%s: %s\n", a.prog, message) },
 	})
 	if err != nil {
 		return nil, err
@@ -187,9 +188,6 @@ func (a *app) open(p placement) (*runtime.Session, error) {
 	}
 	return s, nil
 }
-
-// warn says what is not as it should be, but no reason to stop.
-func (a *app) warn(text string) { fmt.Fprintf(a.err, "%s: %s\n", a.prog, text) }
 
 // banner introduces a run.
 func (a *app) banner(s *runtime.Session) string {

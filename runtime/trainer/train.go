@@ -38,7 +38,6 @@ func (a *app) parseTrain(args []string) (*trainFlags, error) {
 	o.where.define(fs)
 	o.where.defineSeed(fs)
 	o.from.define(fs)
-	o.from.warn = a.warn
 	fs.IntVar(&o.epochs, "epochs", 0, "`number` of epochs; 0: the spec's")
 	fs.IntVar(&o.steps, "steps", 0, "stop after this `number` of updates, whatever the epochs")
 	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl; 0: half an epoch")
@@ -119,7 +118,6 @@ type training struct {
 
 	epochSums, interval meter
 	mark                time.Time     // up to which the meters' busy counts
-	waited              time.Duration // for data, until mark
 	trained             time.Duration // in all
 	snapshot            runtime.Snapshot
 	saved               int // update of the last checkpoint; -1: none yet
@@ -296,7 +294,7 @@ func (t *training) afterUpdate(float64) error {
 	if k%t.plan.PerEpoch != 0 && k != t.total { // else the epoch's line follows
 		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.interval.speed()))
 	}
-	err := t.record(report.Record{Kind: report.Interval, Step: k, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.interval.speed(), DataWait: t.interval.wait()})
+	err := t.record(report.Record{Kind: report.Interval, Step: k, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.interval.speed()})
 	t.interval = meter{d2l: t.d2l}
 	return t.stranded(err)
 }
@@ -305,12 +303,8 @@ func (t *training) afterUpdate(float64) error {
 func (t *training) tick() {
 	now := time.Now()
 	spent := now.Sub(t.mark)
-	waited := t.sets.train.Waited() - t.waited
-	t.waited += waited
-	for _, m := range []*meter{&t.epochSums, &t.interval} {
-		m.busy += spent
-		m.waited += waited
-	}
+	t.epochSums.busy += spent
+	t.interval.busy += spent
 	t.trained += spent
 	t.mark = now
 }
@@ -358,7 +352,7 @@ func (t *training) endEpoch() error {
 	}
 	t.boardPredictions(e)
 	err = t.record(report.Record{Kind: report.Epoch, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
-		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epochSums.speed(), DataWait: t.epochSums.wait()})
+		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epochSums.speed()})
 	if err != nil {
 		return t.stranded(err)
 	}
