@@ -72,8 +72,7 @@ var absent = map[ir.Op]string{
 	ir.OpBroadcastBatch: written,
 	ir.OpSumBatch:       written,
 
-	ir.OpCrossEntropy:      lossOnly,
-	ir.OpMixedCrossEntropy: lossOnly,
+	ir.OpCrossEntropy: lossOnly,
 }
 
 func init() {

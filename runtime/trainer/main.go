@@ -19,6 +19,7 @@ import (
 	"github.com/mattn/go-isatty"
 
 	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/data/fetch"
 )
 
 // Main runs the trainer of a model with the process's arguments and exits:
@@ -69,11 +70,11 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"train", "[flags]", "train, validate each epoch, write curves, metrics and weights", (*app).train},
-		{"eval", "--weights FILE [flags]", "validation loss and accuracy of a weights file, by class, and its confusion matrix", (*app).eval},
+		{"eval", "--weights FILE [flags]", "validation loss and accuracy of a weights file", (*app).eval},
 		{"predict", "--weights FILE IMAGE…|DIR…", "what is in pictures: the likeliest classes; fails if any is unreadable", (*app).predict},
-		{"export", "--weights FILE [flags]", "write weights for other programs: ONNX, safetensors", (*app).export},
 		{"verify", "--golden FILE… [flags]", "compare every number with golden files", (*app).verify},
 		{"bench", "[flags]", "time training steps, and each kernel, on random data", (*app).bench},
+		{"fetch", "[NAME] [flags]", "download a data set: " + strings.Join(fetch.Names(), ", "), (*app).fetch},
 		{"info", "[flags]", "parameters, FLOPs, memory and kernels", (*app).info},
 	}
 }

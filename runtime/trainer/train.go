@@ -4,13 +4,11 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"image"
 	"math"
 	"path/filepath"
 	"time"
 
 	"github.com/vitgen/vitgen/runtime"
-	"github.com/vitgen/vitgen/runtime/board"
 	"github.com/vitgen/vitgen/runtime/checkpoint"
 	"github.com/vitgen/vitgen/runtime/report"
 	"github.com/vitgen/vitgen/runtime/transfer"
@@ -25,7 +23,7 @@ type trainFlags struct {
 	saveEvery, keepEvery     int
 	patience                 int // -1: the spec's
 	best                     string
-	out, board               string
+	out                      string
 	init                     initFlags
 	stream                   bool
 	resume, overwrite, force bool
@@ -47,7 +45,6 @@ func (a *app) parseTrain(args []string) (*trainFlags, error) {
 	fs.StringVar(&o.best, "best", "", "what the best weights are best by: `accuracy` or loss; empty: the spec's")
 	fs.StringVar(&o.out, "out", "", "`directory` for weights, metrics and curves; empty: a new one under runs")
 	o.init.define(fs)
-	fs.StringVar(&o.board, "board", "", "show the run live on a page at this `address` of this machine, as :8080; :0 is any free port")
 	fs.BoolVar(&o.stream, "stream", false, "send each batch from the host, even to a device that could keep the data set")
 	fs.BoolVar(&o.resume, "resume", false, "go on with the run in --out, or with the newest one under runs")
 	fs.BoolVar(&o.overwrite, "overwrite", false, "start anew in --out even if it holds checkpoints, which are removed")
@@ -58,11 +55,6 @@ func (a *app) parseTrain(args []string) (*trainFlags, error) {
 	fs.Visit(func(f *flag.Flag) { o.given[f.Name] = true })
 	if err := o.init.settle(fs); err != nil {
 		return nil, err
-	}
-	if o.board != "" {
-		if _, err := board.Address(o.board); err != nil {
-			return nil, usagef("train: --board: %w", err)
-		}
 	}
 	switch {
 	case o.epochs < 0 || o.steps < 0 || o.every < 0 || o.saveEvery < 0 || o.keepEvery < 0:
@@ -95,9 +87,7 @@ func (a *app) train(args []string) error {
 	if done, err := t.open(o); done || err != nil {
 		return err
 	}
-	err = t.run()
-	t.finishBoard(err)
-	return err
+	return t.run()
 }
 
 // training is one run of the train command.
@@ -114,7 +104,6 @@ type training struct {
 	changes  []checkpoint.Change
 	history  *report.History
 	progress progress
-	board    *board.Board // nil: none
 
 	epochSums, interval meter
 	mark                time.Time     // up to which the meters' busy counts
@@ -174,14 +163,10 @@ func (t *training) open(o *trainFlags) (done bool, err error) {
 			return false, err
 		}
 	}
-	if err := t.openBoard(o.board); err != nil {
-		return false, err
-	}
 	return false, t.start(o)
 }
 
 func (t *training) close() {
-	t.board.Close()
 	if t.history != nil {
 		t.history.Close()
 	}
@@ -285,7 +270,6 @@ func (t *training) account(sum float64, correct, n int) {
 func (t *training) afterUpdate(float64) error {
 	loss, _ := t.interval.result()
 	t.progress.step(loss)
-	t.boardProgress("training")
 	k := t.updates
 	if k%t.plan.Every != 0 && k%t.plan.PerEpoch != 0 && k != t.total {
 		return nil
@@ -294,7 +278,7 @@ func (t *training) afterUpdate(float64) error {
 	if k%t.plan.PerEpoch != 0 && k != t.total { // else the epoch's line follows
 		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.interval.speed()))
 	}
-	err := t.record(report.Record{Kind: report.Interval, Step: k, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.interval.speed()})
+	err := t.history.Add(report.Record{Kind: report.Interval, Step: k, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.interval.speed()})
 	t.interval = meter{d2l: t.d2l}
 	return t.stranded(err)
 }
@@ -338,8 +322,7 @@ func (t *training) endEpoch() error {
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
-	t.boardProgress("validating")
-	e, err := t.evaluateAloud(t.session, t.sets)
+	e, err := evaluate(t.session, t.sets)
 	if err != nil {
 		return err
 	}
@@ -350,13 +333,9 @@ func (t *training) endEpoch() error {
 	if math.IsNaN(valLoss) || math.IsInf(valLoss, 0) {
 		return fmt.Errorf("after update %d the validation loss is %v: lower train.optimizer's lr, warm it up, or set train.clip_norm", t.updates, valLoss)
 	}
-	t.boardPredictions(e)
-	err = t.record(report.Record{Kind: report.Epoch, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
+	err = t.history.Add(report.Record{Kind: report.Epoch, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
 		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epochSums.speed()})
 	if err != nil {
-		return t.stranded(err)
-	}
-	if err := t.showMistakes(e); err != nil {
 		return t.stranded(err)
 	}
 	better := t.judge(checkpoint.Score{Updates: t.updates, Epoch: t.epochsMade(), Loss: valLoss, Accuracy: valAcc})
@@ -370,15 +349,6 @@ func (t *training) endEpoch() error {
 		}
 	}
 	return t.history.Curves(t.model.Name)
-}
-
-// showMistakes gives TensorBoard pictures of what was misclassified.
-func (t *training) showMistakes(e *evaluation) error {
-	sheet := report.Tiles(e.tiles(t.sets))
-	if sheet == nil {
-		return nil
-	}
-	return t.history.AddImages(t.updates, "val/misclassified", []image.Image{sheet})
 }
 
 // report says how it ended and where everything is.
