@@ -1,6 +1,8 @@
 // Package data is what trainers learn from: labelled 8-bit images, embedded,
-// made up or read from IDX files, resized as Pillow does and handed out in
-// shuffled, normalized batches. It does not augment and never downloads.
+// made up, or read from IDX and CIFAR files and folders of pictures. They are
+// decoded, converted and resized as Pillow does, and handed out in shuffled,
+// augmented, normalized batches, which are made ahead of their use and depend
+// on the seed only.
 package data
 
 import (
@@ -9,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/agnivade/levenshtein"
+
+	"github.com/vitgen/vitgen/runtime"
 )
 
 // Dataset is a fixed list of labelled images. It may be read from several
@@ -30,24 +34,32 @@ type Split struct {
 	Name       string
 	Train, Val Dataset
 	Hash       string // hex SHA-256 of the data: the same for the same samples
+	Skipped    int    // pictures left out because their header cannot be read
 }
 
 // Config says which data set to open and what the model expects of it.
 type Config struct {
 	Name       string
-	Dir        string // where the files of mnist and fashion_mnist are
-	Image      [3]int // of the model
-	Classes    int    // of the model
-	Resize     [2]int // height, width; 0, 0: as stored
-	Fit        string // pictures of any size: crop or stretch (Preparer)
-	Train, Val int    // synthetic: samples
-	Seed       uint64 // synthetic
+	Dir        string  // where the files of data sets that are not embedded are
+	Image      [3]int  // of the model
+	Classes    int     // of the model
+	Resize     [2]int  // height, width; 0, 0: as stored. Not for image_folder
+	Fit        string  // pictures of any size: crop or stretch (Preparer)
+	ValPart    float64 // image_folder of one part: share of it that validates; 0: 0.2
+	Train, Val int     // synthetic: samples
+	Seed       uint64  // of synthetic samples, and of what image_folder validates with
+	Augment    runtime.Augment
+
+	Strict bool              // a picture that cannot be read is an error
+	Warn   func(text string) // is told of what is left out; nil: nobody is
 }
 
 var openers = map[string]func(Config) (Split, error){
 	"digits":        openDigits,
 	"synthetic":     openSynthetic,
 	"mnist":         openMNIST,
+	"cifar10":       openCIFAR,
+	"image_folder":  openFolder,
 	"fashion_mnist": openMNIST,
 }
 
@@ -62,8 +74,8 @@ func Names() []string {
 }
 
 // Open opens a data set, resizes it, and checks that its images and classes
-// are what the model was compiled for. Training images are resized once and
-// kept, if they fit in cacheLimit bytes.
+// are what the model was compiled for. Images are decoded and resized once and
+// kept, as far as cacheLimit allows.
 func Open(c Config) (Split, error) {
 	open := openers[c.Name]
 	if open == nil {
@@ -74,19 +86,28 @@ func Open(c Config) (Split, error) {
 		return Split{}, err
 	}
 	s.Name = c.Name
-	if c.Resize != [2]int{} {
+	folder := c.Name == "image_folder"
+	if c.Resize != [2]int{} && !folder {
 		s.Train, s.Val = Resized(s.Train, c.Resize), Resized(s.Val, c.Resize)
 	}
 	if err := s.fits(c); err != nil {
 		return Split{}, err
 	}
-	if c.Resize != [2]int{} {
-		s.Train = Cached(s.Train, cacheLimit)
+	if !folder && c.Resize == [2]int{} {
+		return s, nil // as stored, in memory already
 	}
+	limit := cacheLimit
+	if c.Augment.ResizedCrop == (runtime.ResizedCrop{}) { // else each epoch has other crops
+		if t := Cached(s.Train, limit); t != s.Train {
+			s.Train = t
+			limit -= t.Len() * pixels(t)
+		}
+	}
+	s.Val = Cached(s.Val, limit)
 	return s, nil
 }
 
-// cacheLimit bounds the resized training images kept in memory.
+// cacheLimit bounds the decoded and resized images kept in memory, in bytes.
 const cacheLimit = 2 << 30
 
 func (s *Split) fits(c Config) error {

@@ -3,7 +3,6 @@ package data
 import (
 	"fmt"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,7 +49,7 @@ func nearest(t *testing.T, s Split) float64 {
 }
 
 // sample is a data set's sample that must be readable.
-func sample(t *testing.T, d Dataset, i int, pixels []uint8) int {
+func sample(t testing.TB, d Dataset, i int, pixels []uint8) int {
 	t.Helper()
 	label, err := d.Sample(i, pixels)
 	if err != nil {
@@ -139,7 +138,7 @@ func TestOpenErrors(t *testing.T) {
 		want   string
 	}{
 		{Config{Name: "digit"}, "did you mean digits?"},
-		{Config{Name: "../etc"}, "there are digits, fashion_mnist, mnist, synthetic"},
+		{Config{Name: "../etc"}, "there are cifar10, digits, fashion_mnist, image_folder, mnist, synthetic"},
 		{Config{Name: "mnist"}, "--data-dir"},
 		{Config{Name: "fashion_mnist", Dir: dir}, dir + ": put there the four files train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte"},
 		{Config{Name: "digits", Image: [3]int{1, 16, 16}, Classes: 10}, "1×8×8, the model takes 1×16×16; set data.digits.resize: [16, 16]"},
@@ -288,14 +287,9 @@ func TestLoaderStops(t *testing.T) {
 func TestMNIST(t *testing.T) {
 	dir := t.TempDir()
 	raw := filepath.Join(dir, "FashionMNIST", "raw")
-	if err := os.MkdirAll(raw, 0o755); err != nil {
-		t.Fatal(err)
-	}
 	write := func(name string, data []byte) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(raw, name), data, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		write(t, filepath.Join(raw, name), data)
 	}
 	c := Config{Name: "fashion_mnist", Dir: dir, Image: [3]int{1, 4, 6}, Classes: 10, Resize: [2]int{4, 6}}
 	write(trainImages+".gz", zip(idx(idxImages, []int{3, 2, 3}, seq(18))))
@@ -340,5 +334,5 @@ func seq(n int) []byte {
 
 func ExampleNames() {
 	fmt.Println(Names())
-	// Output: [digits fashion_mnist mnist synthetic]
+	// Output: [cifar10 digits fashion_mnist image_folder mnist synthetic]
 }

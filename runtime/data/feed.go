@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vitgen/vitgen/runtime"
 )
 
 // readyBatches is how many batches may be ready, or in the making, while the
@@ -21,8 +23,9 @@ const standIns = 1000
 // that is needed first, and the batches come in order without any sorting.
 type feed struct {
 	l       *Loader
-	epoch   int
 	order   []int
+	vary    *augmenter
+	crops   cropper // nil: samples are whole images
 	free    chan *slot
 	started chan *slot // batches in order, in the making or ready
 	jobs    chan job
@@ -33,7 +36,8 @@ type feed struct {
 // slot is the memory of a batch with the state of its making.
 type slot struct {
 	batch  Batch
-	first  int           // position of its first sample in the epoch's order
+	first  int // position of its first sample in the epoch's order
+	mixing mixing
 	kept   []bool        // of each sample: it could be read
 	errs   []error       // of each sample, if that is fatal
 	undone atomic.Int32  // jobs
@@ -51,9 +55,12 @@ type job struct {
 func (l *Loader) startFeed(epoch, from int) *feed {
 	workers := l.workers()
 	f := &feed{
-		l: l, epoch: epoch, order: l.Order(epoch),
+		l: l, order: l.Order(epoch), vary: newAugmenter(l.Augment, l.Seed, epoch),
 		free: make(chan *slot, readyBatches+1), started: make(chan *slot, readyBatches+1),
 		jobs: make(chan job), done: make(chan struct{}),
+	}
+	if l.Augment.ResizedCrop != (runtime.ResizedCrop{}) {
+		f.crops = croppable(l.Data)
 	}
 	for range readyBatches + 1 {
 		f.free <- l.spare.take()
@@ -102,7 +109,7 @@ func (f *feed) dispatch(from, workers int) {
 		}
 		first := b * f.l.Batch
 		n := min(f.l.Batch, len(f.order)-first)
-		f.l.prepare(s, first, n)
+		f.prepare(s, b, first, n)
 		pairs := (n + 1) / 2
 		// Several jobs for each worker, as pictures differ in size.
 		size := max(1, pairs/(4*workers))
@@ -118,18 +125,26 @@ func (f *feed) dispatch(from, workers int) {
 	}
 }
 
-// prepare makes room for a batch of n samples.
-func (l *Loader) prepare(s *slot, first, n int) {
-	per := pixels(l.Data)
-	if cap(s.kept) < n {
-		most := min(l.Batch, l.Data.Len())
-		s.batch.Images, s.batch.Labels, s.batch.Numbers = make([]float32, most*per), make([]int32, most), make([]int, most)
-		s.kept, s.errs = make([]bool, most), make([]error, most)
-	}
-	s.batch.Images, s.batch.Labels, s.batch.Numbers = s.batch.Images[:n*per], s.batch.Labels[:n], s.batch.Numbers[:n]
-	s.kept, s.errs = s.kept[:n], s.errs[:n]
+// prepare makes room for batch number b, of n samples.
+func (f *feed) prepare(s *slot, b, first, n int) {
+	shape := f.l.Data.Shape()
 	s.first, s.err = first, nil
+	s.mixing = f.vary.mixing(b, shape[1], shape[2])
+	s.kept, s.errs = sized(s.kept, n), sized(s.errs, n)
 	clear(s.errs)
+	s.batch.Images = sized(s.batch.Images, n*pixels(f.l.Data))
+	s.batch.Labels, s.batch.Numbers = sized(s.batch.Labels, n), sized(s.batch.Numbers, n)
+	if s.mixing.on {
+		s.batch.Labels2, s.batch.Mix = sized(s.batch.Labels2, n), sized(s.batch.Mix, n)
+	}
+}
+
+// sized is a slice of n elements, in the same memory if it has room for them.
+func sized[T any](s []T, n int) []T {
+	if cap(s) < n {
+		return make([]T, n)
+	}
+	return s[:n]
 }
 
 // work does jobs until there are no more or the loop is over.
@@ -138,10 +153,12 @@ func (f *feed) work() {
 	for j := range f.jobs {
 		n := len(j.slot.kept)
 		for i := j.lo; i < j.hi; i++ {
+			partner := n - 1 - i
 			f.sample(j.slot, i, image)
-			if partner := n - 1 - i; partner != i {
+			if partner != i {
 				f.sample(j.slot, partner, image)
 			}
+			f.mix(j.slot, i, partner, len(image))
 			select {
 			case <-f.done:
 				return
@@ -166,7 +183,28 @@ func (f *feed) sample(s *slot, i int, image []uint8) {
 		return
 	}
 	s.batch.Labels[i], s.batch.Numbers[i] = int32(label), number
-	f.l.Normalize.Apply(s.batch.Images[i*len(image):][:len(image)], image)
+	to := s.batch.Images[i*len(image):][:len(image)]
+	if top, left, flip := f.vary.move(s.first + i); top != 0 || left != 0 || flip {
+		f.l.Normalize.ApplyMoved(to, image, top, left, flip)
+	} else {
+		f.l.Normalize.Apply(to, image)
+	}
+}
+
+// mix mixes two samples that were made, each with the other, if the batch is to
+// be. A sample whose partner was left out, or is itself, stays as it is.
+func (f *feed) mix(s *slot, i, partner, elems int) {
+	if !s.mixing.on {
+		return
+	}
+	b := &s.batch
+	b.Mix[i], b.Mix[partner] = float32(s.mixing.keep), float32(s.mixing.keep)
+	b.Labels2[i], b.Labels2[partner] = b.Labels[i], b.Labels[partner]
+	if i == partner || !s.kept[i] || !s.kept[partner] {
+		return
+	}
+	b.Labels2[i], b.Labels2[partner] = b.Labels[partner], b.Labels[i]
+	s.mixing.mix(b.Images[i*elems:][:elems], b.Images[partner*elems:][:elems], f.l.Data.Shape())
 }
 
 // read reads the sample at a position of the epoch's order, or in training, if
@@ -182,7 +220,7 @@ func (f *feed) read(position int, image []uint8) (number, label int, err error) 
 		if err = f.l.broken.has(number); err != nil {
 			continue
 		}
-		if label, err = f.l.Data.Sample(number, image); err == nil {
+		if label, err = f.stored(number, position, image); err == nil {
 			return number, label, nil
 		}
 		if !f.l.Strict {
@@ -195,6 +233,14 @@ func (f *feed) read(position int, image []uint8) (number, label int, err error) 
 	return 0, 0, err
 }
 
+// stored reads a sample, or the part of it that the position asks for.
+func (f *feed) stored(number, position int, image []uint8) (label int, err error) {
+	if f.crops == nil {
+		return f.l.Data.Sample(number, image)
+	}
+	return f.crops.sampleCrop(number, image, func(h, w int) box { return f.vary.crop(position, h, w) })
+}
+
 // finish closes the gaps of samples left out; elems is the size of an image.
 func (s *slot) finish(elems int) {
 	for _, err := range s.errs {
@@ -203,18 +249,24 @@ func (s *slot) finish(elems int) {
 			return
 		}
 	}
-	n := 0
+	b, n := &s.batch, 0
 	for i, kept := range s.kept {
 		if !kept {
 			continue
 		}
 		if n < i {
-			s.batch.Labels[n], s.batch.Numbers[n] = s.batch.Labels[i], s.batch.Numbers[i]
-			copy(s.batch.Images[n*elems:][:elems], s.batch.Images[i*elems:][:elems])
+			copy(b.Images[n*elems:][:elems], b.Images[i*elems:][:elems])
+			b.Labels[n], b.Numbers[n] = b.Labels[i], b.Numbers[i]
+			if s.mixing.on {
+				b.Labels2[n], b.Mix[n] = b.Labels2[i], b.Mix[i]
+			}
 		}
 		n++
 	}
-	s.batch.Images, s.batch.Labels, s.batch.Numbers = s.batch.Images[:n*elems], s.batch.Labels[:n], s.batch.Numbers[:n]
+	b.Images, b.Labels, b.Numbers = b.Images[:n*elems], b.Labels[:n], b.Numbers[:n]
+	if s.mixing.on {
+		b.Labels2, b.Mix = b.Labels2[:n], b.Mix[:n]
+	}
 }
 
 // spareSlots keeps the memory of batches from one epoch to the next.

@@ -121,12 +121,12 @@ func magicText(magic uint32) string {
 	return "labels: unsigned bytes, 1 dimension"
 }
 
-// table is a data set held in memory, gray images.
+// table is a data set held in memory.
 type table struct {
-	height, width int
-	images        []uint8
-	labels        []uint8
-	classes       []string
+	channels, height, width int
+	images                  []uint8
+	labels                  []uint8
+	classes                 []string
 }
 
 // newTable pairs images with labels. The names are for messages.
@@ -139,15 +139,15 @@ func newTable(images, labels *array, imageName, labelName string, classes []stri
 			return nil, fmt.Errorf("%s: label %d of sample %d is not in 0 … %d", labelName, l, i, len(classes)-1)
 		}
 	}
-	return &table{height: images.dims[1], width: images.dims[2], images: images.values, labels: labels.values, classes: classes}, nil
+	return &table{channels: 1, height: images.dims[1], width: images.dims[2], images: images.values, labels: labels.values, classes: classes}, nil
 }
 
 func (t *table) Len() int          { return len(t.labels) }
-func (t *table) Shape() [3]int     { return [3]int{1, t.height, t.width} }
+func (t *table) Shape() [3]int     { return [3]int{t.channels, t.height, t.width} }
 func (t *table) Classes() []string { return t.classes }
 
 func (t *table) Sample(i int, pixels []uint8) (int, error) {
-	n := t.height * t.width
+	n := t.channels * t.height * t.width
 	copy(pixels[:n], t.images[i*n:])
 	return int(t.labels[i]), nil
 }

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/rng"
 )
 
@@ -40,6 +41,7 @@ type Loader struct {
 	Batch     int
 	Shuffle   bool
 	Seed      uint64
+	Augment   runtime.Augment   // how samples are varied; for training
 	Workers   int               // goroutines that prepare samples; 0: one for each CPU
 	Strict    bool              // a sample that cannot be read is an error
 	Warn      func(text string) // is told of samples left out; nil: nobody is

@@ -1,6 +1,7 @@
 package data
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -50,15 +51,28 @@ type picture struct {
 	gray16        bool // PNG, 16 bits of gray
 }
 
-// openPicture looks at the header. A prefix of the file will do if it has the
-// whole header.
+// openPicture looks at the header of a file.
 func openPicture(file []byte) (*picture, error) {
-	p := &picture{file: file}
-	if len(file) == 0 {
+	p, err := parseHeader(bufio.NewReader(bytes.NewReader(file)))
+	if err == nil {
+		p.file = file
+	}
+	return p, err
+}
+
+// parseHeader reads no more of a file than its header takes.
+func parseHeader(r *bufio.Reader) (*picture, error) {
+	const depthAt, colorAt = 24, 25 // of a PNG's IHDR, which comes first
+	start, err := r.Peek(colorAt + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if len(start) == 0 {
 		return nil, errors.New("the file is empty")
 	}
+	p := &picture{}
 	for i := range formats {
-		if bytes.HasPrefix(file, []byte(formats[i].magic)) {
+		if bytes.HasPrefix(start, []byte(formats[i].magic)) {
 			p.format = &formats[i]
 			break
 		}
@@ -69,7 +83,8 @@ func openPicture(file []byte) (*picture, error) {
 	case p.format.decode == nil:
 		return nil, fmt.Errorf("a %s file by its content; JPEG and PNG can be read", p.format.name)
 	}
-	c, err := p.format.config(bytes.NewReader(file))
+	p.gray16 = p.format.name == "PNG" && len(start) > colorAt && start[depthAt] == 16 && start[colorAt] == 0
+	c, err := p.format.config(r)
 	if err != nil {
 		return nil, fmt.Errorf("%s header: %w", p.format.name, cause(err))
 	}
@@ -78,8 +93,6 @@ func openPicture(file []byte) (*picture, error) {
 		return nil, fmt.Errorf("%d×%d pixels; at most %d are read", c.Width, c.Height, maxPixels)
 	}
 	p.height, p.width = c.Height, c.Width
-	const depthAt, colorAt = 24, 25 // of a PNG's IHDR, which comes first
-	p.gray16 = p.format.name == "PNG" && len(file) > colorAt && file[depthAt] == 16 && file[colorAt] == 0
 	return p, nil
 }
 
@@ -119,17 +132,27 @@ func readAll(r io.Reader, buffer []byte) ([]byte, error) {
 
 // readFile is readAll of a regular file. The error names it.
 func readFile(path string, buffer []byte) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := openRegular(path)
 	if err != nil {
 		return buffer, err
 	}
 	defer f.Close()
-	if s, err := f.Stat(); err == nil && !s.Mode().IsRegular() {
-		return buffer, fmt.Errorf("%s: not a regular file", path)
-	}
 	b, err := readAll(f, buffer)
 	if err != nil {
 		return b, fmt.Errorf("%s: %w", path, err)
 	}
 	return b, nil
+}
+
+// openRegular opens a file that is one: not a directory, and not a pipe, which
+// would wait. The error names it.
+func openRegular(path string) (*os.File, error) {
+	s, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !s.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: not a regular file", path)
+	}
+	return os.Open(path)
 }

@@ -108,7 +108,7 @@ func TestPicturesArePillows(t *testing.T) {
 		}
 		same(t, "rgb", c.Name, rgb, planar(c.RGB))
 		same(t, "gray", c.Name, gray, c.Gray)
-		parts(t, &c, p, rgb)
+		boxes(t, &c, p, rgb)
 		if c.Fit == [2]int{} {
 			continue
 		}
@@ -126,8 +126,8 @@ func TestPicturesArePillows(t *testing.T) {
 	}
 }
 
-// parts checks that a box of a picture is what it is in the whole.
-func parts(t *testing.T, c *pillowCase, p *picture, rgb []byte) {
+// boxes checks that a box of a picture is what it is in the whole.
+func boxes(t *testing.T, c *pillowCase, p *picture, rgb []byte) {
 	t.Helper()
 	img, err := p.decode()
 	if err != nil {

@@ -131,8 +131,8 @@ func (c *cached) Sample(i int, dst []uint8) (int, error) {
 // Normalizer turns pixels into what the model computes with:
 // (v/255 - mean)/std for each channel, in float32 as torchvision does.
 type Normalizer struct {
-	plane int
-	table [][256]float32 // by channel, or one for all
+	shape [3]int
+	table [][256]float32 // by channel
 }
 
 // NewNormalizer takes a mean and a standard deviation for each channel, or one
@@ -149,7 +149,7 @@ func NewNormalizer(shape [3]int, mean, std []float64) (*Normalizer, error) {
 		}
 		return float32(v[min(c, len(v)-1)])
 	}
-	z := &Normalizer{plane: shape[1] * shape[2], table: make([][256]float32, shape[0])}
+	z := &Normalizer{shape: shape, table: make([][256]float32, shape[0])}
 	for c := range z.table {
 		m, s := of(mean, c, 0), of(std, c, 1)
 		if !(s > 0) {
@@ -173,10 +173,11 @@ func (z *Normalizer) Table() []float32 {
 
 // Apply normalizes one image.
 func (z *Normalizer) Apply(dst []float32, pixels []uint8) {
+	plane := z.shape[1] * z.shape[2]
 	for c := range z.table {
 		table := &z.table[c]
-		out := dst[c*z.plane:][:z.plane]
-		for i, v := range pixels[c*z.plane:][:z.plane] {
+		out := dst[c*plane:][:plane]
+		for i, v := range pixels[c*plane:][:plane] {
 			out[i] = table[v]
 		}
 	}

@@ -13,11 +13,14 @@ import (
 // source are the flags that choose a data set.
 type source struct {
 	name, dir, metrics string
+	strict             bool
+	warn               func(text string) // is told of pictures left out; nil: nobody is
 }
 
 func (d *source) define(fs *flag.FlagSet) {
 	fs.StringVar(&d.name, "data", "", "data set `name`: "+strings.Join(data.Names(), ", ")+"; empty: the spec's")
-	fs.StringVar(&d.dir, "data-dir", "data", "`directory` of the files of mnist and fashion_mnist")
+	fs.StringVar(&d.dir, "data-dir", "data", "`directory` of the data set's files; of image_folder, that with your pictures")
+	fs.BoolVar(&d.strict, "strict", false, "stop at a picture that cannot be read, instead of leaving it out")
 	fs.StringVar(&d.metrics, "metrics", "", "`how` to average: exact over samples, or d2l: means of batch means; empty: the spec's")
 }
 
@@ -42,7 +45,9 @@ const defaultTrain, defaultVal = 4096, 1024
 func (d *source) open(m *runtime.Model) (data.Split, error) {
 	c := data.Config{
 		Name: m.Data.Name, Dir: d.dir, Image: m.Image, Classes: m.Classes,
-		Resize: m.Data.Resize, Train: m.Data.Train, Val: m.Data.Val, Seed: m.Train.Seed,
+		Resize: m.Data.Resize, Fit: m.Data.Fit, ValPart: m.Data.ValPart,
+		Train: m.Data.Train, Val: m.Data.Val, Seed: m.Train.Seed, Augment: m.Data.Augment,
+		Strict: d.strict, Warn: d.warn,
 	}
 	if d.name != "" && d.name != c.Name {
 		// The spec's resize is for its own data set; any other one is brought
@@ -67,10 +72,12 @@ func (d *source) load(m *runtime.Model, seed uint64) (*loaders, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: data: %w", m.SpecFile, err)
 	}
-	loader := func(d data.Dataset, shuffle bool) *data.Loader {
-		return &data.Loader{Data: d, Normalize: z, Batch: m.Batch, Shuffle: shuffle, Seed: seed}
+	loader := func(part data.Dataset, shuffle bool) *data.Loader {
+		return &data.Loader{Data: part, Normalize: z, Batch: m.Batch, Shuffle: shuffle, Seed: seed, Strict: d.strict, Warn: d.warn}
 	}
-	return &loaders{Split: split, train: loader(split.Train, true), val: loader(split.Val, false)}, nil
+	l := &loaders{Split: split, train: loader(split.Train, true), val: loader(split.Val, false)}
+	l.train.Augment = m.Data.Augment
+	return l, nil
 }
 
 // meter averages losses and accuracies over batches.
@@ -81,7 +88,11 @@ type meter struct {
 	meanLoss, mean float64 // sums of batch means
 	batches        int
 	busy           time.Duration // spent on them, where it is measured
+	waited         time.Duration // of that, for data
 }
+
+// wait is the share of the time that was spent waiting for data.
+func (t *meter) wait() float64 { return t.waited.Seconds() / max(t.busy.Seconds(), 1e-9) }
 
 // speed is samples per second.
 func (t *meter) speed() float64 { return float64(t.samples) / max(t.busy.Seconds(), 1e-9) }

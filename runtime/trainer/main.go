@@ -179,7 +179,7 @@ func (p *placement) defineSeed(fs *flag.FlagSet) {
 func (a *app) open(p placement) (*runtime.Session, error) {
 	s, err := runtime.NewSession(a.model, runtime.Options{
 		Device: p.device, Threads: p.threads, Seed: p.seed,
-		Warn: func(message string) { fmt.Fprintf(a.err, "%s: %s\n", a.prog, message) },
+		Warn: a.warn,
 	})
 	if err != nil {
 		return nil, err
@@ -189,6 +189,9 @@ func (a *app) open(p placement) (*runtime.Session, error) {
 	}
 	return s, nil
 }
+
+// warn says what is not as it should be, but no reason to stop.
+func (a *app) warn(text string) { fmt.Fprintf(a.err, "%s: %s\n", a.prog, text) }
 
 // banner introduces a run.
 func (a *app) banner(s *runtime.Session) string {

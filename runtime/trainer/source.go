@@ -22,8 +22,10 @@ type loaders struct {
 }
 
 // upload puts the data set into the device's memory if there is a place for it.
+// Augmented images differ in each epoch, and a picture file may turn out to be
+// unreadable: such sets are sent from the host.
 func (l *loaders) upload(a *app, s *runtime.Session) error {
-	if !s.CanUpload() {
+	if !s.CanUpload() || l.train.Augment != (runtime.Augment{}) || l.Name == "image_folder" {
 		return nil
 	}
 	labels := make([]int32, l.Val.Len())
@@ -118,7 +120,7 @@ func (l *loaders) batches(from *data.Loader, epoch, micro, first int) iter.Seq2[
 					yield(runtime.Samples{}, err)
 					return
 				}
-				if !yield(runtime.Samples{Images: b.Images, Labels: b.Labels}, nil) {
+				if !yield(runtime.Samples{Images: b.Images, Labels: b.Labels, Labels2: b.Labels2, Mix: b.Mix}, nil) {
 					return
 				}
 			}

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"image"
 	"math"
 	"path/filepath"
 	"time"
 
 	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/board"
 	"github.com/vitgen/vitgen/runtime/checkpoint"
 	"github.com/vitgen/vitgen/runtime/report"
 	"github.com/vitgen/vitgen/runtime/transfer"
@@ -23,7 +25,7 @@ type trainFlags struct {
 	saveEvery, keepEvery     int
 	patience                 int // -1: the spec's
 	best                     string
-	out                      string
+	out, board               string
 	init                     initFlags
 	stream                   bool
 	resume, overwrite, force bool
@@ -36,6 +38,7 @@ func (a *app) parseTrain(args []string) (*trainFlags, error) {
 	o.where.define(fs)
 	o.where.defineSeed(fs)
 	o.from.define(fs)
+	o.from.warn = a.warn
 	fs.IntVar(&o.epochs, "epochs", 0, "`number` of epochs; 0: the spec's")
 	fs.IntVar(&o.steps, "steps", 0, "stop after this `number` of updates, whatever the epochs")
 	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl; 0: half an epoch")
@@ -45,6 +48,7 @@ func (a *app) parseTrain(args []string) (*trainFlags, error) {
 	fs.StringVar(&o.best, "best", "", "what the best weights are best by: `accuracy` or loss; empty: the spec's")
 	fs.StringVar(&o.out, "out", "", "`directory` for weights, metrics and curves; empty: a new one under runs")
 	o.init.define(fs)
+	fs.StringVar(&o.board, "board", "", "show the run live on a page at this `address` of this machine, as :8080; :0 is any free port")
 	fs.BoolVar(&o.stream, "stream", false, "send each batch from the host, even to a device that could keep the data set")
 	fs.BoolVar(&o.resume, "resume", false, "go on with the run in --out, or with the newest one under runs")
 	fs.BoolVar(&o.overwrite, "overwrite", false, "start anew in --out even if it holds checkpoints, which are removed")
@@ -55,6 +59,11 @@ func (a *app) parseTrain(args []string) (*trainFlags, error) {
 	fs.Visit(func(f *flag.Flag) { o.given[f.Name] = true })
 	if err := o.init.settle(fs); err != nil {
 		return nil, err
+	}
+	if o.board != "" {
+		if _, err := board.Address(o.board); err != nil {
+			return nil, usagef("train: --board: %w", err)
+		}
 	}
 	switch {
 	case o.epochs < 0 || o.steps < 0 || o.every < 0 || o.saveEvery < 0 || o.keepEvery < 0:
@@ -87,7 +96,9 @@ func (a *app) train(args []string) error {
 	if done, err := t.open(o); done || err != nil {
 		return err
 	}
-	return t.run()
+	err = t.run()
+	t.finishBoard(err)
+	return err
 }
 
 // training is one run of the train command.
@@ -104,9 +115,11 @@ type training struct {
 	changes  []checkpoint.Change
 	history  *report.History
 	progress progress
+	board    *board.Board // nil: none
 
 	epochSums, interval meter
 	mark                time.Time     // up to which the meters' busy counts
+	waited              time.Duration // for data, until mark
 	trained             time.Duration // in all
 	snapshot            runtime.Snapshot
 	saved               int // update of the last checkpoint; -1: none yet
@@ -163,10 +176,14 @@ func (t *training) open(o *trainFlags) (done bool, err error) {
 			return false, err
 		}
 	}
+	if err := t.openBoard(o.board); err != nil {
+		return false, err
+	}
 	return false, t.start(o)
 }
 
 func (t *training) close() {
+	t.board.Close()
 	if t.history != nil {
 		t.history.Close()
 	}
@@ -270,6 +287,7 @@ func (t *training) account(sum float64, correct, n int) {
 func (t *training) afterUpdate(float64) error {
 	loss, _ := t.interval.result()
 	t.progress.step(loss)
+	t.boardProgress("training")
 	k := t.updates
 	if k%t.plan.Every != 0 && k%t.plan.PerEpoch != 0 && k != t.total {
 		return nil
@@ -278,7 +296,7 @@ func (t *training) afterUpdate(float64) error {
 	if k%t.plan.PerEpoch != 0 && k != t.total { // else the epoch's line follows
 		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.interval.speed()))
 	}
-	err := t.history.Add(report.Record{Kind: report.Interval, Step: k, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.interval.speed()})
+	err := t.record(report.Record{Kind: report.Interval, Step: k, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.interval.speed(), DataWait: t.interval.wait()})
 	t.interval = meter{d2l: t.d2l}
 	return t.stranded(err)
 }
@@ -287,8 +305,12 @@ func (t *training) afterUpdate(float64) error {
 func (t *training) tick() {
 	now := time.Now()
 	spent := now.Sub(t.mark)
-	t.epochSums.busy += spent
-	t.interval.busy += spent
+	waited := t.sets.train.Waited() - t.waited
+	t.waited += waited
+	for _, m := range []*meter{&t.epochSums, &t.interval} {
+		m.busy += spent
+		m.waited += waited
+	}
 	t.trained += spent
 	t.mark = now
 }
@@ -322,7 +344,8 @@ func (t *training) endEpoch() error {
 	if err := t.ctx.Err(); err != nil {
 		return err
 	}
-	e, err := evaluate(t.session, t.sets)
+	t.boardProgress("validating")
+	e, err := t.evaluateAloud(t.session, t.sets)
 	if err != nil {
 		return err
 	}
@@ -333,9 +356,13 @@ func (t *training) endEpoch() error {
 	if math.IsNaN(valLoss) || math.IsInf(valLoss, 0) {
 		return fmt.Errorf("after update %d the validation loss is %v: lower train.optimizer's lr, warm it up, or set train.clip_norm", t.updates, valLoss)
 	}
-	err = t.history.Add(report.Record{Kind: report.Epoch, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
-		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epochSums.speed()})
+	t.boardPredictions(e)
+	err = t.record(report.Record{Kind: report.Epoch, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
+		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epochSums.speed(), DataWait: t.epochSums.wait()})
 	if err != nil {
+		return t.stranded(err)
+	}
+	if err := t.showMistakes(e); err != nil {
 		return t.stranded(err)
 	}
 	better := t.judge(checkpoint.Score{Updates: t.updates, Epoch: t.epochsMade(), Loss: valLoss, Accuracy: valAcc})
@@ -349,6 +376,15 @@ func (t *training) endEpoch() error {
 		}
 	}
 	return t.history.Curves(t.model.Name)
+}
+
+// showMistakes gives TensorBoard pictures of what was misclassified.
+func (t *training) showMistakes(e *evaluation) error {
+	sheet := report.Tiles(e.tiles(t.sets))
+	if sheet == nil {
+		return nil
+	}
+	return t.history.AddImages(t.updates, "val/misclassified", []image.Image{sheet})
 }
 
 // report says how it ended and where everything is.
