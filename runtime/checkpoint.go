@@ -27,7 +27,7 @@ func (s *Session) Load(path string) (err error) {
 		return err
 	}
 	defer s.mu.Unlock()
-	arena, err := s.model.arenaFrom(f)
+	arena, err := s.model.ParamsOf(f)
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -42,8 +42,10 @@ func (s *Session) Load(path string) (err error) {
 	return s.restart()
 }
 
-// arenaFrom gathers the parameter arena from a file's tensors.
-func (m *Model) arenaFrom(f *safetensors.File) ([]float32, error) {
+// ParamsOf gathers the parameters from a weights file, laid out as the region
+// Params. Unless every parameter is there in its shape and nothing else is, one
+// error lists all differences.
+func (m *Model) ParamsOf(f *safetensors.File) ([]float32, error) {
 	arenas, err := m.gather(f, "")
 	if err != nil {
 		return nil, err
@@ -109,15 +111,16 @@ func (m *Model) scatter(arenas [][]float32, prefixes ...string) *safetensors.Fil
 	return f
 }
 
-// weightsFile is the file of a parameter arena; names are those of the classes.
-func (m *Model) weightsFile(arena []float32, names []string) *safetensors.File {
+// WeightsFile is the other way round: the file that Save writes of parameters
+// laid out so, in float32; names are those of the classes, or nil.
+func (m *Model) WeightsFile(arena []float32, names []string) *safetensors.File {
 	f := m.scatter([][]float32{arena}, "")
 	if len(names) > 0 {
 		text, err := json.Marshal(names)
 		if err != nil {
 			panic("BUG: class names do not encode: " + err.Error())
 		}
-		f.Metadata[classesKey] = string(text)
+		f.Metadata[ClassesKey] = string(text)
 	}
 	return f
 }
@@ -135,5 +138,5 @@ func (s *Session) Save(path string) (err error) {
 	if err := s.dev.Read(asBytes(arena), Params.At(0)); err != nil {
 		return err
 	}
-	return safetensors.Write(path, s.model.weightsFile(arena, s.classes))
+	return safetensors.Write(path, s.model.WeightsFile(arena, s.classes))
 }

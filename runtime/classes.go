@@ -10,9 +10,9 @@ import (
 	"github.com/vitgen/vitgen/runtime/safetensors"
 )
 
-// classesKey is the metadata key under which weights files name the classes: a
+// ClassesKey is the metadata key under which weights files name the classes: a
 // JSON array of strings, in the order of the logits.
-const classesKey = "vitgen.classes"
+const ClassesKey = "vitgen.classes"
 
 // SetClasses names the classes 0, 1, …; Save writes the names into the weights
 // file. There may be fewer names than the model has classes, as the data set
@@ -60,16 +60,16 @@ func (m *Model) checkClasses(names []string) error {
 // ClassesOf are the names of the classes that a weights file carries; nil if it
 // carries none, as files of PyTorch do.
 func (m *Model) ClassesOf(f *safetensors.File) ([]string, error) {
-	text, ok := f.Metadata[classesKey]
+	text, ok := f.Metadata[ClassesKey]
 	if !ok {
 		return nil, nil
 	}
 	var names []string
 	if err := json.Unmarshal([]byte(text), &names); err != nil {
-		return nil, fmt.Errorf("metadata %s is not a JSON array of names: %w", classesKey, err)
+		return nil, fmt.Errorf("metadata %s is not a JSON array of names: %w", ClassesKey, err)
 	}
 	if err := m.checkClasses(names); err != nil {
-		return nil, fmt.Errorf("metadata %s: %w", classesKey, err)
+		return nil, fmt.Errorf("metadata %s: %w", ClassesKey, err)
 	}
 	return names, nil
 }

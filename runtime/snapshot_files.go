@@ -19,9 +19,9 @@ type SnapshotFiles struct {
 // Files writes the snapshot's numbers as files, bit for bit, with the names of
 // the classes. The counters and the seed are not among them.
 func (t *Snapshot) Files(m *Model) SnapshotFiles {
-	f := SnapshotFiles{Weights: m.weightsFile(t.params, t.classes)}
+	f := SnapshotFiles{Weights: m.WeightsFile(t.params, t.classes)}
 	if t.average != nil {
-		f.Average = m.weightsFile(t.average, t.classes)
+		f.Average = m.WeightsFile(t.average, t.classes)
 	}
 	names := m.statePrefixes()
 	f.State = m.scatter(t.state[:len(names)], names...)
@@ -38,7 +38,7 @@ func NewSnapshot(m *Model, f SnapshotFiles, seed uint64, updates, micro int) (*S
 	}
 	t := &Snapshot{seed: seed, updates: updates, micro: micro}
 	var err error
-	if t.params, err = m.arenaFrom(f.Weights); err != nil {
+	if t.params, err = m.ParamsOf(f.Weights); err != nil {
 		return nil, fmt.Errorf("weights: %w", err)
 	}
 	switch {
@@ -46,7 +46,7 @@ func NewSnapshot(m *Model, f SnapshotFiles, seed uint64, updates, micro int) (*S
 	case f.Average == nil:
 		t.average = slices.Clone(t.params) // as if it began here
 	default:
-		if t.average, err = m.arenaFrom(f.Average); err != nil {
+		if t.average, err = m.ParamsOf(f.Average); err != nil {
 			return nil, fmt.Errorf("average: %w", err)
 		}
 	}

@@ -72,7 +72,8 @@ var absent = map[ir.Op]string{
 	ir.OpBroadcastBatch: written,
 	ir.OpSumBatch:       written,
 
-	ir.OpCrossEntropy: lossOnly,
+	ir.OpCrossEntropy:      lossOnly,
+	ir.OpMixedCrossEntropy: lossOnly,
 }
 
 func init() {

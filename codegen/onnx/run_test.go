@@ -2,6 +2,7 @@ package onnx
 
 import (
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,8 +27,8 @@ func TestGoldens(t *testing.T) {
 	var cases []python.ONNX
 	var goldens []*golden.Golden
 	for _, s := range specs(t) {
-		if s.Name == "vit_b16" {
-			continue // 350 MB of weights; its layers are those of timm_small
+		if s.Name == "vit_b16" && os.Getenv("VITGEN_BIG_GOLDENS") == "" {
+			continue // 350 MB of weights; its layers are those of timm_small, in larger
 		}
 		gold := loadGolden(t, s)
 		var weights []onnx.Tensor

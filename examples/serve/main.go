@@ -1,6 +1,6 @@
 // Serve answers questions about pictures over HTTP, with the compiled model
 // vit_tiny as a library: an example of a service around a generated package,
-// to be copied and changed.
+// to be copied and changed. For another model, change the import of compiled.
 //
 //	go run ./examples/serve --weights runs/vit_tiny/best.safetensors
 //	curl --data-binary @digit.png -H 'Content-Type: image/png' 'localhost:8080/predict?top=3'
@@ -28,7 +28,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vitgen/vitgen/generated/vit_tiny"
+	compiled "github.com/vitgen/vitgen/generated/vit_tiny"
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/data"
 )
@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 	fs := flag.NewFlagSet("serve", flag.ContinueOnError)
 	fs.SetOutput(w)
 	addr := fs.String("addr", "127.0.0.1:8080", "`address` to listen on")
-	weights := fs.String("weights", "", "safetensors `file` that the trainer of vit_tiny wrote")
+	weights := fs.String("weights", "", "safetensors `file` that the model's trainer wrote")
 	device := fs.String("device", "auto", "`device` to run on: auto, cpu or cuda:N")
 	drain := fs.Duration("drain", 30*time.Second, "`time` that accepted pictures have at the end")
 	limits := defaultLimits
@@ -66,7 +66,7 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 		return err
 	}
 
-	m, err := vit_tiny.New(runtime.Options{Device: *device})
+	m, err := compiled.New(runtime.Options{Device: *device})
 	if err != nil {
 		return err
 	}

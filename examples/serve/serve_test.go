@@ -23,7 +23,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vitgen/vitgen/generated/vit_tiny"
+	compiled "github.com/vitgen/vitgen/generated/vit_tiny"
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/data"
 )
@@ -37,9 +37,9 @@ type digit struct {
 
 // open makes a model of random weights, and so many digits. No two digits have
 // the same answer, so that mixed ones show.
-func open(t *testing.T, n int) (*vit_tiny.Model, []digit) {
+func open(t testing.TB, n int) (*compiled.Model, []digit) {
 	t.Helper()
-	m, err := vit_tiny.New(runtime.Options{Device: "cpu", Seed: 5})
+	m, err := compiled.New(runtime.Options{Device: "cpu", Seed: 5})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func open(t *testing.T, n int) (*vit_tiny.Model, []digit) {
 	return m, digits
 }
 
-func preparer(t *testing.T, m *vit_tiny.Model) *data.Preparer {
+func preparer(t testing.TB, m *compiled.Model) *data.Preparer {
 	t.Helper()
 	d := m.Model().Data
 	p, err := data.NewPreparer(data.Config{Name: d.Name, Image: m.Model().Image}, d.Mean, d.Std)
@@ -241,7 +241,7 @@ func TestLimits(t *testing.T) {
 }
 
 // blocked is a server whose model answers when let is closed.
-func blocked(t *testing.T, m *vit_tiny.Model, l limits) (s *server, url string, let chan struct{}) {
+func blocked(t *testing.T, m *compiled.Model, l limits) (s *server, url string, let chan struct{}) {
 	t.Helper()
 	s = newServer(model{m.Session, preparer(t, m)}, l, slog.New(slog.DiscardHandler))
 	let = make(chan struct{})
@@ -408,4 +408,29 @@ func TestRunMistakes(t *testing.T) {
 	if err := run(t.Context(), []string{"-h"}, io.Discard); !errors.Is(err, flag.ErrHelp) {
 		t.Errorf("-h: %v", err)
 	}
+}
+
+// FuzzPredict: whatever a client sends, the answer is JSON, and never that the
+// server failed.
+func FuzzPredict(f *testing.F) {
+	m, digits := open(f, 10)
+	l := defaultLimits
+	l.pixels, l.wait = 1<<16, 0
+	s := newServer(model{m.Session, preparer(f, m)}, l, slog.New(slog.DiscardHandler))
+	f.Cleanup(s.close)
+	f.Add("image/png", "top=3", digits[0].file)
+	f.Add("image/jpeg", "top=0", digits[0].file[:50])
+	f.Add("multipart/form-data; boundary=x", "", []byte("--x\r\nContent-Disposition: form-data; name=\"picture\"\r\n\r\nP\r\n--x--"))
+	f.Add("multipart/form-data", "", []byte("--"))
+	f.Add("", "top=1&top=2", []byte{})
+	f.Fuzz(func(t *testing.T, kind, query string, body []byte) {
+		r := httptest.NewRequest("POST", "/predict", bytes.NewReader(body))
+		r.URL.RawQuery = query
+		r.Header.Set("Content-Type", kind)
+		w := httptest.NewRecorder()
+		s.ServeHTTP(w, r)
+		if w.Code >= 500 || !json.Valid(w.Body.Bytes()) {
+			t.Errorf("status %d: %s", w.Code, w.Body)
+		}
+	})
 }

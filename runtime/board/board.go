@@ -65,7 +65,6 @@ const (
 // take microseconds and never wait for a client. Those of a nil Board do
 // nothing, so that a run without one needs no conditions.
 type Board struct {
-	run    Run
 	token  string // of this run, in event ids: those of another run mean nothing
 	server *http.Server
 	url    string
@@ -74,6 +73,8 @@ type Board struct {
 	left   chan struct{} // has an element after a client left
 
 	mu          sync.Mutex
+	run         Run
+	described   int // counts changes of run
 	clients     map[*client]struct{}
 	records     history
 	progress    *progress // nil before the first
@@ -116,9 +117,9 @@ func (n number) MarshalJSON() ([]byte, error) {
 // "127.0.0.1:8080", "[::1]:8080" or "localhost:8080"; port 0 is any free one.
 // An address that other machines could reach is refused. Close ends it.
 func Start(addr string, run Run) (*Board, error) {
-	host, err := loopback(addr)
+	host, err := Address(addr)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("board: %w", err)
 	}
 	l, err := net.Listen("tcp", host)
 	switch {
@@ -128,7 +129,7 @@ func Start(addr string, run Run) (*Board, error) {
 		return nil, fmt.Errorf("board: %w", err)
 	}
 	b := &Board{
-		run: run, token: strconv.FormatInt(time.Now().UnixNano(), 36),
+		run: run, described: 1, token: strconv.FormatInt(time.Now().UnixNano(), 36),
 		url: "http://" + l.Addr().String() + "/", began: time.Now(),
 		served: make(chan struct{}), left: make(chan struct{}, 1), clients: map[*client]struct{}{}, records: newHistory(),
 	}
@@ -140,8 +141,8 @@ func Start(addr string, run Run) (*Board, error) {
 	return b, nil
 }
 
-// loopback checks an address and fills in its host.
-func loopback(addr string) (string, error) {
+// Address checks an address for Start and fills in its host.
+func Address(addr string) (string, error) {
 	if _, err := strconv.ParseUint(addr, 10, 16); err == nil {
 		addr = ":" + addr
 	}
@@ -150,13 +151,13 @@ func loopback(addr string) (string, error) {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return "", fmt.Errorf("board: %q is no address: give a port, as in :8080, or :0 for any free one", addr)
+		return "", fmt.Errorf("%q is no address: give a port, as in :8080, or :0 for any free one", addr)
 	}
 	if host == "" || host == "localhost" {
 		host = "127.0.0.1"
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return "", fmt.Errorf("board: %s is not an address of this machine alone, and the page has no password: give :%s, and from elsewhere forward the port (ssh -L %[2]s:127.0.0.1:%[2]s HOST)", host, port)
+		return "", fmt.Errorf("%s is not an address of this machine alone, and the page has no password: give :%s, and from elsewhere forward the port (ssh -L %[2]s:127.0.0.1:%[2]s HOST)", host, port)
 	}
 	return net.JoinHostPort(host, port), nil
 }
@@ -167,6 +168,19 @@ func (b *Board) URL() string {
 		return ""
 	}
 	return b.url
+}
+
+// Describe replaces what Start was told of the run: an address is best taken
+// before anything else is done, and not all is known then.
+func (b *Board) Describe(run Run) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.run = run
+	b.described++
+	b.wake()
 }
 
 // Progress says where the run is. It may be called at every update: clients are

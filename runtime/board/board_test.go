@@ -40,7 +40,7 @@ func TestAddresses(t *testing.T) {
 		":8080": "127.0.0.1:8080", "8080": "127.0.0.1:8080", ":0": "127.0.0.1:0", "localhost:80": "127.0.0.1:80",
 		"127.0.0.2:1": "127.0.0.2:1", "[::1]:65535": "[::1]:65535",
 	} {
-		if got, err := loopback(addr); err != nil || got != want {
+		if got, err := Address(addr); err != nil || got != want {
 			t.Errorf("%s is %s, %v; want %s", addr, got, err, want)
 		}
 	}
@@ -48,7 +48,7 @@ func TestAddresses(t *testing.T) {
 		"": "no address", "x": "no address", ":": "no address", ":http": "no address", ":65536": "no address", "::1": "no address", "-1": "no address",
 		"0.0.0.0:8080": "ssh -L 8080:127.0.0.1:8080", "[::]:80": "this machine alone", "192.168.0.1:80": "this machine alone", "example.org:80": "this machine alone",
 	} {
-		if got, err := loopback(addr); err == nil || !strings.Contains(err.Error(), want) {
+		if got, err := Address(addr); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is %q, %v; want an error with %q", addr, got, err, want)
 		}
 	}

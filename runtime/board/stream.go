@@ -24,6 +24,7 @@ const (
 // client is a page that follows the run, and what it was sent.
 type client struct {
 	wake        chan struct{} // has an element if there may be something new
+	described   int
 	place       place
 	progressed  int
 	predictions *gallery
@@ -59,7 +60,6 @@ func (b *Board) follow(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	var message bytes.Buffer
 	message.WriteString("retry: 2000\n\n")
-	event(&message, "run", "", encodeAny(b.run))
 	for {
 		over := b.news(c, &message)
 		if err := send(w, &message); err != nil || over {
@@ -91,10 +91,15 @@ func rest(done <-chan struct{}, over <-chan time.Time) bool {
 // news writes what a client lacks, and reports whether that was the last.
 func (b *Board) news(c *client, message *bytes.Buffer) (over bool) {
 	b.mu.Lock()
+	run, described := b.run, b.described
 	records, whole, now := b.records.since(c.place)
 	at, progressed, predictions, end := b.progress, b.progressed, b.predictions, b.end
 	b.mu.Unlock()
 
+	if described != c.described {
+		event(message, "run", "", encodeAny(run))
+		c.described = described
+	}
 	if whole || len(records) > 0 {
 		event(message, "records", b.idOf(now), encodeAny(struct {
 			Whole   bool              `json:"whole"`

@@ -96,7 +96,7 @@ func split(skeleton []byte) (rest onnxpb.Message, graph []byte, err error) {
 	for at := 0; at < len(skeleton); {
 		num, typ, n := protowire.ConsumeField(skeleton[at:])
 		if n < 0 {
-			return nil, nil, fmt.Errorf("the package's ONNX graph is damaged: %w", protowire.ParseError(n))
+			return nil, nil, damaged(protowire.ParseError(n))
 		}
 		field := skeleton[at : at+n]
 		at += n
@@ -105,7 +105,7 @@ func split(skeleton []byte) (rest onnxpb.Message, graph []byte, err error) {
 			continue
 		}
 		if graph != nil {
-			return nil, nil, errors.New("the package's ONNX graph is damaged: there are two")
+			return nil, nil, damaged(errors.New("there are two"))
 		}
 		_, _, tag := protowire.ConsumeTag(field)
 		graph, _ = protowire.ConsumeBytes(field[tag:])

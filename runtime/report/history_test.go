@@ -152,3 +152,27 @@ func TestAddNaN(t *testing.T) {
 		t.Error("it was recorded")
 	}
 }
+
+// FuzzResume: whatever metrics.jsonl holds, resuming fails or leaves a file of
+// whole records that resuming again does not change.
+func FuzzResume(f *testing.F) {
+	f.Add([]byte(`{"kind":"interval","step":3,"epoch":0.5,"lr":0.1,"train_loss":2,"samples_per_sec":9,"data_wait":0}` + "\n" + `{"kind":"epo`))
+	f.Add([]byte("{\"kind\":\"epoch\",\"step\":-1,\"val_loss\":null}\n\n\x00"))
+	f.Add([]byte("\r\n[]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, metricsName), text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		h, err := Resume(dir, 5)
+		if err != nil {
+			return
+		}
+		h.Close()
+		kept := readMetrics(t, dir)
+		again := mustResume(t, dir, 5)
+		if !bytes.Equal(readMetrics(t, dir), kept) || len(again.Records()) != len(h.Records()) || bytes.Count(kept, []byte("\n")) != len(h.Records()) {
+			t.Errorf("%d records, then %d, of\n%q", len(h.Records()), len(again.Records()), kept)
+		}
+	})
+}

@@ -118,6 +118,60 @@ func (t *Tensor) Int64s() []int64 {
 	return out
 }
 
+// Convert gives a floating-point tensor in another floating type, F32, F16 or
+// BF16, rounded to nearest, ties to even; from F64 by way of F32. A number too
+// large for the type is an *Error. It panics where IsFloat is false.
+func (t *Tensor) Convert(to DType) (Tensor, error) {
+	v := t.Float32s()
+	if to == F32 {
+		return FromFloat32s(t.Name, t.Shape, v), nil
+	}
+	var round func(float32) uint16
+	var infinity uint16
+	switch to {
+	case F16:
+		round, infinity = toHalf, 0x7c00
+	case BF16:
+		round, infinity = toBF16, 0x7f80
+	default:
+		panic(fmt.Sprintf("BUG: safetensors: conversion to %s", to))
+	}
+	out := Tensor{Name: t.Name, DType: to, Shape: slices.Clone(t.Shape), Data: make([]byte, 0, 2*len(v))}
+	for i, x := range v {
+		b := round(x)
+		out.Data = binary.LittleEndian.AppendUint16(out.Data, b)
+		if b&0x7fff == infinity && !math.IsInf(float64(x), 0) {
+			return Tensor{}, &Error{Tensor: t.Name, Reason: fmt.Sprintf("element %d is %v, too large for %s", i, x, to)}
+		}
+	}
+	return out, nil
+}
+
+// toBF16 rounds to the upper half of a float32.
+func toBF16(x float32) uint16 {
+	b := math.Float32bits(x)
+	if math.IsNaN(float64(x)) {
+		return uint16(b>>16) | 0x40 // quiet: a payload in the lower half is lost
+	}
+	return uint16((b + 0x7fff + b>>16&1) >> 16)
+}
+
+// toHalf rounds to an IEEE 754 binary16.
+func toHalf(x float32) uint16 {
+	sign := uint16(math.Float32bits(x) >> 16 & 0x8000)
+	a := math.Abs(float64(x)) // whose products with powers of two are exact
+	switch {
+	case math.IsNaN(a):
+		return sign | 0x7e00
+	case a >= 65520: // halfway between the largest half and the next, which there is not
+		return sign | 0x7c00
+	case a < 0x1p-14:
+		return sign | uint16(math.RoundToEven(a*0x1p24))
+	}
+	frac, exp := math.Frexp(a) // in [½, 1)
+	return sign | uint16((exp+13)<<10+int(math.RoundToEven(frac*0x1p11)))
+}
+
 // half converts an IEEE 754 binary16.
 func half(b uint16) float64 {
 	exp, frac := int(b>>10&0x1f), float64(b&0x3ff)

@@ -9,6 +9,7 @@
 package safetensors
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"fmt"
@@ -129,6 +130,8 @@ func Parse(data []byte) (*File, error) {
 	}
 	body := data[8:]
 	switch {
+	case bytes.HasPrefix(data, []byte("PK\x03\x04")):
+		return nil, &Error{Reason: "a zip archive, as torch.save writes: save the state_dict with safetensors.torch.save_file instead"}
 	case size > MaxHeader:
 		return nil, &Error{Reason: fmt.Sprintf("header of %d bytes exceeds the limit of %d: not a safetensors file?", size, MaxHeader)}
 	case size > uint64(len(body)):

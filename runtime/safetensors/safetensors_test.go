@@ -116,6 +116,7 @@ func TestHostile(t *testing.T) {
 		want string
 	}{
 		{"empty", nil, "truncated: 0 bytes"},
+		{"of torch.save", []byte("PK\x03\x04\x00\x00\x08\x08\x00\x00"), "save_file"},
 		{"short length", []byte{1, 2, 3}, "truncated: 3 bytes"},
 		{"header past end", raw(`{}`, 0)[:9], "truncated: header of 2 bytes, file has 1 left"},
 		{"huge header", append(bytes.Repeat([]byte{0xff}, 8), '{'), "exceeds the limit"},

@@ -1,9 +1,13 @@
 package trainer
 
 import (
+	"fmt"
 	"math"
+	"slices"
+	"strconv"
 
 	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 // evaluation is what a model makes of the validation part.
@@ -16,7 +20,9 @@ type evaluation struct {
 	// confusion counts samples by label and guess; nil if the model has more
 	// than maxConfusion classes.
 	confusion [][]int
-	mistakes  []mistake // the first maxMistakes samples classified wrongly
+	mistakes  []mistake // the maxMistakes samples that the model is surest of and wrong, the surest first
+	spread    []mistake // each every-th sample, mistake or not: the same ones every time
+	every     int       // 0: none
 }
 
 // score is a mean loss and an accuracy, 0 … 1.
@@ -32,6 +38,7 @@ type mistake struct {
 const (
 	maxConfusion = 2048 // classes of a confusion matrix: 32 MB
 	maxMistakes  = 16
+	maxSpread    = 12
 )
 
 // score is the one that --metrics chooses.
@@ -40,6 +47,17 @@ func (e *evaluation) score(d2l bool) score {
 		return e.d2l
 	}
 	return e.exact
+}
+
+// evaluateAloud is evaluate with progress for people.
+func (a *app) evaluateAloud(s *runtime.Session, l *loaders) (*evaluation, error) {
+	p := newProgress(a.err)
+	defer p.clear()
+	p.start("validation", l.val.Batches())
+	return evaluateWith(s, l, func(samples int, loss float64) {
+		p.step(loss)
+		p.slowLine(a.err, fmt.Sprintf("validation: %s of %s samples  loss %.4f", comma(int64(samples)), comma(int64(l.Val.Len())), loss))
+	})
 }
 
 // evaluate runs the validation part through the model, without dropout.
@@ -51,7 +69,7 @@ func evaluate(s *runtime.Session, l *loaders) (*evaluation, error) {
 // samples done and their mean loss.
 func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss float64)) (*evaluation, error) {
 	classes := s.Model().Classes
-	e := &evaluation{perClass: make([]int, classes), correct: make([]int, classes)}
+	e := &evaluation{perClass: make([]int, classes), correct: make([]int, classes), every: max(1, l.Val.Len()/maxSpread)}
 	if classes <= maxConfusion {
 		e.confusion = make([][]int, classes)
 		cells := make([]int, classes*classes)
@@ -91,14 +109,63 @@ func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss f
 // add counts a sample, which may well be no mistake.
 func (e *evaluation) add(m mistake) {
 	e.perClass[m.label]++
+	if e.every > 0 && m.sample%e.every == 0 && len(e.spread) < maxSpread {
+		e.spread = append(e.spread, m)
+	}
 	if e.confusion != nil {
 		e.confusion[m.label][m.guess]++
 	}
 	if m.guess == m.label {
 		e.correct[m.label]++
-	} else if len(e.mistakes) < maxMistakes {
-		e.mistakes = append(e.mistakes, m)
+		return
 	}
+	// The first ones would be of one class only, where samples come class by
+	// class.
+	at := len(e.mistakes)
+	for at > 0 && e.mistakes[at-1].probability < m.probability {
+		at--
+	}
+	e.mistakes = slices.Insert(e.mistakes, at, m)
+	e.mistakes = e.mistakes[:min(len(e.mistakes), maxMistakes)]
+}
+
+// names are the names of the first classes: of all that the data set has or that
+// occur in the evaluation. A class that the data set does not name is called by
+// its number.
+func (e *evaluation) names(l *loaders) []string {
+	names := slices.Clone(l.Val.Classes())
+	used := len(names)
+	for label, row := range e.confusion {
+		for guess, n := range row {
+			if n > 0 {
+				used = max(used, label+1, guess+1)
+			}
+		}
+	}
+	if e.confusion == nil {
+		used = len(e.perClass)
+	}
+	for k := len(names); k < used; k++ {
+		names = append(names, strconv.Itoa(k))
+	}
+	return names
+}
+
+// tiles are the mistakes as pictures. One that cannot be read any more is left
+// out: this is decoration.
+func (e *evaluation) tiles(l *loaders) (tiles []report.Tile) {
+	names, shape := e.names(l), l.Val.Shape()
+	pixels := make([]uint8, shape[0]*shape[1]*shape[2])
+	for _, m := range e.mistakes {
+		if _, err := l.Val.Sample(m.sample, pixels); err != nil {
+			continue
+		}
+		tiles = append(tiles, report.Tile{
+			Picture: report.Pixels(shape, slices.Clone(pixels)),
+			Lines:   [2]string{"true: " + names[m.label], fmt.Sprintf("guess: %s (%.0f %%)", names[m.guess], 100*m.probability)},
+		})
+	}
+	return tiles
 }
 
 // likeliest is the class with the largest logit, the lowest one on a tie, and

@@ -1,10 +1,12 @@
 package trainer
 
 import (
+	"cmp"
 	"errors"
 	"math"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,10 +82,12 @@ func TestEvaluate(t *testing.T) {
 		if guess == label {
 			want.correct[label]++
 			correctOf[i] = 1
-		} else if len(want.mistakes) < maxMistakes {
+		} else {
 			want.mistakes = append(want.mistakes, mistake{i, label, guess, math.Exp(float64(logits[guess])) / sum})
 		}
 	}
+	slices.SortStableFunc(want.mistakes, func(a, b mistake) int { return cmp.Compare(b.probability, a.probability) })
+	want.mistakes = want.mistakes[:maxMistakes]
 	mean := func(v []float64) float64 {
 		sum := 0.0
 		for _, x := range v {

@@ -70,8 +70,9 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"train", "[flags]", "train, validate each epoch, write curves, metrics and weights", (*app).train},
-		{"eval", "--weights FILE [flags]", "validation loss and accuracy of a weights file", (*app).eval},
+		{"eval", "--weights FILE [flags]", "validation loss and accuracy of a weights file, by class, and its confusion matrix", (*app).eval},
 		{"predict", "--weights FILE IMAGE…|DIR…", "what is in pictures: the likeliest classes; fails if any is unreadable", (*app).predict},
+		{"export", "--weights FILE [flags]", "write weights for other programs: ONNX, safetensors", (*app).export},
 		{"verify", "--golden FILE… [flags]", "compare every number with golden files", (*app).verify},
 		{"bench", "[flags]", "time training steps, and each kernel, on random data", (*app).bench},
 		{"fetch", "[NAME] [flags]", "download a data set: " + strings.Join(fetch.Names(), ", "), (*app).fetch},

@@ -38,18 +38,14 @@ func (t *training) start(o *trainFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	m := t.model
-	batch := fmt.Sprint(m.Batch)
-	if m.Train.Accumulate > 1 {
-		batch = fmt.Sprintf("%d × %d", m.Batch, m.Train.Accumulate)
-	}
 	fmt.Fprintln(t.out, t.banner(t.session))
 	fmt.Fprintf(t.out, "%s: %s training and %s validation samples; %s updates, %s an epoch, batch %s\n",
 		t.sets.Name, comma(int64(t.sets.Train.Len())), comma(int64(t.sets.Val.Len())),
-		comma(int64(t.total)), comma(int64(t.plan.PerEpoch)), batch)
+		comma(int64(t.total)), comma(int64(t.plan.PerEpoch)), batchText(t.model))
 	if t.was != nil {
 		fmt.Fprintf(t.out, "%s goes on after update %d (epoch %.4g)\n", t.dir, t.updates, t.epochsMade())
 	}
+	t.showOnBoard()
 	t.progress = newProgress(t.err)
 	return nil
 }

@@ -14,8 +14,9 @@ import (
 // New, $1 … are what the groups matched. A tensor whose name becomes empty is
 // left out.
 type Rename struct {
-	Old *regexp.Regexp
-	New string
+	Old      *regexp.Regexp
+	New      string
+	Optional bool // else it is a mistake if Old matches no name
 }
 
 func (r Rename) String() string { return r.Old.String() + "=" + r.New }
@@ -57,7 +58,8 @@ func ParseRename(s string) (Rename, error) {
 const maxRules = 1 << 20
 
 // ReadRenames reads a file of renames, one a line, in the order in which they
-// are applied. Empty lines and lines that start with # are left out.
+// are applied. They are optional: such a file is for a family of models. Empty
+// lines and lines that start with # are left out.
 func ReadRenames(path string) ([]Rename, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -80,6 +82,7 @@ func ReadRenames(path string) ([]Rename, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s:%d: %w", path, i+1, err)
 		}
+		r.Optional = true
 		all = append(all, r)
 	}
 	return all, nil
@@ -101,7 +104,8 @@ const (
 
 // rename applies the rules to the tensors of a file, and returns them in its
 // order by their new names; those without a name are not among them. A rule
-// that fits no tensor, and two tensors of one name, are mistakes.
+// that fits no tensor, unless it is optional, and two tensors of one name are
+// mistakes.
 func rename(f *safetensors.File, rules []Rename) (all []*source, byName map[string]*source, wrong []string) {
 	hits := make([]int, len(rules))
 	byName = map[string]*source{}
@@ -129,7 +133,7 @@ func rename(f *safetensors.File, rules []Rename) (all []*source, byName map[stri
 		byName[s.name] = s
 	}
 	for j, n := range hits {
-		if n == 0 {
+		if n == 0 && !rules[j].Optional {
 			wrong = append(wrong, fmt.Sprintf("--map %s fits no tensor", rules[j]))
 		}
 	}

@@ -26,9 +26,11 @@ func vit(image [3]int, patch, classes int, joint bool) *runtime.Model {
 		m.Params, m.ParamElems = append(m.Params, p), m.ParamElems+p.Elems()
 	}
 	linear := func(name string, out int) { add(name+".weight", out, dim); add(name+".bias", out) }
+	norm := func(name string) { add(name+".weight", dim); add(name+".bias", dim) }
 	add("cls_token", 1, 1, dim)
 	add("pos_embed", 1, 1+image[1]/patch*(image[2]/patch), dim)
 	add("patch_embed.proj.weight", dim, image[0], patch, patch)
+	norm("blocks.0.norm1")
 	if joint {
 		linear("blocks.0.attn.qkv", 3*dim)
 	} else {
@@ -37,6 +39,11 @@ func vit(image [3]int, patch, classes int, joint bool) *runtime.Model {
 		}
 	}
 	linear("blocks.0.attn.proj", dim)
+	norm("blocks.0.norm2")
+	linear("blocks.0.mlp.fc1", 2*dim)
+	add("blocks.0.mlp.fc2.weight", dim, 2*dim)
+	add("blocks.0.mlp.fc2.bias", dim)
+	norm("norm")
 	linear("head", classes)
 	return m
 }
@@ -114,9 +121,19 @@ func TestSame(t *testing.T) {
 	if r.Count(Taken) != len(m.Params) || len(r.Unused) != 0 {
 		t.Errorf("%v", r)
 	}
-	if got := r.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "9 of 9 parameters taken") {
+	if got := r.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, "19 of 19 parameters taken") {
 		t.Errorf("the report of a plain load is\n%s", got)
 	}
+}
+
+// mapOf reads a file of renames that comes with the examples.
+func mapOf(t *testing.T, name string) []Rename {
+	t.Helper()
+	all, err := ReadRenames(filepath.Join("..", "..", "examples", "maps", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
 }
 
 // TestHuggingFace maps the names of transformers' ViT, whose attention has
@@ -124,32 +141,32 @@ func TestSame(t *testing.T) {
 func TestHuggingFace(t *testing.T) {
 	m := vit([3]int{3, 8, 8}, 2, 5, true)
 	from := vit([3]int{3, 8, 8}, 2, 5, false)
-	f := fileOf(from)
 	theirs := strings.NewReplacer(
 		"patch_embed.proj", "vit.embeddings.patch_embeddings.projection",
 		"cls_token", "vit.embeddings.cls_token", "pos_embed", "vit.embeddings.position_embeddings",
+		"blocks.0.norm1", "vit.encoder.layer.0.layernorm_before", "blocks.0.norm2", "vit.encoder.layer.0.layernorm_after",
 		"blocks.0.attn.proj", "vit.encoder.layer.0.attention.output.dense",
 		"blocks.0.attn.W_q", "vit.encoder.layer.0.attention.attention.query",
 		"blocks.0.attn.W_k", "vit.encoder.layer.0.attention.attention.key",
 		"blocks.0.attn.W_v", "vit.encoder.layer.0.attention.attention.value",
-		"head", "classifier")
+		"blocks.0.mlp.fc1", "vit.encoder.layer.0.intermediate.dense", "blocks.0.mlp.fc2", "vit.encoder.layer.0.output.dense",
+		"norm", "vit.layernorm", "head", "classifier")
 	plain := fileOf(from)
-	f = renamed(f, theirs.Replace)
+	f := renamed(fileOf(from), theirs.Replace)
 	pooler := safetensors.FromFloat32s("vit.pooler.dense.bias", []int{1}, []float32{1})
 	f.Tensors = append(f.Tensors, pooler)
 	sortTensors(f)
 
-	o := Options{Rename: rules(t,
-		`^vit\.pooler.*=`, `^vit\.=`, `^embeddings\.patch_embeddings\.projection=patch_embed.proj`,
-		`^embeddings\.cls_token=cls_token`, `^embeddings\.position_embeddings=pos_embed`,
-		`^encoder\.layer\.(\d+)=blocks.$1`, `attention\.output\.dense=attn.proj`,
-		`attention\.attention\.query=attn.W_q`, `attention\.attention\.key=attn.W_k`, `attention\.attention\.value=attn.W_v`,
-		`^classifier=head`)}
+	o := Options{Rename: mapOf(t, "huggingface_vit.map")}
 	values, r, err := match(m, f, o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantValues(t, plain, values, "cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.attn.proj.weight", "head.bias")
+	for _, name := range names(m) {
+		if plain.Tensor(name) != nil {
+			wantValues(t, plain, values, name)
+		}
+	}
 	for _, kind := range []string{".weight", ".bias"} {
 		var want []float32
 		for _, w := range separate {
@@ -163,14 +180,23 @@ func TestHuggingFace(t *testing.T) {
 		{Name: "cls_token", How: Taken, From: []string{"vit.embeddings.cls_token"}},
 		{Name: "pos_embed", How: Taken, From: []string{"vit.embeddings.position_embeddings"}},
 		{Name: "patch_embed.proj.weight", How: Taken, From: []string{"vit.embeddings.patch_embeddings.projection.weight"}},
+		{Name: "blocks.0.norm1.weight", How: Taken, From: []string{"vit.encoder.layer.0.layernorm_before.weight"}},
+		{Name: "blocks.0.norm1.bias", How: Taken, From: []string{"vit.encoder.layer.0.layernorm_before.bias"}},
 		{Name: "blocks.0.attn.qkv.weight", How: Joined, From: []string{
 			"vit.encoder.layer.0.attention.attention.query.weight", "vit.encoder.layer.0.attention.attention.key.weight", "vit.encoder.layer.0.attention.attention.value.weight"}},
 	}
-	if diff := cmp.Diff(want, r.Params[:4]); diff != "" {
+	if diff := cmp.Diff(want, r.Params[:6]); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]Unused{{"vit.pooler.dense.bias", "left out by --map"}}, r.Unused); diff != "" {
 		t.Error(diff)
+	}
+
+	// The same without a head and without the prefix, as base models are saved.
+	bare := renamed(f, func(n string) string { return strings.TrimPrefix(n, "vit.") })
+	bare.Tensors = slices.DeleteFunc(bare.Tensors, func(x safetensors.Tensor) bool { return strings.HasPrefix(x.Name, "classifier") })
+	if _, r, err := match(m, bare, Options{Rename: o.Rename, ResetHead: true}); err != nil || r.Count(Reset) != 2 {
+		t.Errorf("a base model: %v, %v", r, err)
 	}
 
 	// And the other way round: a joint projection is split into three.
@@ -184,6 +210,24 @@ func TestHuggingFace(t *testing.T) {
 	}
 	if r.Count(Split) != 6 {
 		t.Errorf("%v", r)
+	}
+}
+
+// TestTorchvision maps torchvision's names onto timm's.
+func TestTorchvision(t *testing.T) {
+	m := vit([3]int{3, 8, 8}, 2, 5, true)
+	for _, mlp := range [][2]string{{"0", "3"}, {"linear_1", "linear_2"}} { // newer and older
+		theirs := strings.NewReplacer("patch_embed.proj", "conv_proj", "cls_token", "class_token", "pos_embed", "encoder.pos_embedding",
+			"blocks.0.norm1", "encoder.layers.encoder_layer_0.ln_1", "blocks.0.norm2", "encoder.layers.encoder_layer_0.ln_2",
+			"blocks.0.attn.qkv.", "encoder.layers.encoder_layer_0.self_attention.in_proj_",
+			"blocks.0.attn.proj", "encoder.layers.encoder_layer_0.self_attention.out_proj",
+			"blocks.0.mlp.fc1", "encoder.layers.encoder_layer_0.mlp."+mlp[0], "blocks.0.mlp.fc2", "encoder.layers.encoder_layer_0.mlp."+mlp[1],
+			"norm", "encoder.ln", "head", "heads.head")
+		values, r, err := match(m, renamed(fileOf(m), theirs.Replace), Options{Rename: mapOf(t, "torchvision_vit.map")})
+		if err != nil || r.Count(Taken) != len(m.Params) {
+			t.Fatalf("%v, %v", r, err)
+		}
+		wantValues(t, fileOf(m), values, names(m)...)
 	}
 }
 
@@ -324,7 +368,7 @@ func TestParseRename(t *testing.T) {
 // TestInit puts another type of numbers, renamed, into a session: parameters
 // not taken keep their values, and training starts anew.
 func TestInit(t *testing.T) {
-	m := fake.New([3]int{1, 3, 2}, 4, 4, runtime.Train{Seed: 3})
+	m := fake.New([3]int{1, 3, 2}, 4, 4, runtime.Train{Seed: 3, EMA: runtime.EMA{Decay: 0.9}})
 	s, err := runtime.NewSession(m, runtime.Options{Device: "cpu", Threads: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -362,6 +406,15 @@ func TestInit(t *testing.T) {
 	}
 	if now, _ := s.Param("head.bias"); !slices.Equal(now, bias) {
 		t.Errorf("the bias is %v, was %v", now, bias)
+	}
+	if err := s.SwapAverage(); err != nil { // the average starts there, too
+		t.Fatal(err)
+	}
+	if average, _ := s.Param("head.weight"); !slices.Equal(average, weight) {
+		t.Errorf("the average starts with %v", average)
+	}
+	if err := s.SwapAverage(); err != nil {
+		t.Fatal(err)
 	}
 	if s.Updates() != 0 || s.Classes() != nil || len(r.SHA256) != 64 || r.File != path {
 		t.Errorf("%d updates, classes %q, report %v", s.Updates(), s.Classes(), r)
