@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"image"
-	"image/color"
 	"image/png"
 	"io"
 	"math"
@@ -100,7 +99,7 @@ func TestRequests(t *testing.T) {
 	for _, c := range []struct {
 		method, path string
 		want         int
-	}{{"HEAD", "", 200}, {"POST", "", 405}, {"PUT", "api/run", 405}, {"DELETE", "api/events", 405}, {"OPTIONS", "", 405}, {"GET", "else", 404}, {"GET", "page/page.js", 404}} {
+	}{{"HEAD", "", 200}, {"HEAD", "api/events", 200}, {"POST", "", 405}, {"PUT", "api/run", 405}, {"DELETE", "api/events", 405}, {"OPTIONS", "", 405}, {"GET", "else", 404}, {"GET", "page/page.js", 404}} {
 		if status, _, _ := ask(t, c.method, b.URL()+c.path, nil); status != c.want {
 			t.Errorf("%s /%s: %d, want %d", c.method, c.path, status, c.want)
 		}
@@ -231,28 +230,6 @@ func TestEncode(t *testing.T) {
 }
 
 func TestPictures(t *testing.T) {
-	noise := image.NewRGBA(image.Rect(10, 20, 10+300, 20+130))
-	for i := range noise.Pix {
-		noise.Pix[i] = uint8(255 * (i & 1))
-	}
-	for i := 3; i < len(noise.Pix); i += 4 {
-		noise.Pix[i] = 255
-	}
-	small := shrink(noise, 128)
-	if got := small.Bounds(); got != image.Rect(0, 0, 100, 44) {
-		t.Errorf("shrunk to %v", got)
-	}
-	if got := small.At(99, 43); got != (color.RGBA{0, 255, 0, 255}) {
-		t.Errorf("a pixel is %v", got)
-	}
-	half := image.NewGray(image.Rect(0, 0, 256, 2))
-	for i := range half.Pix {
-		half.Pix[i] = uint8(200 * (i & 1))
-	}
-	if got := shrink(half, 128).At(7, 0); got != (color.RGBA{100, 100, 100, 255}) {
-		t.Errorf("a mean is %v", got)
-	}
-
 	p := somePredictions(7)
 	p.Same[0].Probability = math.NaN()
 	var back struct {
@@ -294,6 +271,7 @@ func TestNilBoard(t *testing.T) {
 // Publishing does not wait for a client that reads nothing, and neither does
 // the end of the run, for long.
 func TestSlowClient(t *testing.T) {
+	t.Parallel()
 	b := start(t)
 	conn, err := net.Dial("tcp", strings.Trim(strings.TrimPrefix(b.URL(), "http:"), "/"))
 	if err != nil {

@@ -57,6 +57,9 @@ func digit(seed int) image.Image {
 	return p
 }
 
+// hostile is a name that must stay text.
+const hostile = `<img src=x onerror=alert(1)>&amp;"`
+
 func somePredictions(step int) Predictions {
 	p := Predictions{Step: step, Epoch: float64(step) / 23, Wrong: 17, Samples: 355}
 	for i := range 12 {
@@ -64,6 +67,7 @@ func somePredictions(step int) Predictions {
 		p.Same = append(p.Same, Prediction{digit(i), name, 0.99 - 0.02*float64(i), name})
 	}
 	p.Same[5].Guess = "9"
+	p.Same[6].Guess, p.Same[6].Truth = hostile, hostile
 	for i := range 12 {
 		p.Missed = append(p.Missed, Prediction{digit(40 + i), string(rune('0' + i)), 0.4 + 0.05*float64(i), string(rune('1' + i))})
 	}
@@ -72,12 +76,15 @@ func somePredictions(step int) Predictions {
 
 // The page in a real browser: it is told things in Go and must show them.
 func TestPage(t *testing.T) {
-	b, err := Start("127.0.0.1:0", aRun())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	t.Parallel()
 	chrome := openBrowser(t)
+	showsRun(t, chrome)
+	survivesServer(t, chrome)
+	scripts(t, chrome)
+}
+
+func showsRun(t *testing.T, chrome *browser) {
+	b := start(t)
 	chrome.view(1280, 1700, "light")
 	chrome.open(b.URL())
 
@@ -116,6 +123,12 @@ func TestPage(t *testing.T) {
 		if got := chrome.text(selector); got != want {
 			t.Errorf("%s shows %q, want %q", selector, got, want)
 		}
+	}
+	if got := chrome.text("#same .card:nth-child(6)"); got != "✗ wrong guess 9 89 %is 5" && strings.Join(strings.Fields(got), " ") != "✗ wrong guess 9 89 % is 5" {
+		t.Errorf("a wrong prediction reads %q", got)
+	}
+	if got := chrome.text("#same .card:nth-child(7) .truth"); got != "is "+hostile {
+		t.Errorf("a hostile name reads %q", got)
 	}
 	looksRight(t, chrome.screenshot("light"))
 	readOut(t, chrome)
@@ -252,3 +265,57 @@ func quiet(t *testing.T, chrome *browser, board string) {
 }
 
 func fixedPoint(v float64, digits int) string { return strconv.FormatFloat(v, 'f', digits, 64) }
+
+// survivesServer breaks the connection, and has another run's board come up at
+// the same address.
+func survivesServer(t *testing.T, chrome *browser) {
+	b := start(t)
+	train(b, 0, 46)
+	chrome.open(b.URL())
+	chrome.wait("document.body.dataset.records == 6")
+	if err := b.server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	chrome.wait("document.getElementById('status').dataset.state == 'lost'")
+	if got := chrome.text("#val-acc"); !strings.HasSuffix(got, " %") {
+		t.Errorf("without a server the page shows an accuracy of %q", got)
+	}
+	other := aRun()
+	other.Model, other.Epochs, other.Updates = "another", 1, 5000
+	again, err := Start(strings.Trim(strings.TrimPrefix(b.URL(), "http:"), "/"), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	publish(again, 1000, 2000)
+	chrome.wait("document.getElementById('model').textContent == 'another' && document.body.dataset.records == 2")
+	if got := chrome.label("#chart-loss .unit"); got != "update" {
+		t.Errorf("a run within one epoch has an axis of %s", got)
+	}
+	chrome.logged("browser") // it complains of the lost connection, as it should
+}
+
+// scripts tries the page's arithmetic.
+func scripts(t *testing.T, chrome *browser) {
+	for expression, want := range map[string]string{
+		"multiples(0, 0.3, 0.1)":                       "0,0.1,0.2,0.3",
+		"niceStep(1, 5)":                               "0.2",
+		"niceStep(920, 8)":                             "200",
+		"linearAxis([3], {}).ticks":                    "2.6,2.8,3,3.2,3.4",
+		"linearAxis([0], {zero: true}).ticks":          "0,0.2,0.4,0.6,0.8,1",
+		"linearAxis([91, 99.9], {most: 100}).ticks":    "90,92,94,96,98,100",
+		"logAxis([1e-4, 10]).ticks":                    "0.0001,0.001,0.01,0.1,1,10",
+		"logAxis([0.09, 2.5]).ticks":                   "0.1,0.2,0.5,1,2",
+		"logAxis([2, 2]).ticks.length > 0":             "true",
+		"duration(3661)":                               "1:01:01",
+		"duration(59.6)":                               "1:00",
+		"[rate(1e-5), rate(0.0017754), rate(0)]":       "1e-5,0.001775,0",
+		"[loss(0.51237), loss(12345.6), loss(null)]":   "0.5124,1.235e+4,–",
+		"[speed(12.345), speed(5549.4), short(10.48)]": "12.3,5,549,10.48",
+	} {
+		var got string
+		if chrome.eval("String("+expression+")", &got); got != want {
+			t.Errorf("%s is %s, want %s", expression, got, want)
+		}
+	}
+}

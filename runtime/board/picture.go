@@ -5,9 +5,10 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"image"
-	"image/color"
 	"image/png"
 	"sync"
+
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 // Prediction is what the model says of one validation image.
@@ -91,42 +92,8 @@ const maxSide = 128
 // dataURL is a picture as a PNG in a URL, shrunk if it is large.
 func dataURL(p image.Image) string {
 	var b bytes.Buffer
-	if err := png.Encode(&b, shrink(p, maxSide)); err != nil {
+	if err := png.Encode(&b, report.Shrink(p, maxSide)); err != nil {
 		panic("BUG: a picture cannot be written as PNG: " + err.Error()) // into memory
 	}
 	return "data:image/png;base64," + base64.StdEncoding.EncodeToString(b.Bytes())
-}
-
-// shrink makes a picture's sides at most so many pixels, each the mean of a
-// square of whole pixels.
-func shrink(p image.Image, side int) image.Image {
-	in := p.Bounds()
-	k := (max(in.Dx(), in.Dy()) + side - 1) / side
-	if k <= 1 {
-		return p
-	}
-	out := image.NewRGBA(image.Rect(0, 0, (in.Dx()+k-1)/k, (in.Dy()+k-1)/k))
-	for y := range out.Rect.Dy() {
-		for x := range out.Rect.Dx() {
-			square := image.Rect(x*k, y*k, (x+1)*k, (y+1)*k).Add(in.Min).Intersect(in)
-			out.SetRGBA(x, y, mean(p, square))
-		}
-	}
-	return out
-}
-
-// mean is the mean colour of a part of a picture.
-func mean(p image.Image, part image.Rectangle) color.RGBA {
-	var sum [4]uint64
-	for y := part.Min.Y; y < part.Max.Y; y++ {
-		for x := part.Min.X; x < part.Max.X; x++ {
-			r, g, b, a := p.At(x, y).RGBA()
-			for i, v := range [4]uint32{r, g, b, a} {
-				sum[i] += uint64(v)
-			}
-		}
-	}
-	n := uint64(part.Dx() * part.Dy())
-	of := func(i int) uint8 { return uint8((sum[i]/n + 128) / 257) }
-	return color.RGBA{of(0), of(1), of(2), of(3)}
 }

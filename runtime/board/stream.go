@@ -58,6 +58,9 @@ func (b *Board) follow(w http.ResponseWriter, r *http.Request) {
 	}
 	defer b.leave(c)
 	w.Header().Set("Content-Type", "text/event-stream")
+	if r.Method == http.MethodHead {
+		return
+	}
 	var message bytes.Buffer
 	message.WriteString("retry: 2000\n\n")
 	for {
@@ -135,7 +138,7 @@ func send(w http.ResponseWriter, message *bytes.Buffer) error {
 	if err := control.SetWriteDeadline(time.Now().Add(patience)); err != nil {
 		return err
 	}
-	defer message.Reset()
+	defer func() { *message = bytes.Buffer{} }() // a large one is not kept for a client that waits
 	if _, err := w.Write(message.Bytes()); err != nil {
 		return err
 	}

@@ -174,6 +174,7 @@ func TestStream(t *testing.T) {
 
 // When the history is thinned, clients are given it anew.
 func TestStreamThins(t *testing.T) {
+	t.Parallel()
 	b := start(t)
 	b.records.limit = 40
 	s := listen(t, b, "")

@@ -320,6 +320,33 @@ func TestTiles(t *testing.T) {
 	}
 }
 
+func TestShrink(t *testing.T) {
+	noise := image.NewRGBA(image.Rect(10, 20, 10+300, 20+130))
+	for i := range noise.Pix {
+		noise.Pix[i] = uint8(255 * (i & 1))
+	}
+	for i := 3; i < len(noise.Pix); i += 4 {
+		noise.Pix[i] = 255
+	}
+	small := Shrink(noise, 128)
+	if got := small.Bounds(); got != image.Rect(0, 0, 100, 44) {
+		t.Errorf("shrunk to %v", got)
+	}
+	if got := small.At(99, 43); got != (color.RGBA{0, 255, 0, 255}) {
+		t.Errorf("a pixel is %v", got)
+	}
+	half := image.NewGray(image.Rect(0, 0, 256, 2))
+	for i := range half.Pix {
+		half.Pix[i] = uint8(200 * (i & 1))
+	}
+	if got := Shrink(half, 128).At(7, 0); got != (color.RGBA{100, 100, 100, 255}) {
+		t.Errorf("a mean is %v", got)
+	}
+	if got := Shrink(small, 128); got != small {
+		t.Error("a small picture is made anew")
+	}
+}
+
 func TestPixels(t *testing.T) {
 	colours := Pixels([3]int{3, 1, 2}, []uint8{1, 2, 3, 4, 5, 6})
 	if a, b := rgba(colours.At(0, 0)), rgba(colours.At(1, 0)); a != (color.RGBA{1, 3, 5, 255}) || b != (color.RGBA{2, 4, 6, 255}) {

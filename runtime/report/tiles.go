@@ -62,26 +62,38 @@ func fitText(s text.Style, txt string, width vg.Length) string {
 	return txt
 }
 
-// fit brings a picture to the size of a tile's: enlarged or reduced by a whole
-// number. Reduced pixels are means.
-func fit(p image.Image) *image.RGBA {
+// fit brings a picture to the size of a tile's: enlarged by a whole number, or
+// reduced.
+func fit(p image.Image) image.Image {
 	b := p.Bounds()
-	longer := max(b.Dx(), b.Dy(), 1)
-	if grow := tilePicture / longer; grow >= 1 {
-		out := image.NewRGBA(image.Rect(0, 0, b.Dx()*grow, b.Dy()*grow))
-		for y := range b.Dy() * grow {
-			for x := range b.Dx() * grow {
-				out.Set(x, y, p.At(b.Min.X+x/grow, b.Min.Y+y/grow))
-			}
-		}
-		return out
+	grow := tilePicture / max(b.Dx(), b.Dy(), 1)
+	if grow < 1 {
+		return Shrink(p, tilePicture)
 	}
-	shrink := (longer + tilePicture - 1) / tilePicture
-	out := image.NewRGBA(image.Rect(0, 0, max(b.Dx()/shrink, 1), max(b.Dy()/shrink, 1)))
+	out := image.NewRGBA(image.Rect(0, 0, b.Dx()*grow, b.Dy()*grow))
+	for y := range b.Dy() * grow {
+		for x := range b.Dx() * grow {
+			out.Set(x, y, p.At(b.Min.X+x/grow, b.Min.Y+y/grow))
+		}
+	}
+	return out
+}
+
+// Shrink reduces a picture until its sides have at most so many pixels, by a
+// whole number: each pixel is the mean of a square of them, or of what there is
+// of it at the right and bottom edges. A picture that is small enough is
+// returned as it is.
+func Shrink(p image.Image, side int) image.Image {
+	in := p.Bounds()
+	k := (max(in.Dx(), in.Dy()) + side - 1) / side
+	if k <= 1 {
+		return p
+	}
+	out := image.NewRGBA(image.Rect(0, 0, (in.Dx()+k-1)/k, (in.Dy()+k-1)/k))
 	for y := range out.Rect.Dy() {
 		for x := range out.Rect.Dx() {
-			part := image.Rect(x*shrink, y*shrink, (x+1)*shrink, (y+1)*shrink).Add(b.Min).Intersect(b)
-			out.SetRGBA(x, y, mean(p, part))
+			square := image.Rect(x*k, y*k, (x+1)*k, (y+1)*k).Add(in.Min).Intersect(in)
+			out.SetRGBA(x, y, mean(p, square))
 		}
 	}
 	return out
@@ -89,14 +101,18 @@ func fit(p image.Image) *image.RGBA {
 
 // mean is the mean colour of a part of a picture.
 func mean(p image.Image, part image.Rectangle) color.RGBA {
-	var r, g, b, n uint64
+	var sum [4]uint64
 	for y := part.Min.Y; y < part.Max.Y; y++ {
 		for x := part.Min.X; x < part.Max.X; x++ {
-			cr, cg, cb, _ := p.At(x, y).RGBA()
-			r, g, b, n = r+uint64(cr), g+uint64(cg), b+uint64(cb), n+1
+			r, g, b, a := p.At(x, y).RGBA()
+			for i, v := range [4]uint32{r, g, b, a} {
+				sum[i] += uint64(v)
+			}
 		}
 	}
-	return color.RGBA{uint8(r / n >> 8), uint8(g / n >> 8), uint8(b / n >> 8), 255}
+	n := uint64(part.Dx() * part.Dy())
+	of := func(i int) uint8 { return uint8((sum[i]/n + 128) / 257) }
+	return color.RGBA{of(0), of(1), of(2), of(3)}
 }
 
 // Pixels are 8-bit values, channel by channel and row by row, as a picture:

@@ -3,7 +3,6 @@ package trainer
 import (
 	"fmt"
 	"math"
-	"strconv"
 	"strings"
 	"time"
 
@@ -88,25 +87,17 @@ func (t *training) boardPredictions(e *evaluation) {
 // predictions are samples with what the model takes them for. One that cannot be
 // read any more is left out.
 func (e *evaluation) predictions(l *loaders, of []mistake) (out []board.Prediction) {
-	names, shape := l.Val.Classes(), l.Val.Shape()
+	names, shape := e.names(l), l.Val.Shape()
 	for _, m := range of {
 		pixels := make([]uint8, shape[0]*shape[1]*shape[2])
 		if _, err := l.Val.Sample(m.sample, pixels); err != nil {
 			continue
 		}
 		out = append(out, board.Prediction{
-			Picture: report.Pixels(shape, pixels), Guess: className(names, m.guess), Probability: m.probability, Truth: className(names, m.label),
+			Picture: report.Pixels(shape, pixels), Guess: names[m.guess], Probability: m.probability, Truth: names[m.label],
 		})
 	}
 	return out
-}
-
-// className names a class: a model may have more of them than the data set.
-func className(names []string, class int) string {
-	if class < len(names) {
-		return names[class]
-	}
-	return strconv.Itoa(class)
 }
 
 // finishBoard says on the page how the run ended.

@@ -6,7 +6,7 @@ const put = (id, text) => { const e = byId(id); if (e.textContent !== text) e.te
 const whole = (n) => Math.round(n).toLocaleString('en-US');
 const loss = (v) => (v === null ? nothing : Math.abs(v) < 1000 ? v.toFixed(4) : v.toExponential(3));
 const percent = (v) => `${(100 * v).toFixed(2)} %`;
-const rate = (v) => (v === null ? nothing : v === 0 || (v >= 1e-3 && v < 1e3) ? String(Number(v.toPrecision(4))) : v.toExponential(2));
+const rate = (v) => (v === null ? nothing : v === 0 || (v >= 1e-3 && v < 1e3) ? String(Number(v.toPrecision(4))) : Number(v.toPrecision(3)).toExponential());
 const speed = (v) => (v === null ? nothing : v < 100 ? v.toPrecision(3) : whole(v));
 const short = (v) => String(Number(v.toFixed(2)));
 const duration = (s) => {
@@ -64,7 +64,8 @@ const curves = () => {
 // figures shows the newest numbers, of the records or of the update just made.
 const figures = () => {
   const epochs = known.records.filter((r) => r.kind === 'epoch' && finite(r.val_loss));
-  const last = known.records[known.records.length - 1], now = known.progress;
+  const last = known.records.findLast((r) => r.kind === 'interval') || known.records[known.records.length - 1];
+  const now = known.progress;
   const newest = now && (!last || now.step > last.step) ? now : last;
   if (newest) {
     put('train-loss', loss(newest.train_loss ?? null));
@@ -73,8 +74,7 @@ const figures = () => {
     put('train-loss-more', `up to update ${whole(newest.step)}`);
     put('lr-more', `of update ${whole(newest.step)}`);
   }
-  const measured = known.records.findLast((r) => r.kind === 'interval') || last;
-  if (measured && finite(measured.data_wait)) put('speed-more', `${(100 * measured.data_wait).toFixed(1)} % waiting for data`);
+  if (last && finite(last.data_wait)) put('speed-more', `${(100 * last.data_wait).toFixed(1)} % waiting for data`);
   const checked = epochs[epochs.length - 1];
   if (!checked) return;
   const least = epochs.reduce((a, b) => (b.val_loss < a.val_loss ? b : a));
