@@ -109,17 +109,13 @@ func (r *resizer) apply(dst, src []uint8, stride int) {
 		width := right - left
 		temp := r.buffer(r.window.height * width)
 		r.combineRows(temp, src[left:], width, stride, 0)
-		for y := range r.window.height {
-			r.columns.row(dst[y*r.window.width:][:r.window.width], temp[y*width:][:width], left)
-		}
+		r.columns.scaleRows(dst, temp, r.window.height, width, left)
 		return
 	}
 	top, bottom := r.rows.span()
 	width := r.window.width
 	temp := r.buffer((bottom - top) * width)
-	for y := top; y < bottom; y++ {
-		r.columns.row(temp[(y-top)*width:][:width], src[y*stride:][:r.in[1]], 0)
-	}
+	r.columns.scaleRows(temp, src[top*stride:], bottom-top, stride, 0)
 	r.combineRows(dst, temp, width, width, top)
 }
 
@@ -130,17 +126,40 @@ func (r *resizer) buffer(n int) []uint8 {
 	return r.temp[:n]
 }
 
-// row makes a row of another width; src[0] is pixel number origin of the input.
-func (f *filters) row(dst, src []uint8, origin int) {
-	for x := range dst {
-		lo, hi := f.at[x], f.at[x+1]
-		weights := f.weights[lo:hi]
-		pixels := src[f.first[x]-origin:][:len(weights)]
-		sum := half
-		for k, w := range weights {
-			sum += int32(pixels[k]) * w
+// scaleRows makes count rows of another width; src[0] is pixel number origin of
+// the first one. Four rows at a time share the loading of weights.
+func (f *filters) scaleRows(dst, src []uint8, count, stride, origin int) {
+	width := len(f.first)
+	y := 0
+	for ; y+4 <= count; y += 4 {
+		d0, d1, d2, d3 := dst[y*width:][:width], dst[(y+1)*width:][:width], dst[(y+2)*width:][:width], dst[(y+3)*width:][:width]
+		s0, s1, s2, s3 := src[y*stride:], src[(y+1)*stride:], src[(y+2)*stride:], src[(y+3)*stride:]
+		for x, first := range f.first {
+			weights := f.weights[f.at[x]:f.at[x+1]]
+			n := len(weights)
+			first -= origin
+			p0, p1, p2, p3 := s0[first:][:n], s1[first:][:n], s2[first:][:n], s3[first:][:n]
+			sum0, sum1, sum2, sum3 := half, half, half, half
+			for k, w := range weights {
+				sum0 += int32(p0[k]) * w
+				sum1 += int32(p1[k]) * w
+				sum2 += int32(p2[k]) * w
+				sum3 += int32(p3[k]) * w
+			}
+			d0[x], d1[x], d2[x], d3[x] = clip(sum0), clip(sum1), clip(sum2), clip(sum3)
 		}
-		dst[x] = clip(sum)
+	}
+	for ; y < count; y++ {
+		out, row := dst[y*width:][:width], src[y*stride:]
+		for x, first := range f.first {
+			weights := f.weights[f.at[x]:f.at[x+1]]
+			pixels := row[first-origin:][:len(weights)]
+			sum := half
+			for k, w := range weights {
+				sum += int32(pixels[k]) * w
+			}
+			out[x] = clip(sum)
+		}
 	}
 }
 
