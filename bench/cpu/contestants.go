@@ -33,7 +33,7 @@ const noCompilers = "TORCHINDUCTOR_COMPILE_THREADS=1"
 func field(s settings) []contestant {
 	trainer := func(name, what string) contestant {
 		return contestant{name: name, what: what, argv: slices.Concat(
-			[]string{binary(name), "bench", "--json", "--device", "cpu"}, s.counts())}
+			[]string{binary(name), "bench", "--json", "--data", "none", "--device", "cpu"}, s.counts())}
 	}
 	peer := func(name, what string, flags ...string) contestant {
 		c := contestant{name: name, what: what, peer: true, env: []string{"OMP_NUM_THREADS=" + strconv.Itoa(s.Threads)}}

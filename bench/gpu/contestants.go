@@ -82,7 +82,7 @@ func (r *runner) field(w *workload, precision string) []contestant {
 		if m == nil {
 			continue // not built
 		}
-		argv, env := r.trainer(m, slices.Concat([]string{"bench", "--json", "--device", "cuda"}, r.counts(w).flags())...)
+		argv, env := r.trainer(m, slices.Concat([]string{"bench", "--json", "--data", "none", "--device", "cuda"}, r.counts(w).flags())...)
 		all = append(all, contestant{name: t.name, what: t.what, argv: argv, env: env})
 	}
 	for _, p := range peers {

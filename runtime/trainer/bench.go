@@ -32,6 +32,7 @@ type benchResult struct {
 	PeakBytes     int64         `json:"peak_rss_bytes"`         // of this process
 	DeviceBytes   int64         `json:"device_bytes,omitempty"` // allocated on a GPU
 	Kernels       []kernelTimes `json:"kernels"`
+	Data          *dataBench    `json:"data,omitempty"` // updates on a real data set
 }
 
 // kernelTimes is one kernel's share of an update.
@@ -56,6 +57,8 @@ func (a *app) bench(args []string) error {
 	warmup := fs.Int("warmup", 3, "`number` of updates before that")
 	stream := fs.Bool("stream", false, "send each batch from the host, even to a device that could keep the data set")
 	asJSON := fs.Bool("json", false, "print one JSON object")
+	from := source{warn: a.warn}
+	from.defineData(fs, "data set `name` to measure the waiting for data with; empty: the spec's; none: do not")
 	if _, err := a.parse(fs, args, 0); err != nil {
 		return err
 	}
@@ -80,6 +83,9 @@ func (a *app) bench(args []string) error {
 		return err
 	}
 	r.PeakBytes, r.DeviceBytes = peakBytes(), s.DeviceBytes()
+	if err := r.measureData(a, s, &from, *stream); err != nil {
+		return err
+	}
 	if *asJSON {
 		e := json.NewEncoder(a.out)
 		e.SetIndent("", "  ")
@@ -243,8 +249,12 @@ func (a *app) printBench(s *runtime.Session, r *benchResult) error {
 	if r.DeviceBytes > 0 {
 		memory = fmt.Sprintf("%s on the device, %s on the host", bytesText(r.DeviceBytes), memory)
 	}
-	fmt.Fprintf(a.out, "update of %d samples: %.3f ms (median of %d, least %.3f), %.1f samples/s, %.1f GFLOP/s, peak memory %s\n\n",
+	fmt.Fprintf(a.out, "update of %d samples: %.3f ms (median of %d, least %.3f), %.1f samples/s, %.1f GFLOP/s, peak memory %s\n",
 		r.Batch, r.StepMS, r.Steps, r.StepMSMin, r.SamplesPerSec, r.GFLOPS, memory)
+	if r.Data != nil {
+		fmt.Fprintln(a.out, r.Data.line())
+	}
+	fmt.Fprintln(a.out)
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "ms\t%\tGFLOP/s\tGB/s\tlaunches\t  kernel")
 	for _, k := range r.Kernels {

@@ -18,10 +18,15 @@ type source struct {
 }
 
 func (d *source) define(fs *flag.FlagSet) {
-	fs.StringVar(&d.name, "data", "", "data set `name`: "+strings.Join(data.Names(), ", ")+"; empty: the spec's")
+	d.defineData(fs, "data set `name`: "+strings.Join(data.Names(), ", ")+"; empty: the spec's")
+	fs.StringVar(&d.metrics, "metrics", "", "`how` to average: exact over samples, or d2l: means of batch means; empty: the spec's")
+}
+
+// defineData defines the flags of the data set, without that of the metrics.
+func (d *source) defineData(fs *flag.FlagSet, usage string) {
+	fs.StringVar(&d.name, "data", "", usage)
 	fs.StringVar(&d.dir, "data-dir", "data", "`directory` of the data set's files; of image_folder, that with your pictures")
 	fs.BoolVar(&d.strict, "strict", false, "stop at a picture that cannot be read, instead of leaving it out")
-	fs.StringVar(&d.metrics, "metrics", "", "`how` to average: exact over samples, or d2l: means of batch means; empty: the spec's")
 }
 
 // settle takes the spec's choice where there is no flag, and checks the flag.

@@ -328,7 +328,7 @@ func TestBenchAndInfo(t *testing.T) {
 		t.Errorf("the kernels make %g %%", percent)
 	}
 	text := mustRun(t, m, "bench", "--steps", "1", "--warmup", "0")
-	for _, want := range []string{"update of 64 samples", "samples/s", "k02_linear_grad  fake.yaml:3:5  head"} {
+	for _, want := range []string{"update of 64 samples", "samples/s", "k02_linear_grad  fake.yaml:3:5  head", "% of the time: digits, 1 updates of"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
