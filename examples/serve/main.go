@@ -83,21 +83,26 @@ func run(ctx context.Context, args []string, w io.Writer) error {
 	log := slog.New(slog.NewJSONHandler(w, nil))
 	s := newServer(model{Session: m.Session, prepare: prepare}, limits, log)
 	defer s.close() // before the model's Close
-	h := &http.Server{
-		Handler:           s,
-		ReadHeaderTimeout: limits.timeout,
-		ReadTimeout:       limits.timeout,
-		WriteTimeout:      2 * limits.timeout, // from the end of the header on: the upload, then the answer
-		IdleTimeout:       time.Minute,
-		MaxHeaderBytes:    1 << 14,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-	}
 	l, err := net.Listen("tcp", *addr)
 	if err != nil {
 		return err
 	}
 	log.Info("listening", "addr", l.Addr().String(), "model", m.Model().Name, "weights", *weights, "device", m.Device())
-	return serve(ctx, h, l, s, *drain)
+	return serve(ctx, httpServer(s), l, s, *drain)
+}
+
+// httpServer gives up on clients that are slow: to send a request, to take its
+// answer, or to ask again.
+func httpServer(s *server) *http.Server {
+	return &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: s.limits.timeout,
+		ReadTimeout:       s.limits.timeout,
+		WriteTimeout:      2 * s.limits.timeout, // from the end of the header on: the upload, then the answer
+		IdleTimeout:       time.Minute,
+		MaxHeaderBytes:    1 << 14,
+		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+	}
 }
 
 // serve runs h until ctx is done; then it accepts no more, and gives what it

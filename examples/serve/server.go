@@ -15,6 +15,7 @@ import (
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"os"
 	goruntime "runtime"
 	"strconv"
 	"sync/atomic"
@@ -227,6 +228,9 @@ func bodyError(err error) error {
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
 		return fail(http.StatusRequestEntityTooLarge, "more than %d bytes", large.Limit)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fail(http.StatusRequestTimeout, "the request came too slowly")
 	}
 	return fail(http.StatusBadRequest, "reading the request: %w", err)
 }
