@@ -23,6 +23,10 @@ const (
 
 var pictureEndings = []string{".jpg", ".jpeg", ".png"}
 
+// IsPictureName reports whether a file is a picture by the ending of its name:
+// one that image_folder reads.
+func IsPictureName(name string) bool { return slices.Contains(pictureEndings, ending(name)) }
+
 // otherEndings are of pictures that are not read; their user should know.
 var otherEndings = []string{".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".tif", ".tiff", ".webp"}
 
@@ -76,7 +80,7 @@ func (s *scanner) classes(dir string) (c classFiles, err error) {
 		case hidden(e.Name()):
 			continue
 		case !isDir(path):
-			if slices.Contains(pictureEndings, ending(e.Name())) {
+			if IsPictureName(e.Name()) {
 				loose++
 			}
 			continue
@@ -124,7 +128,7 @@ func (s *scanner) walk(dir, name string, above []os.FileInfo, files *[]pictureFi
 		if err == nil && e.Type()&fs.ModeSymlink != 0 {
 			info, err = os.Stat(path)
 		}
-		known := slices.Contains(pictureEndings, ending(e.Name()))
+		known := IsPictureName(e.Name())
 		switch {
 		case err != nil && known: // a link to nothing: found broken later
 			*files = append(*files, pictureFile{below, 0})

@@ -89,7 +89,7 @@ func (a *app) eval(args []string) error {
 		return err
 	}
 	if *weights == "" {
-		return usagef("eval: --weights FILE is missing")
+		return usagef("eval: --weights FILE is missing%s", trainedWeights())
 	}
 	sets, err := from.load(a.model, 0)
 	if err != nil {

@@ -29,6 +29,7 @@ func (a *app) predict(args []string) error {
 	where.define(fs)
 	weights := fs.String("weights", "", "safetensors `file` under PyTorch's state_dict names, which may name the classes")
 	top := fs.Int("top", 1, "`number` of classes to name, the likeliest first")
+	fit := fs.String("fit", "", "`how` pictures get the model's size: crop or stretch; empty: as the spec's data set does")
 	asJSON := fs.Bool("json", false, "print a JSON object a picture, one a line")
 	names, err := a.parse(fs, args, len(args))
 	switch {
@@ -40,12 +41,14 @@ func (a *app) predict(args []string) error {
 		return usagef("predict: pictures or directories of pictures are missing; - is one on standard input")
 	case *top < 1:
 		return usagef("predict: --top is at least 1")
+	case *fit != "" && *fit != "crop" && *fit != "stretch":
+		return usagef("predict: --fit is crop or stretch, not %q", *fit)
 	}
 	files, err := pictures(names)
 	if err != nil {
 		return err
 	}
-	p, err := preparer(a.model)
+	p, err := preparer(a.model, *fit)
 	if err != nil {
 		return err
 	}
@@ -81,9 +84,13 @@ func count(n int, what string) string {
 	return comma(int64(n)) + " " + what
 }
 
-// preparer does to pictures what evaluation does to those of the spec's data.
-func preparer(m *runtime.Model) (*data.Preparer, error) {
-	p, err := data.NewPreparer(data.Config{Name: m.Data.Name, Image: m.Image, Fit: m.Data.Fit}, m.Data.Mean, m.Data.Std)
+// preparer does to pictures what evaluation does to those of the spec's data,
+// but for another fit if there is one.
+func preparer(m *runtime.Model, fit string) (*data.Preparer, error) {
+	if fit == "" {
+		fit = m.Data.Fit
+	}
+	p, err := data.NewPreparer(data.Config{Name: m.Data.Name, Image: m.Image, Fit: fit}, m.Data.Mean, m.Data.Std)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.SpecFile, err)
 	}
@@ -155,8 +162,7 @@ func picturesIn(dir string) ([]string, error) {
 		case hidden || d.IsDir():
 			return nil
 		}
-		switch strings.ToLower(filepath.Ext(path)) {
-		case ".jpg", ".jpeg", ".png":
+		if data.IsPictureName(path) {
 			files = append(files, filepath.Join(dir, filepath.FromSlash(path)))
 		}
 		return nil

@@ -192,6 +192,7 @@ func TestPredictMistakes(t *testing.T) {
 		{[]string{"x.png"}, 2, "--weights FILE is missing; there are runs/new/best.safetensors runs/old/best.safetensors"},
 		{[]string{"--weights", weights}, 2, "pictures or directories of pictures are missing"},
 		{[]string{"--weights", weights, "--top", "0", "x.png"}, 2, "--top is at least 1"},
+		{[]string{"--weights", weights, "--fit", "pad", "x.png"}, 2, "--fit is crop or stretch"},
 		{[]string{"--weights", weights, "-", "-"}, 2, "only once"},
 		{[]string{"--weights", weights, "x.png"}, 1, "x.png: no such file"},
 		{[]string{"--weights", weights, "empty"}, 1, "empty: there is no .jpg, .jpeg or .png file in it"},
@@ -224,6 +225,62 @@ func TestPredictMistakes(t *testing.T) {
 	status, out, errors := run(t, context.Background(), m, "predict", "--weights", weights, "--json", "x.png")
 	if status != 1 || out != "" || !strings.Contains(errors, "the weights are broken") {
 		t.Errorf("exit %d, %s%s", status, out, errors)
+	}
+}
+
+// TestPredictIsEvaluation: of a folder of pictures that are wider than the
+// model's, predict classifies correctly as many as eval does.
+func TestPredictIsEvaluation(t *testing.T) {
+	t.Chdir(t.TempDir())
+	m := digits(32, runtime.Train{Epochs: 2, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.5}})
+	m.Data = runtime.Data{Name: "image_folder", Mean: []float64{0.5}, Std: []float64{0.25}}
+	split, err := data.Open(data.Config{Name: "digits", Image: m.Image, Classes: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pixels := make([]uint8, 64)
+	for part, set := range map[string]data.Dataset{"train": split.Train, "val": split.Val} {
+		for i := range 300 {
+			label, err := set.Sample(i, pixels)
+			if err != nil {
+				t.Fatal(err)
+			}
+			img := image.NewGray(image.Rect(0, 0, 8+i%7, 8)) // the digit lies to the left
+			for y := range 8 {
+				copy(img.Pix[y*img.Stride:], pixels[8*y:8*y+8])
+			}
+			var b bytes.Buffer
+			if err := png.Encode(&b, img); err != nil {
+				t.Fatal(err)
+			}
+			write(t, fmt.Sprintf("set/%s/digit %d/%d.png", part, label, i), b.Bytes())
+		}
+	}
+	mustRun(t, m, "train", "--data-dir", "set", "--out", "run")
+	var evaluated struct{ Exact struct{ Accuracy float64 } }
+	out := mustRun(t, m, "eval", "--data-dir", "set", "--weights", "run/last.safetensors", "--json")
+	if err := json.Unmarshal([]byte(out), &evaluated); err != nil {
+		t.Fatal(err)
+	}
+	correct := func(args ...string) (n int) {
+		out := mustRun(t, m, append([]string{"predict", "--json", "--weights", "run/last.safetensors", "set/val"}, args...)...)
+		for line := range strings.Lines(out) {
+			var p pictureOf
+			if err := json.Unmarshal([]byte(line), &p); err != nil {
+				t.Fatal(err)
+			}
+			if filepath.Base(filepath.Dir(p.File)) == p.Top[0].Name {
+				n++
+			}
+		}
+		return n
+	}
+	got, want := correct(), int(math.Round(300*evaluated.Exact.Accuracy))
+	if got != want || got < 60 || got == 300 {
+		t.Errorf("predict is right %d times, eval %d times", got, want)
+	}
+	if stretched := correct("--fit", "stretch"); stretched == got {
+		t.Errorf("stretched or not, %d are right", got)
 	}
 }
 
