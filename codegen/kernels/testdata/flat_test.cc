@@ -159,24 +159,27 @@ void optimizer(Kind kind, int64_t n, bool clip) {
   const float eps = 1e-8f, decay = 0.05f, momentum = 0.9f, factor = 0.25f;
   std::vector<std::vector<float>> first;
   for (int workers : {1, 2, 3, 7}) {
+    const bool average = workers > 1;  // which leaves the bits of everything else as they are
     Random r(10);
-    Buffer p((size_t)n, r), g((size_t)n, r), m((size_t)n), v((size_t)n);
+    Buffer p((size_t)n, r), g((size_t)n, r), m((size_t)n), v((size_t)n), e((size_t)n, r);
     m.fill(0), v.fill(0);
-    std::vector<double> wp(p.p(), p.p() + n), wm((size_t)n, 0), wv((size_t)n, 0);
+    std::vector<double> wp(p.p(), p.p() + n), wm((size_t)n, 0), wv((size_t)n, 0), we(e.p(), e.p() + n);
     check::Team team;
     for (int k = 1; k <= 3; k++) {
       for (int64_t i = 0; i < n; i++) g[(size_t)i] = r.uniform();
       team.step.lr = 0.01f;
       team.step.bias_corr1 = (float)(1 / (1 - pow(beta1, k)));
       team.step.bias_corr2 = (float)(1 / (1 - pow(beta2, k)));
+      team.step.ema_weight = 0.3f;
       const float* c = clip ? &factor : nullptr;
+      float* ema = average ? e.p() : nullptr;
       team.kernel = [&](const vg_call& call) {
         if (kind == kAdamW)
-          vg_adamw(call, n, p.p(), g.p(), m.p(), v.p(), beta1, beta2, eps, decay, c);
+          vg_adamw(call, n, p.p(), g.p(), m.p(), v.p(), beta1, beta2, eps, decay, c, ema);
         else if (kind == kNesterov)
-          vg_sgd<true>(call, n, p.p(), g.p(), m.p(), momentum, decay, c);
+          vg_sgd<true>(call, n, p.p(), g.p(), m.p(), momentum, decay, c, ema);
         else
-          vg_sgd<false>(call, n, p.p(), g.p(), kind == kPlain ? nullptr : m.p(), momentum, decay, c);
+          vg_sgd<false>(call, n, p.p(), g.p(), kind == kPlain ? nullptr : m.p(), momentum, decay, c, ema);
       };
       team.run(workers, what);
       for (size_t i = 0; i < (size_t)n; i++) {
@@ -191,12 +194,14 @@ void optimizer(Kind kind, int64_t n, bool clip) {
           wm[i] = k == 1 ? d : momentum * wm[i] + d;  // PyTorch's first buffer is the gradient
           wp[i] -= lr * (kind == kPlain ? d : kind == kMomentum ? wm[i] : d + momentum * wm[i]);
         }
+        if (average) we[i] += (double)0.3f * (wp[i] - we[i]);
       }
     }
     check::close(what + ": p", p.p(), wp, 3e-7);
     if (kind != kPlain) check::close(what + ": m", m.p(), wm, 1e-6);
     if (kind == kAdamW) check::close(what + ": v", v.p(), wv, 1e-6);
-    that(p.intact() && m.intact() && v.intact(), what + ": wrote beyond");
+    check::close(what + ": average", e.p(), we, 1e-6);
+    that(p.intact() && m.intact() && v.intact() && e.intact(), what + ": wrote beyond");
     if (first.empty()) first = {p.raw, m.raw, v.raw};
     that(first[0] == p.raw && first[1] == m.raw && first[2] == v.raw, what + ": depends on the workers");
   }

@@ -70,38 +70,56 @@ void layernorm(int64_t rows, int64_t cols, bool affine) {
   check::close(what + ": dbeta", dbeta.p(), wdb, 2e-6);
 }
 
-void cross_entropy(int batch, int classes, float smoothing) {
-  const std::string what = text("cross_entropy %dx%d smoothing=%g", batch, classes, smoothing);
+// With one label a row, or two of which the second is no class where it has no
+// part.
+void cross_entropy(int batch, int classes, float smoothing, bool mixed) {
+  const std::string what = text("cross_entropy %dx%d smoothing=%g mixed=%d", batch, classes, smoothing, mixed);
   Random r((uint64_t)(batch * 131 + classes));
   Buffer z((size_t)(batch * classes), r), loss((size_t)batch), correct((size_t)batch), dz((size_t)(batch * classes));
-  std::vector<int32_t> label((size_t)batch);
+  std::vector<int32_t> label((size_t)batch), label2((size_t)batch, -7);
+  std::vector<float> mix((size_t)batch, 1);
   for (int i = 0; i < batch; i++) {
     label[(size_t)i] = i % 5 == 4 ? -1 : (int32_t)(r.next() % (uint32_t)classes);
     for (int j = 0; j < classes; j++) z[(size_t)(i * classes + j)] *= i % 3 == 0 ? 60.0f : 4.0f;
     // A tie for the largest: the lower index wins.
     if (i % 7 == 0 && classes > 2) z[(size_t)(i * classes + 1)] = z[(size_t)(i * classes + classes - 1)] = 100, label[(size_t)i] = i % 2 ? 1 : classes - 1;
     if (i % 5 == 4 && i > 5) label[(size_t)i] = -1, z[(size_t)(i * classes)] = NAN;  // ignored, whatever it holds
+    if (mixed && i % 4) {
+      label2[(size_t)i] = (int32_t)(r.next() % (uint32_t)classes);
+      mix[(size_t)i] = i % 4 == 1 ? 0.0f : (float)(i % 100) / 100;
+    }
   }
   check::Team team;
   team.batch = batch;
   team.step.inv_n = 1.0f / (float)(batch + 3);
-  team.kernel = [&](const vg_call& call) {
-    vg_cross_entropy(call, classes, vg_matrix{z.p(), classes}, label.data(), smoothing, loss.p(), correct.p(),
-                     vg_store_matrix{dz.p(), classes});
+  const auto run = [&](const std::string& name, bool two) {
+    team.kernel = [&](const vg_call& call) {
+      const auto with = [&](const auto& labels) VG_LAMBDA {
+        vg_cross_entropy(call, classes, vg_matrix{z.p(), classes}, labels, smoothing, loss.p(), correct.p(),
+                         vg_store_matrix{dz.p(), classes});
+      };
+      if (two)
+        with(vg_mixed_label{label.data(), label2.data(), mix.data()});
+      else
+        with(label.data());
+    };
+    team.run_all(name, {&loss, &correct, &dz});
   };
-  team.run_all(what, {&loss, &correct, &dz});
+  run(what, mixed);
 
   std::vector<double> wl, wdz;
   for (int i = 0; i < batch; i++) {
     const float* row = z.p() + i * classes;
-    const int y = label[(size_t)i];
+    const int y = label[(size_t)i], y2 = label2[(size_t)i];
+    const double m = mix[(size_t)i];
     double top = -1e300, sum = 0, l = 0;
     int arg = 0;
     for (int j = 0; j < classes; j++)
       if (row[j] > top) top = row[j], arg = j;
     for (int j = 0; j < classes; j++) sum += exp(row[j] - top);
     for (int j = 0; j < classes; j++) {
-      const double t = (j == y ? 1 - (double)smoothing : 0) + (double)smoothing / classes, p = exp(row[j] - top) / sum;
+      const double one = (j == y ? m : 0) + (j == y2 ? 1 - m : 0), t = one * (1 - (double)smoothing) + (double)smoothing / classes;
+      const double p = exp(row[j] - top) / sum;
       if (y >= 0) l -= t * (row[j] - top - log(sum));
       wdz.push_back(y < 0 ? 0 : (p - t) / (batch + 3));
     }
@@ -110,6 +128,14 @@ void cross_entropy(int batch, int classes, float smoothing) {
   }
   check::close(what + ": loss", loss.p(), wl, 1e-6);
   check::close(what + ": dlogits", dz.p(), wdz, 2e-6);
+  if (mixed) {  // two labels of one class are as one label
+    label2 = label;
+    run(what + ": twice the same label", true);
+    const std::vector<float> two[] = {loss.raw, correct.raw, dz.raw};
+    run(what + ": the same label", false);
+    that(two[0] == loss.raw && two[1] == correct.raw && (isnan(z[0]) || two[2] == dz.raw), what + ": the same label twice is another");
+    return;
+  }
 
   // Evaluation alone gives the same loss to the bit.
   Buffer alone((size_t)batch);
@@ -134,6 +160,17 @@ void bad_rows() {
   };
   team.run(1, "bad rows");
   for (int i = 0; i < 3; i++) that(isnan(loss[(size_t)i]) && isnan(dz[(size_t)(4 * i)]) && correct[(size_t)i] == 0, text("bad row %d", i));
+
+  // A second label that is no class and has a part, and no part at all.
+  z[1] = 0;
+  const int32_t first[] = {0, 0, 0}, second[] = {4, -1, 9};
+  const float mix[] = {0.5f, 0.0f, NAN};
+  team.kernel = [&](const vg_call& call) {
+    vg_cross_entropy(call, 4, vg_matrix{z.p(), 4}, vg_mixed_label{first, second, mix}, 0, loss.p(), correct.p(),
+                     vg_store_matrix{dz.p(), 4});
+  };
+  team.run(1, "bad second labels");
+  for (int i = 0; i < 3; i++) that(isnan(loss[(size_t)i]) && isnan(dz[(size_t)(4 * i)]) && correct[(size_t)i] == 1, text("bad second label %d", i));
 }
 
 }}}  // namespace
@@ -146,8 +183,8 @@ int main() {
   }
   const int shapes[][2] = {{1, 1}, {1, 10}, {7, 10}, {33, 37}, {37, 513}, {10, 16}};
   for (const auto& s : shapes) {
-    vg::cross_entropy(s[0], s[1], 0);
-    vg::cross_entropy(s[0], s[1], 0.1f);
+    for (const bool mixed : {false, true})
+      for (const float smoothing : {0.0f, 0.1f}) vg::cross_entropy(s[0], s[1], smoothing, mixed);
   }
   vg::bad_rows();
   return check::finish();

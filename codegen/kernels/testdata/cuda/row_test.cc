@@ -71,6 +71,16 @@ VG_FN vg_store_matrix<float> sums(float* p) { return {p, 0}; }
   }                                                                                                             \
   VG_EXPORT(cross_entropy_##COLS)
 
+#define MIXED_ENTROPY(COLS)                                                                                       \
+  VG_KERNEL(256, 1) mixed_cross_entropy_##COLS(BEGIN, const float* z, const int32_t* label, const int32_t* label2, \
+                                               const float* mix, const float* smoothing, float* loss,             \
+                                               float* correct, float* dz) {                                       \
+    CALL;                                                                                                         \
+    vg_cross_entropy<COLS>(c, vg_matrix{z, COLS}, vg_mixed_label{label, label2, mix}, *smoothing, loss, correct,  \
+                           vg_store_matrix{dz, COLS});                                                            \
+  }                                                                                                               \
+  VG_EXPORT(mixed_cross_entropy_##COLS)
+
 #define EVAL_ENTROPY(COLS)                                                                                         \
   VG_KERNEL(256, 1) eval_cross_entropy_##COLS(BEGIN, const float* z, const int32_t* label, const float* smoothing, \
                                               float* loss) {                                                       \
@@ -90,7 +100,8 @@ VG_FN vg_store_matrix<float> sums(float* p) { return {p, 0}; }
 #define KERNELS(T, COLS)                         \
   LAYERNORM(f32, float, T, COLS)                 \
   GRAD(both, T, COLS, sums(dgamma), sums(dbeta)) \
-  ENTROPY(COLS)
+  ENTROPY(COLS)                                  \
+  MIXED_ENTROPY(COLS)
 #define VARIANTS(T, COLS)                        \
   GRAD(gamma, T, COLS, sums(dgamma), vg_none())  \
   GRAD(beta, T, COLS, vg_none(), sums(dbeta))    \
@@ -219,30 +230,46 @@ void make_logits(Array<float>& z, Array<int32_t>& label, int batch, int classes,
   }
 }
 
-void cross_entropy(int classes, int64_t blocks, int batch, float smoothing) {
-  const std::string what = text("cross_entropy classes=%d batch=%d smoothing=%g", classes, batch, smoothing);
+// With one label a row, or two of which the second is no class where it has no
+// part.
+void cross_entropy(int classes, int64_t blocks, int batch, float smoothing, bool mixed) {
+  const std::string what = text("cross_entropy classes=%d batch=%d smoothing=%g mixed=%d", classes, batch, smoothing, mixed);
   Random r((uint64_t)(batch * 131 + classes));
   const size_t full = (size_t)(batch + 2), n = (size_t)batch, cols = (size_t)classes;
   Array<float> z(full * cols, "z", r), smooth(1, "smoothing"), loss(full, "loss"), correct(full, "correct"), dz(full * cols, "dz");
-  Array<int32_t> label(full, "label", r);
+  Array<int32_t> label(full, "label", r), label2(full, "label2", r);
+  Array<float> mix(full, "mix", r, 0, 1);
   smooth[0] = smoothing, smooth.wrote();
   make_logits(z, label, batch, classes, r);
-  z.forbid(n * cols), dz.forbid(n * cols), loss.forbid(n), correct.forbid(n), label.forbid(n);
+  for (size_t i = 0; i < n; i++) {
+    label2[i] = mixed && i % 4 ? (int32_t)(r.next() % (uint32_t)classes) : -7;
+    if (mixed && i % 4) mix[i] = i % 4 == 1 ? 0.0f : (float)(i % 100) / 100;
+  }
+  z.forbid(n * cols), dz.forbid(n * cols), loss.forbid(n), correct.forbid(n), label.forbid(n), label2.forbid(n), mix.forbid(n);
   const vg_state s = check::state(batch);
-  check::run(what, {text("cross_entropy_%d", classes), blocks, kRowShared, 0, 0}, s,
-             {{loss.p, n * 4, "loss"}, {correct.p, n * 4, "correct"}, {dz.p, n * cols * 4, "dz"}}, (const float*)z.p,
-             (const int32_t*)label.p, (const float*)smooth.p, loss.p, correct.p, dz.p);
+  const std::vector<check::Output> outs = {{loss.p, n * 4, "loss"}, {correct.p, n * 4, "correct"}, {dz.p, n * cols * 4, "dz"}};
+  const auto run = [&](const std::string& name, bool two) {
+    const Launch l = {text("%scross_entropy_%d", two ? "mixed_" : "", classes), blocks, kRowShared, 0, 0};
+    if (two)
+      check::run(name, l, s, outs, (const float*)z.p, (const int32_t*)label.p, (const int32_t*)label2.p, (const float*)mix.p,
+                 (const float*)smooth.p, loss.p, correct.p, dz.p);
+    else
+      check::run(name, l, s, outs, (const float*)z.p, (const int32_t*)label.p, (const float*)smooth.p, loss.p, correct.p, dz.p);
+  };
+  run(what, mixed);
   std::vector<double> want_loss, want_dz;
   for (size_t i = 0; i < n; i++) {
     const float* row = z.p + i * cols;
-    const int y = label[i];
+    const int y = label[i], y2 = label2[i];
+    const double m = mix[i];
     double top = -1e300, sum = 0, l = 0;
     int arg = 0;
     for (int j = 0; j < classes; j++)
       if (row[j] > top) top = row[j], arg = j;
     for (int j = 0; j < classes; j++) sum += exp(row[j] - top);
     for (int j = 0; j < classes; j++) {
-      const double t = (j == y ? 1 - (double)smoothing : 0) + (double)smoothing / classes, p = exp(row[j] - top) / sum;
+      const double one = (j == y ? m : 0) + (j == y2 ? 1 - m : 0), t = one * (1 - (double)smoothing) + (double)smoothing / classes;
+      const double p = exp(row[j] - top) / sum;
       if (y >= 0) l -= t * (row[j] - top - log(sum));
       want_dz.push_back(y < 0 ? 0 : (p - t) / (batch + 3));
     }
@@ -251,6 +278,20 @@ void cross_entropy(int classes, int64_t blocks, int batch, float smoothing) {
   }
   check::close(what, loss, want_loss, 2e-6);
   check::close(what, dz, want_dz, 2e-6);
+  if (mixed) {  // two labels of one class are as one label
+    for (size_t i = 0; i < n; i++) label2[i] = label[i];
+    const auto bits = [&] {
+      std::vector<float> all(loss.p, loss.p + n);
+      all.insert(all.end(), correct.p, correct.p + n);
+      all.insert(all.end(), dz.p, dz.p + n * cols);
+      return all;
+    };
+    run(what + ": twice the same label", true);
+    const std::vector<float> two = bits();
+    run(what + ": the same label", false);
+    that(!memcmp(two.data(), bits().data(), 4 * two.size()), what + ": the same label twice is another");
+    return;
+  }
 
   // Evaluation alone gives the same loss to the bit.
   if (!vg_sim::find(text("eval_cross_entropy_%d", classes).c_str())) return;
@@ -279,6 +320,21 @@ void bad_rows() {
   for (size_t i = 0; i < 5; i++)
     that(isnan(loss[i]) && isnan(dz[i * cols]) && correct[i] == 0, text("bad row %d", (int)i));
   that(isfinite(loss[5]) && dz[5 * cols + 7] == 0, "a logit of minus infinity");
+
+  // A second label that is no class and has a part, and no part at all.
+  Array<int32_t> label2(rows, "label2", r);
+  Array<float> mix(rows, "mix", r, 0, 0.5f);
+  const int32_t others[rows] = {cols, -1, 9, 1 << 30, 0, 1};
+  for (size_t i = 0; i < rows; i++) {
+    for (size_t j = 0; j < cols; j++) z[i * cols + j] = (float)(j == 2);
+    label[i] = 2, label2[i] = others[i];
+  }
+  mix[2] = NAN, mix[3] = 0;
+  check::run("bad second labels", {"mixed_cross_entropy_10", 1, kRowShared, 0, 0}, check::state(rows), {loss, correct, dz},
+             (const float*)z.p, (const int32_t*)label.p, (const int32_t*)label2.p, (const float*)mix.p, (const float*)smooth.p,
+             loss.p, correct.p, dz.p);
+  for (size_t i = 0; i < rows; i++)
+    that(isnan(loss[i]) == (i < 4) && isnan(dz[i * cols + 2]) == (i < 4) && correct[i] == 1, text("bad second label %d", (int)i));
 }
 
 template <int T, int COLS>
@@ -289,7 +345,8 @@ void shape(int batch) {
     layernorm<float>("f32", T, COLS, blocks, batch, affine, 2e-6);
     layernorm_grad("both", T, COLS, grad_blocks, vg_layernorm_grad_workspace<COLS>(full), shared, batch, affine);
   }
-  for (float smoothing : {0.0f, 0.1f}) cross_entropy(COLS, vg_row_blocks<COLS>(batch + 2), batch, smoothing);
+  for (bool mixed : {false, true})
+    for (float smoothing : {0.0f, 0.1f}) cross_entropy(COLS, vg_row_blocks<COLS>(batch + 2), batch, smoothing, mixed);
 }
 
 template <int T, int COLS>
