@@ -90,7 +90,13 @@ const (
 	unoptimized             // plain, and compiled with -O0
 	withCUDA                // unoptimized, and with -tags cuda: see cuda_test.go
 	onlyCUDA                // the same, but its CPU kernels do nothing
+
+	stepping     // unoptimized, and with the main of package steps: see average_test.go
+	steppingCUDA // the same, and with -tags cuda as the only device
 )
+
+// cuda reports a trainer with CUDA.
+func (how mode) cuda() bool { return how == withCUDA || how == onlyCUDA || how == steppingCUDA }
 
 // model is a compiled and built spec.
 type model struct {
@@ -169,7 +175,15 @@ func compile(t testing.TB, s *spec.Spec, o passes.Options, how mode) *model {
 	key := hex.EncodeToString(h.Sum(nil)[:8])
 	key = fmt.Sprintf("%s-%d", key, how)
 	files := generate(t, s, o, module+"/"+packages+"/"+key)
-	if how == onlyCUDA {
+	if how == stepping || how == steppingCUDA {
+		for i, f := range files {
+			if f.Name == "trainer/main.go" {
+				data := bytes.Replace(f.Data, []byte(module+"/runtime/trainer"), []byte(module+"/internal/e2e/steps"), 1)
+				files[i].Data = bytes.Replace(data, []byte("trainer.Main"), []byte("steps.Main"), 1)
+			}
+		}
+	}
+	if how == onlyCUDA || how == steppingCUDA {
 		for i, f := range files {
 			if f.Name == "kernels_cpu.cc" {
 				files[i].Data = fmt.Appendf(nil, "#include \"vg_abi.h\"\nextern \"C\" int vg_%[1]s_isa(void) { return 0; }\n"+
@@ -217,7 +231,7 @@ func (b *build) run(key string, files []codegen.File, how mode) error {
 	}
 	args := []string{"build", "-buildvcs=false", "-ldflags=-s -w", "-o", b.bin}
 	env := os.Environ()
-	if how >= withCUDA {
+	if how.cuda() {
 		args = append(args, "-tags", "cuda")
 		cgo, err := cudaBuild()
 		if err != nil {

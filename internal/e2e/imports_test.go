@@ -47,6 +47,7 @@ var rules = []rule{
 	{place: "bench/gpu", own: []string{"bench/gpu/...", "bench/measure", "bench/probes", "spec", "sim", "internal/nvcc", "internal/cudaenv", "runtime", "runtime/trainer"},
 		others: []string{"github.com/google/renameio", "github.com/rogpeppe/go-internal", "gopkg.in/yaml.v3"}},
 	{place: "bench", own: []string{"bench/measure"}, others: []string{"github.com/google/renameio"}},
+	{place: "internal/e2e/steps", own: []string{"runtime"}},
 	{place: "internal/e2e"},
 	{place: "internal/cudaenv", own: []string{"internal/cudaenv", "runtime/cuda/link"}, others: []string{"github.com/google/renameio"}},
 	{place: "internal/nvcc", others: []string{"github.com/google/renameio"}},

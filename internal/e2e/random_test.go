@@ -95,6 +95,7 @@ func TestRandomSpecsCover(t *testing.T) {
 		"- drop_path: 0.", "layer_scale", "residual", "repeat", "select", "mean_pool", "transpose", "flatten",
 		"label_smoothing: 0.1", "accumulate: 2", "clip_norm: 0.2", "sgd", "momentum: 0.9", "nesterov: true", "adamw",
 		"decay: all", "decay: weights", "constant", "linear_warmup", "cosine", "every_steps",
+		"ema: ", "mixup", "cutmix",
 	} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("no random spec has %q", want)

@@ -211,5 +211,9 @@ func (w *specWriter) train() {
 		w.between(2, 5), oneOf(w, 1, 1, 2, 3), oneOf(w, "0", "0.2", "100"), optimizer,
 		oneOf(w, "constant", "{linear_warmup: {warmup_steps: 2}}", "{cosine: {warmup_steps: 1, steps: 4, final_lr: 1e-3}}",
 			"{step: {every_steps: 1, gamma: 0.5}}"))
-	w.line("data: {synthetic: {train: 16, val: 8}}")
+	if w.coin() {
+		w.line("  ema: {decay: 0.9, warmup: %v}", w.coin())
+	}
+	augment := oneOf(w, "", "", ", augment: {mixup: 0.2}", ", augment: {cutmix: 1.0}")
+	w.line("data: {synthetic: {train: 16, val: 8%s}}", augment)
 }

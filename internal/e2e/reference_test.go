@@ -20,6 +20,11 @@ type inputs struct {
 	image  []float32 // [n, C, H, W]
 	label  []int64   // [n]
 	params map[string][]float32
+
+	// For specs that mix samples: the other label, and the weight of the first.
+	// Nil: the first alone.
+	label2 []int64   // [n]
+	mix    []float32 // [n]
 }
 
 // randomInputs draws n samples and all parameters, of the size that layers
@@ -56,7 +61,7 @@ type reference struct {
 	programs *passes.Programs
 	in       inputs
 	env      interp.Env
-	slots    map[string]map[string]interp.Tensor // grad, state0, state1 by parameter
+	slots    map[string]map[string]interp.Tensor // grad, state0, state1, average by parameter
 }
 
 func newReference(t testing.TB, s *spec.Spec, in inputs) *reference {
@@ -81,12 +86,13 @@ func newReference(t testing.TB, s *spec.Spec, in inputs) *reference {
 func (r *reference) restart(dropout bool, seed uint64) {
 	r.env.Dropout, r.env.Seed, r.env.MicroStep = dropout, seed, 0
 	r.env.Params = map[string]interp.Tensor{}
-	r.slots = map[string]map[string]interp.Tensor{"grad": {}, "state0": {}, "state1": {}}
+	r.slots = map[string]map[string]interp.Tensor{"grad": {}, "state0": {}, "state1": {}, "average": {}}
 	for _, p := range r.spec.Params() {
 		r.env.Params[p.Name] = interp.Tensor{Shape: p.Shape, Data: golden.Float64s(r.in.params[p.Name])}
 		for _, slot := range r.slots {
 			slot[p.Name] = interp.New(p.Shape...)
 		}
+		r.slots["average"][p.Name] = r.env.Params[p.Name]
 	}
 }
 
@@ -97,12 +103,15 @@ func (r *reference) give(lo, hi int) {
 		Shape: []int{hi - lo, in.Channels, in.Height, in.Width},
 		Data:  golden.Float64s(r.in.image[lo*e : hi*e]),
 	}
-	label := interp.New(hi - lo)
+	label, label2, mix := interp.New(hi-lo), interp.New(hi-lo), interp.New(hi-lo)
 	for i := range label.Data {
-		label.Data[i] = float64(r.in.label[lo+i])
+		label.Data[i], mix.Data[i] = float64(r.in.label[lo+i]), 1
+		if r.in.mix != nil {
+			label2.Data[i], mix.Data[i] = float64(r.in.label2[lo+i]), float64(r.in.mix[lo+i])
+		}
 	}
 	r.env.N = hi - lo
-	r.env.Inputs = map[string]interp.Tensor{"image": image, "label": label}
+	r.env.Inputs = map[string]interp.Tensor{"image": image, "label": label, "label2": label2, "mix": mix}
 	r.env.Scalars["inv_n"] = 1 / float64(len(r.in.label))
 }
 
@@ -152,10 +161,15 @@ func (r *reference) update(t testing.TB, k int) {
 	r.env.Scalars["lr"] = lr
 	r.env.Scalars["bias_corr1"] = 1 / (1 - math.Pow(o.Beta1, float64(k)))
 	r.env.Scalars["bias_corr2"] = 1 / (1 - math.Pow(o.Beta2, float64(k)))
+	decay := r.spec.Train.EMA.Decay
+	if r.spec.Train.EMA.Warmup {
+		decay = math.Min(decay, float64(1+k)/float64(10+k))
+	}
+	r.env.Scalars["ema_weight"] = 1 - decay
 	outs := r.eval(t, r.programs.Update)
 	for _, p := range r.spec.Params() {
 		r.env.Params[p.Name] = outs["param."+p.Name]
-		for _, slot := range []string{"state0", "state1"} {
+		for _, slot := range []string{"state0", "state1", "average"} {
 			if v, ok := outs[slot+"."+p.Name]; ok {
 				r.slots[slot][p.Name] = v
 			}
