@@ -154,7 +154,7 @@ func TestOpenErrors(t *testing.T) {
 		{"driver does not start", []string{"VITGEN_SIM_INIT=999"}, "cuda", []string{"does not start", "CUDA_ERROR_UNKNOWN"}},
 		{"too old", []string{"VITGEN_SIM_DEVICE=v100", "VITGEN_CUDA_IMAGE="}, "cuda", []string{"Tesla V100", "too old", "sm_70", "kernels.sm_80.ptx", "sm_80 or newer"}},
 		{"refused", []string{"VITGEN_CUDA_IMAGE="}, "cuda", []string{"CUDA 13.0", "kernels.sm_80.ptx", "refuses", "CUDA_ERROR_NO_BINARY_FOR_GPU", "PTX"}},
-		{"out of memory", []string{"VITGEN_SIM_MEMORY=20M"}, "cuda", []string{"out of memory", "batch 32 needs", "activations", "gradients", "a batch of ", "would fit"}},
+		{"out of memory", []string{"VITGEN_SIM_MEMORY=20M"}, "cuda", []string{"out of memory", "batch 32 needs", "activations", "gradients", "average", "a batch of ", "would fit"}},
 		{"no kernel", nil, "cuda", []string{"have no k77_gone (vit.yaml:1:1)", "CUDA_ERROR_NOT_FOUND", "another model or version"}},
 		{"too much shared memory", []string{"VITGEN_SIM_DEVICE=rtx4090"}, "cuda", []string{"kernel k00_linear (fake.yaml:3:5: linear) needs 150000 bytes", "there are 101376"}},
 		{"too many threads", nil, "cuda", []string{"kernel k00_linear (fake.yaml:3:5: linear)", "blocks of 128 threads", "allows 64"}},
@@ -171,7 +171,7 @@ func TestOpenErrors(t *testing.T) {
 					t.Setenv(name, value)
 				}
 			}
-			m := model("fp32", runtime.Train{})
+			m := model("fp32", runtime.Train{EMA: runtime.EMA{Decay: 0.9}})
 			switch first := &m.CUDA.Kernels[0]; c.name {
 			case "out of memory", "no memory":
 				m.CUDA.ArenaBytes = 30 << 20
