@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"image/color"
 	"math"
+	"time"
 
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
@@ -37,6 +38,11 @@ const maxPoints = 800
 // curves.svg. Accuracies have a scale of their own, at the right. With nothing
 // to draw it writes nothing.
 func (h *History) Curves(title string) error {
+	begin := time.Now()
+	defer func() {
+		h.drawn, h.stale = time.Now(), ""
+		h.cost = h.drawn.Sub(begin)
+	}()
 	train, valLoss, valAcc, lr := h.series()
 	if len(train)+len(valLoss) == 0 {
 		return nil
@@ -44,6 +50,17 @@ func (h *History) Curves(title string) error {
 	return save(h.dir, "curves", curvesWidth, curvesHeight, func(c *draw.Canvas) {
 		paintCurves(c, title, train, valLoss, valAcc, lr)
 	})
+}
+
+// Refresh is Curves for after each epoch: it puts the drawing off if the last
+// one was so short ago that a run of short epochs would spend more than a
+// twentieth of its time drawing. Close makes up for it.
+func (h *History) Refresh(title string) error {
+	if time.Since(h.drawn) < 20*h.cost {
+		h.stale = title
+		return nil
+	}
+	return h.Curves(title)
 }
 
 // series are the records as curves.

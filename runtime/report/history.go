@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/google/renameio/v2"
 )
@@ -52,6 +53,10 @@ type History struct {
 	file    *os.File
 	events  *events
 	records []Record
+
+	drawn time.Time     // when the curves were drawn last
+	cost  time.Duration // of that
+	stale string        // title of the curves that Refresh has not drawn; empty: none
 }
 
 // Open starts the history of a new run in a directory that exists. Records and
@@ -175,9 +180,12 @@ func scalars(r *Record) [][]byte {
 // Records are all records so far, oldest first. They must not be changed.
 func (h *History) Records() []Record { return h.records }
 
-// Close closes the files.
-func (h *History) Close() error {
-	return errors.Join(h.file.Close(), h.events.close())
+// Close draws curves that Refresh has put off, and closes the files.
+func (h *History) Close() (err error) {
+	if h.stale != "" {
+		err = h.Curves(h.stale)
+	}
+	return errors.Join(err, h.file.Close(), h.events.close())
 }
 
 // writeFile replaces a file at once or not at all.

@@ -15,6 +15,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 )
 
 func readPNG(t *testing.T, path string) image.Image {
@@ -140,6 +141,30 @@ func TestCurves(t *testing.T) {
 	}
 	if err := one.Curves("one"); err != nil {
 		t.Error(err)
+	}
+}
+
+// Refresh does not draw again and again, and what it leaves out is drawn in the
+// end.
+func TestRefresh(t *testing.T) {
+	h := mustOpen(t, t.TempDir())
+	learn(t, h, 5, 10)
+	path := filepath.Join(h.dir, "curves.svg")
+	if err := h.Refresh("first"); err != nil {
+		t.Fatal(err)
+	}
+	h.cost = time.Hour
+	if err := h.Refresh("second"); err != nil {
+		t.Fatal(err)
+	}
+	if txt := readSVG(t, path); !strings.Contains(txt, "first\n") {
+		t.Errorf("after two drawings at once the SVG says\n%s", txt)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if txt := readSVG(t, path); !strings.Contains(txt, "second\n") {
+		t.Errorf("in the end the SVG says\n%s", txt)
 	}
 }
 

@@ -71,9 +71,10 @@ func fit(p image.Image) image.Image {
 		return Shrink(p, tilePicture)
 	}
 	out := image.NewRGBA(image.Rect(0, 0, b.Dx()*grow, b.Dy()*grow))
-	for y := range b.Dy() * grow {
-		for x := range b.Dx() * grow {
-			out.Set(x, y, p.At(b.Min.X+x/grow, b.Min.Y+y/grow))
+	for y := range b.Dy() {
+		for x := range b.Dx() {
+			pixel := image.NewUniform(p.At(b.Min.X+x, b.Min.Y+y))
+			imagedraw.Draw(out, image.Rect(x*grow, y*grow, (x+1)*grow, (y+1)*grow), pixel, image.Point{}, imagedraw.Src)
 		}
 	}
 	return out

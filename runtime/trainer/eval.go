@@ -32,6 +32,7 @@ type evalResult struct {
 	Device    string `json:"device"`
 	Precision string `json:"precision"`
 	Samples   int    `json:"samples"`
+	Skipped   int    `json:"skipped"` // samples that cannot be read
 	Metrics   string `json:"metrics"` // which of the two are loss and accuracy
 	scoreResult
 	Exact     scoreResult     `json:"exact"` // means over samples
@@ -159,7 +160,7 @@ func (a *app) evalResult(e *evaluation, s *runtime.Session, l *loaders, metrics 
 	names := e.names(l)
 	r := &evalResult{
 		Model: a.model.Name, Spec: a.model.SpecFile, Data: l.Name,
-		Device: s.Device(), Precision: s.Precision(), Samples: e.samples, Metrics: metrics,
+		Device: s.Device(), Precision: s.Precision(), Samples: e.samples, Skipped: l.val.Skipped(), Metrics: metrics,
 		scoreResult: of(e.score(metrics == "d2l")), Exact: of(e.exact), D2L: of(e.d2l),
 		Mistakes: []mistakeResult{},
 	}
@@ -239,7 +240,11 @@ const (
 
 // print writes the result for people.
 func (r *evalResult) print(w io.Writer, e *evaluation) {
-	fmt.Fprintf(w, "%s: %s validation samples\n", r.Data, comma(int64(r.Samples)))
+	fmt.Fprintf(w, "%s: %s validation samples", r.Data, comma(int64(r.Samples)))
+	if r.Skipped > 0 {
+		fmt.Fprintf(w, ", and %s that cannot be read", comma(int64(r.Skipped)))
+	}
+	fmt.Fprintln(w)
 	how := map[string]string{"exact": "exact: means over samples", "d2l": "d2l: means of batch means"}
 	modes := []string{"exact", "d2l"}
 	if r.Metrics == "d2l" {

@@ -101,6 +101,9 @@ func evaluateWith(s *runtime.Session, l *loaders, after func(samples int, loss f
 		loss, _ := exact.result()
 		after(e.samples, loss)
 	}
+	if e.samples == 0 {
+		return nil, fmt.Errorf("%s: none of the %s validation samples can be read", l.Name, comma(int64(l.Val.Len())))
+	}
 	e.exact.loss, e.exact.accuracy = exact.result()
 	e.d2l.loss, e.d2l.accuracy = d2l.result()
 	return e, nil

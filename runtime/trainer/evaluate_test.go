@@ -136,14 +136,14 @@ func TestEvaluate(t *testing.T) {
 	}
 }
 
-// partly is a data set with a sample that cannot be read.
+// partly is a data set with a sample that cannot be read, or with none that can.
 type partly struct {
 	data.Dataset
 	broken int
 }
 
 func (p partly) Sample(i int, pixels []uint8) (int, error) {
-	if i == p.broken {
+	if i == p.broken || p.broken < 0 {
 		return 0, errors.New("sample cannot be read")
 	}
 	return p.Dataset.Sample(i, pixels)
@@ -171,6 +171,16 @@ func TestEvaluateBroken(t *testing.T) {
 	}
 	if !reflect.DeepEqual(e.mistakes[:maxMistakes-1], whole.mistakes[1:]) {
 		t.Errorf("mistakes %v, with the sample %v", e.mistakes, whole.mistakes)
+	}
+	result := (&app{model: m}).evalResult(e, s, sets, "exact")
+	var text strings.Builder
+	result.print(&text, e)
+	if result.Skipped != 1 || !strings.Contains(text.String(), "354 validation samples, and 1 that cannot be read\n") {
+		t.Errorf("%d samples were skipped; the text is\n%s", result.Skipped, text.String())
+	}
+	sets.val.Data = partly{sets.Val, -1}
+	if _, err := evaluate(s, sets); err == nil || !strings.Contains(err.Error(), "none of the 355 validation samples can be read") {
+		t.Errorf("with no sample: %v", err)
 	}
 	sets.val.Strict = true
 	sets.val.Data = partly{sets.Val, 77}

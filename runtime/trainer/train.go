@@ -375,7 +375,7 @@ func (t *training) endEpoch() error {
 			return err
 		}
 	}
-	return t.history.Curves(t.model.Name)
+	return t.history.Refresh(t.model.Name)
 }
 
 // showMistakes gives TensorBoard pictures of what was misclassified.
