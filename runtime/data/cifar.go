@@ -3,6 +3,7 @@ package data
 import (
 	"bufio"
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -43,9 +44,9 @@ func openCIFAR(c Config) (Split, error) {
 	}
 	switch {
 	case dir == "":
-		return Split{}, fmt.Errorf("data set %s is not in %s: put there %s", c.Name, c.Dir, cifarFiles())
+		return Split{}, fmt.Errorf("data set %s is not in %s: put there %s; %s", c.Name, c.Dir, cifarFiles(), c.fetchHint())
 	case len(missing) > 0:
-		return Split{}, fmt.Errorf("data set %s in %s is incomplete: %s missing; it needs %s", c.Name, dir, strings.Join(missing, ", "), cifarFiles())
+		return Split{}, fmt.Errorf("data set %s in %s is incomplete: %s missing; it needs %s; %s", c.Name, dir, strings.Join(missing, ", "), cifarFiles(), c.fetchHint())
 	}
 	classes, err := cifarClassNames(filepath.Join(dir, cifarNames))
 	if err != nil {
@@ -53,11 +54,11 @@ func openCIFAR(c Config) (Split, error) {
 	}
 	train, val := newCIFAR(classes), newCIFAR(classes)
 	for _, name := range cifarTrain {
-		if err := train.readCIFAR(filepath.Join(dir, name)); err != nil {
+		if err := c.readCIFAR(train, dir, name); err != nil {
 			return Split{}, err
 		}
 	}
-	if err := val.readCIFAR(filepath.Join(dir, cifarTest)); err != nil {
+	if err := c.readCIFAR(val, dir, cifarTest); err != nil {
 		return Split{}, err
 	}
 	return Split{Train: train, Val: val, Hash: hashTables(train, val)}, nil
@@ -106,15 +107,24 @@ func newCIFAR(classes []string) *table {
 	return &table{channels: 3, height: cifarSide, width: cifarSide, classes: classes}
 }
 
-// readCIFAR adds a file's records. Errors name the file.
-func (t *table) readCIFAR(path string) error {
+// readCIFAR adds a file's records to t. Errors name the file.
+func (c *Config) readCIFAR(t *table, dir, name string) error {
+	path := filepath.Join(dir, name)
 	f, err := os.Open(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	if err := t.parseCIFAR(bufio.NewReaderSize(f, 1<<20)); err != nil {
+	var r io.Reader = f
+	h := sha256.New()
+	if c.Warn != nil {
+		r = io.TeeReader(f, h)
+	}
+	if err := t.parseCIFAR(bufio.NewReaderSize(r, 1<<20)); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
+	}
+	if c.Warn != nil {
+		c.unpublished(path, name, h.Sum(nil))
 	}
 	return nil
 }

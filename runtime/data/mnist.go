@@ -45,21 +45,21 @@ func openMNIST(c Config) (Split, error) {
 		}
 	}
 	if len(missing) == len(mnistFiles) {
-		return Split{}, fmt.Errorf("data set %s is not in %s: put there %s", c.Name, c.Dir, fourFiles())
+		return Split{}, fmt.Errorf("data set %s is not in %s: put there %s; %s", c.Name, c.Dir, fourFiles(), c.fetchHint())
 	}
 	if len(missing) > 0 {
-		return Split{}, fmt.Errorf("data set %s in %s is incomplete: %s missing; it needs %s",
-			c.Name, c.Dir, strings.Join(missing, ", "), fourFiles())
+		return Split{}, fmt.Errorf("data set %s in %s is incomplete: %s missing; it needs %s; %s",
+			c.Name, c.Dir, strings.Join(missing, ", "), fourFiles(), c.fetchHint())
 	}
 	classes := digitNames()
 	if c.Name == "fashion_mnist" {
 		classes = fashionNames
 	}
-	train, err := readTable(found[trainImages], found[trainLabels], classes)
+	train, err := c.readTable(found, trainImages, trainLabels, classes)
 	if err != nil {
 		return Split{}, err
 	}
-	val, err := readTable(found[testImages], found[testLabels], classes)
+	val, err := c.readTable(found, testImages, testLabels, classes)
 	if err != nil {
 		return Split{}, err
 	}
@@ -91,14 +91,23 @@ func fourFiles() string {
 	return fmt.Sprintf("the four files %s, each plain or with .gz", strings.Join(mnistFiles, ", "))
 }
 
-func readTable(imagePath, labelPath string, classes []string) (*table, error) {
-	images, err := readIDX(imagePath, idxImages)
+// readTable reads two of the files that were found.
+func (c *Config) readTable(found map[string]string, imageName, labelName string, classes []string) (*table, error) {
+	images, err := c.readIDX(found, imageName, idxImages)
 	if err != nil {
 		return nil, err
 	}
-	labels, err := readIDX(labelPath, idxLabels)
+	labels, err := c.readIDX(found, labelName, idxLabels)
 	if err != nil {
 		return nil, err
 	}
-	return newTable(images, labels, imagePath, labelPath, classes)
+	return newTable(images, labels, found[imageName], found[labelName], classes)
+}
+
+func (c *Config) readIDX(found map[string]string, name string, magic uint32) (*array, error) {
+	a, err := readIDX(found[name], magic)
+	if err == nil && c.Warn != nil {
+		c.unpublished(found[name], name, a.sum(magic))
+	}
+	return a, err
 }
