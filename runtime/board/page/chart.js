@@ -200,7 +200,7 @@ class Chart {
     const s = this.options.series[i];
     const d = of.map((p, k) => (k ? 'L' : 'M') + this.place(p).map((v) => v.toFixed(1)).join(' ')).join('');
     g.append(svg('path', { class: `line ${s.style}`, d, 'data-series': s.name, 'data-points': of.length }));
-    const marked = s.marked && of.length <= 60 ? of : of.slice(-1);
+    const marked = s.marked && of.length <= this.inner[0] / 9 ? of : of.slice(-1);
     for (const p of marked) g.append(this.dot(p, i, 3));
   }
 }

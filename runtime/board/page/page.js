@@ -6,7 +6,7 @@ const put = (id, text) => { const e = byId(id); if (e.textContent !== text) e.te
 const whole = (n) => Math.round(n).toLocaleString('en-US');
 const loss = (v) => (v === null ? nothing : Math.abs(v) < 1000 ? v.toFixed(4) : v.toExponential(3));
 const percent = (v) => `${(100 * v).toFixed(2)} %`;
-const rate = (v) => (v === null ? nothing : v === 0 || (v >= 1e-3 && v < 1e3) ? String(Number(v.toPrecision(4))) : Number(v.toPrecision(3)).toExponential());
+const rate = (v) => (v === null ? nothing : v === 0 || (v >= 1e-4 && v < 1e3) ? String(Number(v.toPrecision(4))) : Number(v.toPrecision(3)).toExponential());
 const speed = (v) => (v === null ? nothing : v < 100 ? v.toPrecision(3) : whole(v));
 const short = (v) => String(Number(v.toFixed(2)));
 const duration = (s) => {
@@ -143,13 +143,15 @@ const card = (p) => {
   const mark = el('span', { class: right ? 'right-mark' : 'wrong-mark' }, right ? '✓' : '✗', el('span', { class: 'hidden' }, right ? ' right' : ' wrong'));
   const meter = el('meter', { min: 0, max: 1, value: chance, 'aria-hidden': 'true' });
   return el('li', { class: right ? 'card' : 'card wrong', 'data-right': right }, picture,
-    el('div', {}, mark, el('span', { class: 'hidden' }, 'guess '), name(p.guess), el('span', { class: 'chance' }, `${(100 * chance).toFixed(0)} %`)),
-    meter, el('div', { class: 'truth' }, name(`is ${p.truth}`)));
+    el('div', { class: 'guess' }, mark, el('span', { class: 'hidden' }, 'guess '), name(p.guess)),
+    el('div', { class: 'chance' }, meter, el('span', {}, `${(100 * chance).toFixed(0)} %`)),
+    el('div', { class: 'truth' }, name(`is ${p.truth}`)));
 };
 
-const cards = (id, of, empty) => {
+const cards = (id, of, empty, wide) => {
   const list = byId(id);
   list.classList.toggle('none', !of.length);
+  list.classList.toggle('wide', wide);
   list.replaceChildren(...(of.length ? of.map(card) : [el('li', {}, empty)]));
 };
 
@@ -180,8 +182,8 @@ const redraw = () => {
 
 const reset = () => {
   Object.assign(known, { records: [], progress: null, end: null });
-  cards('same', [], 'None yet.');
-  cards('missed', [], 'None yet.');
+  cards('same', [], 'None yet.', false);
+  cards('missed', [], 'None yet.', false);
 };
 
 const follow = () => {
@@ -205,8 +207,9 @@ const follow = () => {
   on('progress', (p) => { Object.assign(known, { progress: p, heard: performance.now() }); figures(); clock(); });
   on('predictions', (p) => {
     put('predictions-more', `after epoch ${short(p.epoch)}: ${whole(p.wrong)} of ${whole(p.samples)} validation pictures wrong`);
-    cards('same', p.same, 'None.');
-    cards('missed', p.missed, 'None: every validation picture is right.');
+    const wide = [...p.same, ...p.missed].some((c) => c.guess.length > 8 || c.truth.length > 8); // names
+    cards('same', p.same, 'None.', wide);
+    cards('missed', p.missed, 'None: every validation picture is right.', wide);
   });
   on('end', (end) => { known.end = end; source.close(); redraw(); });
 };
