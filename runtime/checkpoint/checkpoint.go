@@ -80,6 +80,7 @@ type Sums struct {
 	MeanCorrect float64 `json:"mean_correct"`
 	Batches     int     `json:"batches"`
 	Seconds     float64 `json:"seconds"` // spent
+	Waited      float64 `json:"waited"`  // of those, for data
 }
 
 // Score is the outcome of a validation.
@@ -118,6 +119,14 @@ type Checksums struct {
 	Weights uint32 `json:"weights"`
 	Average uint32 `json:"average"` // 0: none
 	State   uint32 `json:"state"`
+}
+
+// Untime sets to zero how long things took: the rest is the same in every run.
+func (s *State) Untime() {
+	s.Seconds = 0
+	for _, m := range []*Sums{&s.EpochSums, &s.Interval} {
+		m.Seconds, m.Waited = 0, 0
+	}
 }
 
 // check finds what no trainer could have written.

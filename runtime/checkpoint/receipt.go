@@ -59,16 +59,11 @@ func (was *Receipt) Differences(r *Receipt) []string {
 // Computes says in what a run's arithmetic differs from this program's, as on
 // another device; empty if results are bitwise the same.
 func (was *Receipt) Computes(r *Receipt) string {
-	about := func(r *Receipt) string {
-		return strings.TrimSpace(strings.Join([]string{r.Target, r.ISA, r.Precision}, " "))
+	same := was.Target == r.Target && was.ISA == r.ISA && was.Precision == r.Precision
+	if same && (r.Target != "cuda" || was.Device == r.Device) {
+		return ""
 	}
-	if was.Target == r.Target && was.ISA == r.ISA && was.Precision == r.Precision {
-		if r.Target != "cuda" || was.Device == r.Device {
-			return ""
-		}
-		return fmt.Sprintf("it was computed on %s, this is %s", was.Device, r.Device)
-	}
-	return fmt.Sprintf("it was computed on %s (%s), this is %s (%s)", was.Device, about(was), r.Device, about(r))
+	return fmt.Sprintf("it was computed on %s in %s, this is %s in %s", was.Device, was.Precision, r.Device, r.Precision)
 }
 
 func short(hash string) string { return hash[:min(len(hash), 12)] }

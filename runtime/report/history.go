@@ -30,6 +30,7 @@ type Record struct {
 	ValAcc        *float64 `json:"val_acc,omitempty"` // 0 … 1
 	SamplesPerSec float64  `json:"samples_per_sec"`   // of training alone
 	DataWait      float64  `json:"data_wait"`         // share, 0 … 1, of the time that the step waited for data
+	Skipped       int      `json:"skipped,omitempty"` // updates left out as outliers, in all
 }
 
 // Kinds of records: some updates within an epoch, or its end.

@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/vitgen/vitgen/runtime"
 )
@@ -39,6 +40,7 @@ func (t *stepper) repeat(micro int) (*runtime.NonFinite, error) {
 	if err := t.session.Restore(&t.before); err != nil {
 		return nil, err
 	}
+	t.outliers.window, t.outliers.loss = slices.Clone(t.beforeWindow), mean{}
 	at, seen := t.beforeBatch, t.beforeBatch*t.model.Batch
 	for b, err := range t.sets.trainBatches(t.epoch, at) {
 		if err != nil {
@@ -51,7 +53,7 @@ func (t *stepper) repeat(micro int) (*runtime.NonFinite, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, _, err := f.pending.Wait(); err != nil {
+		if _, _, err := f.wait(); err != nil {
 			return nil, err
 		}
 		at++

@@ -133,7 +133,7 @@ func (t *training) goOn(o *trainFlags) (done bool, err error) {
 		return false, err
 	}
 	t.epochSums, t.interval = meterOf(s.EpochSums, t.d2l), meterOf(s.Interval, t.d2l)
-	t.trained = time.Duration(s.Seconds * float64(time.Second))
+	t.trained = seconds(s.Seconds)
 	t.saved, t.validated = s.Updates, s.Validated
 	t.last, t.best, t.early = s.Last, s.Best, s.Early
 	switch {
@@ -195,7 +195,7 @@ func (t *training) save() error {
 		Epoch: t.epoch, Batch: t.batch, LR: t.lr,
 		EpochSums: t.epochSums.sums(), Interval: t.interval.sums(),
 		Validated: t.validated, Last: t.last, Best: t.best, Early: t.early,
-		Skipped: t.skipped, Seconds: t.trained.Seconds(),
+		Skipped: t.skipped, Window: t.outliers.window, Seconds: t.trained.Seconds(),
 		Plan: t.plan, Receipt: t.receipt, Changes: t.changes,
 	}}
 	if err := t.files.Save(t.model, c); err != nil {
@@ -227,10 +227,12 @@ func syncFile(path string) error {
 // sums are what a checkpoint keeps of a meter.
 func (t *meter) sums() checkpoint.Sums {
 	return checkpoint.Sums{Loss: t.loss, Correct: t.correct, Samples: t.samples,
-		MeanLoss: t.meanLoss, MeanCorrect: t.mean, Batches: t.batches, Seconds: t.busy.Seconds()}
+		MeanLoss: t.meanLoss, MeanCorrect: t.mean, Batches: t.batches, Seconds: t.busy.Seconds(), Waited: t.waited.Seconds()}
 }
 
 func meterOf(s checkpoint.Sums, d2l bool) meter {
 	return meter{d2l: d2l, loss: s.Loss, correct: s.Correct, samples: s.Samples,
-		meanLoss: s.MeanLoss, mean: s.MeanCorrect, batches: s.Batches, busy: time.Duration(s.Seconds * float64(time.Second))}
+		meanLoss: s.MeanLoss, mean: s.MeanCorrect, batches: s.Batches, busy: seconds(s.Seconds), waited: seconds(s.Waited)}
 }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }

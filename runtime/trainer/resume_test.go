@@ -28,7 +28,7 @@ func outcome(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	s := c.State
-	s.Seconds, s.EpochSums.Seconds, s.Interval.Seconds = 0, 0, 0
+	s.Untime()
 	state, err := json.MarshalIndent(s, "", " ")
 	if err != nil {
 		t.Fatal(err)
@@ -84,11 +84,12 @@ func interrupting(m *runtime.Model, n int) context.Context {
 }
 
 // dropoutRun has everything in it that a resumed run could get wrong: momentum,
-// micro-batches, a partial last one, a schedule, dropout.
+// micro-batches, a partial last one, a schedule, dropout, an average, outliers.
 func dropoutRun() *runtime.Model {
 	return digits(100, runtime.Train{Epochs: 3, Seed: 5, Accumulate: 2,
 		Optimizer: runtime.Optimizer{Kind: "adamw", LR: 0.01, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8, WeightDecay: 0.01},
-		Schedule:  runtime.Schedule{Kind: "cosine", WarmupSteps: 3, FinalLR: 1e-4}})
+		Schedule:  runtime.Schedule{Kind: "cosine", WarmupSteps: 3, FinalLR: 1e-4},
+		EMA:       runtime.EMA{Decay: 0.9, Warmup: true}, SkipOutliers: runtime.SkipOutliers{Z: 0.5, Window: 5}})
 }
 
 // TestInterruptAndResume: wherever training is interrupted, and however often,
@@ -97,6 +98,9 @@ func TestInterruptAndResume(t *testing.T) {
 	whole := t.TempDir()
 	mustRun(t, dropoutRun(), "train", "--out", whole, "--every", "3")
 	want := outcome(t, whole)
+	if !strings.Contains(want["state"], `"skipped": `) || strings.Contains(want["state"], `"skipped": 0`) {
+		t.Errorf("no update was skipped as an outlier\n%s", want["state"])
+	}
 	// One epoch is 15 passes forward and backward, 8 updates and 4 validation
 	// batches: 27 runs of a program. The interrupts are after the numbers of runs
 	// given, the last of them again and again.

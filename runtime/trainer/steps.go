@@ -3,6 +3,7 @@ package trainer
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/checkpoint"
@@ -23,10 +24,13 @@ type stepper struct {
 	lr           float64 // of the last of them
 	loss         mean    // of the update in progress
 	losses       []float64
-	skipped      int // updates left out
+	outliers     outliers
+	skipped      int // updates left out as such
 
-	before      runtime.Snapshot // to look for the cause of a NaN: where this epoch was entered
-	beforeBatch int
+	// To look for the cause of a NaN: where this epoch was entered.
+	before       runtime.Snapshot
+	beforeBatch  int
+	beforeWindow []float64
 
 	// add accounts for a micro-batch, updated for an update with its mean loss;
 	// both are called in order, perhaps after later steps were submitted.
@@ -36,6 +40,11 @@ type stepper struct {
 	// submitted; held is called then, and may save, or end the epoch here.
 	holds func(update int) bool
 	held  func() (end bool, err error)
+}
+
+// stepper makes one that is not wired to anything yet.
+func (a *app) stepper() stepper {
+	return stepper{app: a, outliers: outliers{SkipOutliers: a.model.Train.SkipOutliers}}
 }
 
 // mean is a mean in the making.
@@ -52,6 +61,19 @@ type flight struct {
 	update  int  // the update it belongs to
 	ends    bool // it completes the update
 	lr      float64
+
+	// Where outliers are watched for, the outcome is known from the start.
+	known, skipped bool
+	sum            float64
+	correct        int
+}
+
+// wait is the sum of the losses and how many samples were classified correctly.
+func (f *flight) wait() (sum float64, correct int, err error) {
+	if f.known {
+		return f.sum, f.correct, nil
+	}
+	return f.pending.Wait()
 }
 
 // steps goes through what is left of the epoch, or up to the last update. Where
@@ -64,7 +86,7 @@ func (t *stepper) steps() error {
 	if err := t.session.Snapshot(&t.before); err != nil {
 		return err
 	}
-	t.beforeBatch = t.batch
+	t.beforeBatch, t.beforeWindow = t.batch, slices.Clone(t.outliers.window)
 	var waiting flight
 	micro, seen := t.batch, t.batch*t.model.Batch
 	for b, err := range t.sets.trainBatches(t.epoch, t.batch) {
@@ -105,7 +127,12 @@ func (t *stepper) submit(b runtime.Samples, seen *int) (f flight, err error) {
 	if f.lr, err = t.session.LR(); err != nil {
 		return f, err
 	}
-	if f.pending, err = t.session.Submit(b, t.totalOf(*seen)); err != nil {
+	if total := t.totalOf(*seen); t.outliers.on() {
+		err = t.watch(b, &f, total)
+	} else {
+		f.pending, err = t.session.Submit(b, total)
+	}
+	if err != nil {
 		return f, err
 	}
 	*seen += f.n
@@ -122,10 +149,10 @@ func (t *stepper) totalOf(seen int) int {
 
 // settle waits for a micro-batch and accounts for it.
 func (t *stepper) settle(f flight) error {
-	if !f.pending.Valid() {
+	if f.n == 0 {
 		return nil
 	}
-	sum, correct, err := f.pending.Wait()
+	sum, correct, err := f.wait()
 	if err != nil {
 		return err
 	}
@@ -142,6 +169,9 @@ func (t *stepper) settle(f flight) error {
 	loss := t.loss.sum / float64(t.loss.n)
 	t.loss = mean{}
 	t.updates, t.lr = f.update, f.lr
+	if f.skipped {
+		t.skipped++
+	}
 	if t.losses = append(t.losses, loss); len(t.losses) >= 2*checkpoint.KeptLosses {
 		t.losses = append(t.losses[:0], t.lastLosses()...)
 	}
@@ -167,5 +197,6 @@ func (t *stepper) restore(c *checkpoint.Checkpoint) error {
 	}
 	t.epoch, t.batch, t.updates, t.lr = s.Epoch, s.Batch, s.Updates, s.LR
 	t.losses, t.skipped = append(t.losses[:0], c.Losses...), s.Skipped
+	t.outliers.window = slices.Clone(s.Window)
 	return nil
 }

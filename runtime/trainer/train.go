@@ -86,7 +86,7 @@ func (a *app) train(args []string) error {
 	if err != nil {
 		return err
 	}
-	t := &training{stepper: stepper{app: a}}
+	t := &training{stepper: a.stepper()}
 	defer t.close()
 	if o.resume {
 		if err := t.find(o); err != nil {
@@ -296,9 +296,16 @@ func (t *training) afterUpdate(float64) error {
 	if k%t.plan.PerEpoch != 0 && k != t.total { // else the epoch's line follows
 		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.interval.speed()))
 	}
-	err := t.record(report.Record{Kind: report.Interval, Step: k, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss, SamplesPerSec: t.interval.speed(), DataWait: t.interval.wait()})
+	err := t.record(t.line(report.Interval, &t.interval))
 	t.interval = meter{d2l: t.d2l}
 	return t.stranded(err)
+}
+
+// line is a line of metrics.jsonl about what a meter has measured.
+func (t *training) line(kind string, m *meter) report.Record {
+	loss, _ := m.result()
+	return report.Record{Kind: kind, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: loss,
+		SamplesPerSec: m.speed(), DataWait: m.wait(), Skipped: t.skipped}
 }
 
 // tick adds the time since the last tick to the time spent training.
@@ -345,7 +352,7 @@ func (t *training) endEpoch() error {
 		return err
 	}
 	t.boardProgress("validating")
-	e, err := t.evaluateAloud(t.session, t.sets)
+	e, err := t.validate()
 	if err != nil {
 		return err
 	}
@@ -357,8 +364,9 @@ func (t *training) endEpoch() error {
 		return fmt.Errorf("after update %d the validation loss is %v: lower train.optimizer's lr, warm it up, or set train.clip_norm", t.updates, valLoss)
 	}
 	t.boardPredictions(e)
-	err = t.record(report.Record{Kind: report.Epoch, Step: t.updates, Epoch: t.epochsMade(), LR: t.lr, TrainLoss: trainLoss,
-		ValLoss: &valLoss, ValAcc: &valAcc, SamplesPerSec: t.epochSums.speed(), DataWait: t.epochSums.wait()})
+	line := t.line(report.Epoch, &t.epochSums)
+	line.ValLoss, line.ValAcc = &valLoss, &valAcc
+	err = t.record(line)
 	if err != nil {
 		return t.stranded(err)
 	}
@@ -387,6 +395,18 @@ func (t *training) showMistakes(e *evaluation) error {
 	return t.history.AddImages(t.updates, "val/misclassified", []image.Image{sheet})
 }
 
+// validate evaluates the parameters, or their average if the model keeps one.
+func (t *training) validate() (*evaluation, error) {
+	if !t.session.Average() {
+		return t.evaluateAloud(t.session, t.sets)
+	}
+	if err := t.session.SwapAverage(); err != nil {
+		return nil, err
+	}
+	e, err := t.evaluateAloud(t.session, t.sets)
+	return e, errors.Join(err, t.session.SwapAverage())
+}
+
 // report says how it ended and where everything is.
 func (t *training) report(interrupted bool) {
 	at := func(name string) string { return filepath.Join(t.dir, name) }
@@ -395,6 +415,9 @@ func (t *training) report(interrupted bool) {
 		fmt.Fprintf(t.out, "interrupted after update %d of %d, which is saved; go on with\n    %s\n", t.updates, t.total, t.resumeCommand())
 	case t.stopped() && t.updates < t.total:
 		fmt.Fprintf(t.out, "stopped early: the last %d validations were no better\n", t.early.Bad)
+	}
+	if t.skipped > 0 {
+		fmt.Fprintf(t.out, "skipped  %s of %s updates, whose losses were outliers\n", comma(int64(t.skipped)), comma(int64(t.updates)))
 	}
 	fmt.Fprintf(t.out, "curves   %s, %s\n", at("curves.png"), at("curves.svg"))
 	weights := at(checkpoint.LastLink)
