@@ -2,8 +2,8 @@ package runtime
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -115,13 +115,7 @@ func (m *Model) scatter(arenas [][]float32, prefixes ...string) *safetensors.Fil
 // laid out so, in float32; names are those of the classes, or nil.
 func (m *Model) WeightsFile(arena []float32, names []string) *safetensors.File {
 	f := m.scatter([][]float32{arena}, "")
-	if len(names) > 0 {
-		text, err := json.Marshal(names)
-		if err != nil {
-			panic("BUG: class names do not encode: " + err.Error())
-		}
-		f.Metadata[ClassesKey] = string(text)
-	}
+	maps.Copy(f.Metadata, ClassesMetadata(names))
 	return f
 }
 

@@ -57,6 +57,19 @@ func (m *Model) checkClasses(names []string) error {
 	return nil
 }
 
+// ClassesMetadata is the entry that names the classes in the metadata of a file;
+// nil without names.
+func ClassesMetadata(names []string) map[string]string {
+	if len(names) == 0 {
+		return nil
+	}
+	text, err := json.Marshal(names)
+	if err != nil {
+		panic("BUG: class names do not encode: " + err.Error())
+	}
+	return map[string]string{ClassesKey: string(text)}
+}
+
 // ClassesOf are the names of the classes that a weights file carries; nil if it
 // carries none, as files of PyTorch do.
 func (m *Model) ClassesOf(f *safetensors.File) ([]string, error) {

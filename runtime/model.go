@@ -329,6 +329,15 @@ type CPUCode struct {
 	ISA func() string
 }
 
+// ParamCount is the number of trained numbers; ParamElems counts padding too.
+func (m *Model) ParamCount() int {
+	n := 0
+	for i := range m.Params {
+		n += m.Params[i].Elems()
+	}
+	return n
+}
+
 // Param looks a parameter up by name.
 func (m *Model) Param(name string) (*Param, error) {
 	for i := range m.Params {

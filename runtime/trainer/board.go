@@ -36,17 +36,13 @@ func (t *training) showOnBoard() {
 // boardRun is what the page says of the run.
 func (t *training) boardRun() board.Run {
 	m := t.model
-	r := board.Run{
+	return board.Run{
 		Model: m.Name, SpecFile: m.SpecFile, Spec: m.Spec, SpecHash: m.SpecHash, Generator: m.Generator,
 		Device: t.session.Device(), Precision: t.session.Precision(),
 		Data: t.sets.Name, Train: t.sets.Train.Len(), Val: t.sets.Val.Len(), Image: m.Image,
 		Seed: t.session.Seed(), Batch: batchText(m), Optimizer: optimizerText(&m.Train), Schedule: scheduleText(&m.Train.Schedule),
-		Epochs: t.plan.Epochs, Updates: t.total, Dir: t.dir,
+		Epochs: t.plan.Epochs, Updates: t.total, Dir: t.dir, Parameters: m.ParamCount(),
 	}
-	for i := range m.Params {
-		r.Parameters += m.Params[i].Elems()
-	}
-	return r
 }
 
 // record adds a record to the run's history and to the page.

@@ -80,7 +80,8 @@ func (a *app) eval(args []string) error {
 	where.define(fs)
 	from.define(fs)
 	from.warn = a.warn
-	weights := fs.String("weights", "", "safetensors `file` under PyTorch's state_dict names")
+	var trained weightsFlag
+	trained.define(fs)
 	out := fs.String("out", "", "`directory` for eval.json, confusion.png and .svg, and mistakes.png; empty: that of the weights, with -eval for its ending")
 	asJSON := fs.Bool("json", false, "print JSON: what eval.json says")
 	if _, err := a.parse(fs, args, 0); err != nil {
@@ -89,8 +90,9 @@ func (a *app) eval(args []string) error {
 	if err := from.settle(a.model); err != nil {
 		return err
 	}
-	if *weights == "" {
-		return usagef("eval: --weights FILE is missing%s", trainedWeights())
+	weights, err := trained.file("eval")
+	if err != nil {
+		return err
 	}
 	sets, err := from.load(a.model, 0)
 	if err != nil {
@@ -101,13 +103,13 @@ func (a *app) eval(args []string) error {
 		return err
 	}
 	defer s.Close()
-	if err := s.Load(*weights); err != nil {
+	if err := s.Load(weights); err != nil {
 		return err
 	}
 	sets.ctx = a.ctx
 	a.compareClasses(s.Classes(), sets.Val.Classes())
 	if *out == "" {
-		*out = strings.TrimSuffix(*weights, ".safetensors") + "-eval"
+		*out = strings.TrimSuffix(weights, ".safetensors") + "-eval"
 	}
 	// Made before the work, so that an evaluation of hours is not in vain.
 	if err := os.MkdirAll(*out, 0o755); err != nil {
@@ -122,7 +124,7 @@ func (a *app) eval(args []string) error {
 		return err
 	}
 	r := a.evalResult(e, s, sets, from.metrics)
-	r.Weights = *weights
+	r.Weights = weights
 	if r.Files, err = e.write(*out, r, sets); err != nil {
 		return err
 	}

@@ -1,13 +1,13 @@
 package trainer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/vitgen/vitgen/runtime"
-	"github.com/vitgen/vitgen/runtime/checkpoint"
 	"github.com/vitgen/vitgen/runtime/onnx"
 	"github.com/vitgen/vitgen/runtime/safetensors"
 )
@@ -15,7 +15,8 @@ import (
 // export writes weights for other programs to read. It needs no device.
 func (a *app) export(args []string) error {
 	fs := a.flags("export")
-	weights := fs.String("weights", "", "safetensors `file` under PyTorch's state_dict names, a checkpoint's directory, or a run's")
+	var trained weightsFlag
+	trained.define(fs)
 	onnxFile := fs.String("onnx", "", "`file` to write: the model for inference in ONNX, with the weights")
 	tensorsFile := fs.String("safetensors", "", "`file` to write: the weights under PyTorch's state_dict names")
 	dtype := fs.String("dtype", "f32", "`type` of the numbers of --safetensors: f32, f16 or bf16")
@@ -24,8 +25,6 @@ func (a *app) export(args []string) error {
 	}
 	to, ok := map[string]safetensors.DType{"f32": safetensors.F32, "f16": safetensors.F16, "bf16": safetensors.BF16}[*dtype]
 	switch {
-	case *weights == "":
-		return usagef("export: --weights FILE is missing%s", trainedWeights())
 	case *onnxFile == "" && *tensorsFile == "":
 		return usagef("export: say what to write: --onnx FILE, --safetensors FILE or both")
 	case !ok:
@@ -35,7 +34,7 @@ func (a *app) export(args []string) error {
 	case *onnxFile != "" && filepath.Clean(*onnxFile) == filepath.Clean(*tensorsFile):
 		return usagef("export: --onnx and --safetensors are both %s", *onnxFile)
 	}
-	from, err := weightsIn(*weights)
+	from, err := trained.file("export")
 	if err != nil {
 		return err
 	}
@@ -48,7 +47,7 @@ func (a *app) export(args []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.out, "%s: %s parameters of %s\n", a.model.Name, comma(e.params), from)
+	fmt.Fprintf(a.out, "%s: %s parameters of %s\n", a.model.Name, comma(int64(a.model.ParamCount())), from)
 	howTo := ""
 	if *onnxFile != "" { // first: it is what may be refused
 		if howTo, err = e.onnx(*onnxFile); err != nil {
@@ -67,8 +66,8 @@ func (a *app) export(args []string) error {
 // exporter has what is exported.
 type exporter struct {
 	*app
-	file   *safetensors.File // the weights in float32, with all that is known of them
-	params int64
+	params  []float32 // laid out as the region Params
+	classes []string  // their names, or nil
 }
 
 // read reads weights, of any floating type, and checks that they are the
@@ -86,11 +85,7 @@ func (a *app) read(path string) (*exporter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	e := &exporter{app: a, file: a.model.WeightsFile(params, classes)}
-	for i := range a.model.Params {
-		e.params += int64(a.model.Params[i].Elems())
-	}
-	return e, nil
+	return &exporter{app: a, params: params, classes: classes}, nil
 }
 
 // onnx writes the model and says how to run it.
@@ -101,16 +96,15 @@ func (e *exporter) onnx(path string) (howTo string, err error) {
 		return "", fmt.Errorf("%s: %w", m.Name, err)
 	}
 	var weights []onnx.Tensor
-	for i := range e.file.Tensors {
-		t := &e.file.Tensors[i]
-		weights = append(weights, onnx.Tensor{Name: t.Name, Shape: t.Shape, Data: t.Float32s()})
+	for i := range m.Params {
+		p := &m.Params[i]
+		weights = append(weights, onnx.Tensor{Name: p.Name, Shape: p.Shape, Data: e.params[p.Offset : p.Offset+p.Elems()]})
 	}
-	metadata := map[string]string{}
-	if names, ok := e.file.Metadata[runtime.ClassesKey]; ok {
-		metadata[runtime.ClassesKey] = names
-	}
-	size, err := onnx.Write(path, m.ONNX, metadata, weights)
-	if err != nil {
+	size, err := onnx.Write(path, m.ONNX, runtime.ClassesMetadata(e.classes), weights)
+	switch {
+	case errors.Is(err, onnx.ErrTooBig):
+		return "", fmt.Errorf("%s is not written: %w; safetensors files have no such limit", path, err)
+	case err != nil:
 		return "", err
 	}
 	fmt.Fprintf(e.out, "%s: %s bytes, ONNX with operator set %d, %s [batch,%d,%d,%d] to %s [batch,%d]\n",
@@ -135,15 +129,16 @@ func normalization(d *runtime.Data) string {
 
 // safetensors writes the weights in the element type given.
 func (e *exporter) safetensors(path string, to safetensors.DType) error {
-	for i := range e.file.Tensors {
-		t := &e.file.Tensors[i]
+	file := e.model.WeightsFile(e.params, e.classes)
+	for i := range file.Tensors {
+		t := &file.Tensors[i]
 		narrow, err := t.Convert(to)
 		if err != nil {
 			return fmt.Errorf("%s is not written: %w", path, err)
 		}
 		*t = narrow
 	}
-	if err := safetensors.Write(path, e.file); err != nil {
+	if err := safetensors.Write(path, file); err != nil {
 		return err
 	}
 	info, err := os.Stat(path)
@@ -152,24 +147,6 @@ func (e *exporter) safetensors(path string, to safetensors.DType) error {
 	}
 	fmt.Fprintf(e.out, "%s: %s bytes, safetensors in %s\n", path, comma(info.Size()), strings.ToLower(string(to)))
 	return nil
-}
-
-// weightsIn gives the weights file that a path stands for: itself; of a
-// checkpoint, the average if one is kept, which is what validation measured; of
-// a run, the best.
-func weightsIn(path string) (string, error) {
-	info, err := os.Stat(path)
-	if err != nil || !info.IsDir() {
-		return path, err
-	}
-	names := []string{checkpoint.BestLink, checkpoint.LastLink, checkpoint.AverageFile, checkpoint.WeightsFile}
-	for _, name := range names {
-		file := filepath.Join(path, name)
-		if _, err := os.Stat(file); err == nil {
-			return file, nil
-		}
-	}
-	return "", fmt.Errorf("%s has no weights: a run has %s, a checkpoint %s", path, names[0], names[3])
 }
 
 // sameFile reports whether two paths are one existing file, through links too.

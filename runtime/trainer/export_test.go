@@ -170,20 +170,3 @@ func TestExportRefuses(t *testing.T) {
 		})
 	}
 }
-
-// What a directory stands for.
-func TestExportDirectories(t *testing.T) {
-	dir := t.TempDir()
-	check := func(want string) {
-		t.Helper()
-		if got, err := weightsIn(dir); got != filepath.Join(dir, want) || err != nil {
-			t.Errorf("got %s, %v; want %s", got, err, want)
-		}
-	}
-	for _, name := range []string{"weights.safetensors", "average.safetensors", "last.safetensors", "best.safetensors"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o666); err != nil {
-			t.Fatal(err)
-		}
-		check(name) // each is preferred to those before
-	}
-}

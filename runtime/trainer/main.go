@@ -197,11 +197,7 @@ func (a *app) warn(text string) { fmt.Fprintf(a.err, "%s: %s\n", a.prog, text) }
 
 // banner introduces a run.
 func (a *app) banner(s *runtime.Session) string {
-	n := 0
-	for i := range a.model.Params {
-		n += a.model.Params[i].Elems()
-	}
-	return fmt.Sprintf("%s: %s parameters on %s, %s", a.model.Name, comma(int64(n)), s.Device(), s.Precision())
+	return fmt.Sprintf("%s: %s parameters on %s, %s", a.model.Name, comma(int64(a.model.ParamCount())), s.Device(), s.Precision())
 }
 
 // terminal reports whether w is one.

@@ -27,16 +27,19 @@ func (a *app) predict(args []string) error {
 	fs := a.flags("predict")
 	var where placement
 	where.define(fs)
-	weights := fs.String("weights", "", "safetensors `file` under PyTorch's state_dict names, which may name the classes")
+	var trained weightsFlag
+	trained.define(fs)
 	top := fs.Int("top", 1, "`number` of classes to name, the likeliest first")
 	fit := fs.String("fit", "", "`how` pictures get the model's size: crop or stretch; empty: as the spec's data set does")
 	asJSON := fs.Bool("json", false, "print a JSON object a picture, one a line")
 	names, err := a.parse(fs, args, len(args))
+	if err != nil {
+		return err
+	}
+	weights, err := trained.file("predict")
 	switch {
 	case err != nil:
 		return err
-	case *weights == "":
-		return usagef("predict: --weights FILE is missing%s", trainedWeights())
 	case len(names) == 0:
 		return usagef("predict: pictures or directories of pictures are missing; - is one on standard input")
 	case *top < 1:
@@ -57,7 +60,7 @@ func (a *app) predict(args []string) error {
 		return err
 	}
 	defer s.Close()
-	if err := s.Load(*weights); err != nil {
+	if err := s.Load(weights); err != nil {
 		return err
 	}
 	out := predictions{app: a, session: s, top: *top, failed: 0}
@@ -95,31 +98,6 @@ func preparer(m *runtime.Model, fit string) (*data.Preparer, error) {
 		return nil, fmt.Errorf("%s: %w", m.SpecFile, err)
 	}
 	return p, nil
-}
-
-// trainedWeights is a hint: the best weights of the runs in this directory, the
-// newest first.
-func trainedWeights() string {
-	type run struct {
-		path string
-		made int64
-	}
-	var runs []run
-	found, _ := filepath.Glob(filepath.Join("runs", "*", "best.safetensors")) // the pattern is good
-	for _, path := range found {
-		if info, err := os.Stat(path); err == nil {
-			runs = append(runs, run{path, info.ModTime().UnixNano()})
-		}
-	}
-	if len(runs) == 0 {
-		return "; train writes it"
-	}
-	slices.SortStableFunc(runs, func(a, b run) int { return int(min(max(b.made-a.made, -1), 1)) })
-	hint := "; there are"
-	for _, r := range runs[:min(len(runs), 5)] {
-		hint += " " + r.path
-	}
-	return hint
 }
 
 // pictures are the files that arguments name: themselves, or the JPEG and PNG
