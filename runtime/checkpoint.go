@@ -92,12 +92,16 @@ func (m *Model) gather(f *safetensors.File, prefixes ...string) ([][]float32, er
 	return arenas, nil
 }
 
+// ImageKey is the metadata key under which weights files note the size of the
+// model's images: channels, height and width, with commas between them.
+const ImageKey = "vitgen.image"
+
 // scatter is the other way round: the file with the tensors of the arenas.
 func (m *Model) scatter(arenas [][]float32, prefixes ...string) *safetensors.File {
 	f := &safetensors.File{Metadata: map[string]string{
 		"format":           "pt",
 		"vitgen.model":     m.Name,
-		"vitgen.image":     fmt.Sprintf("%d,%d,%d", m.Image[0], m.Image[1], m.Image[2]),
+		ImageKey:           fmt.Sprintf("%d,%d,%d", m.Image[0], m.Image[1], m.Image[2]),
 		"vitgen.spec_hash": m.SpecHash,
 		"vitgen.version":   m.Generator,
 	}}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/safetensors"
 )
 
@@ -23,7 +24,7 @@ func FuzzMatch(f *testing.F) {
 	add(fileOf(vit([3]int{3, 8, 8}, 2, 7, false)), `^blocks\.(\d+)=blocks.$1`, false, true, 0, 0)
 	add(fileOf(vit([3]int{3, 4, 12}, 2, 5, true)), "", true, true, 2, 6)
 	wide := fileOf(vit([3]int{3, 4, 12}, 2, 5, true))
-	wide.Metadata = map[string]string{imageKey: "3,4,12", "vitgen.classes": "[]"}
+	wide.Metadata = map[string]string{runtime.ImageKey: "3,4,12", "vitgen.classes": "[]"}
 	add(wide, "head.*=", true, false, 0, 0)
 	f.Fuzz(func(t *testing.T, data []byte, rule string, partial, reset bool, rows, columns int) {
 		file, err := safetensors.Parse(data)

@@ -10,9 +10,6 @@ import (
 	"github.com/vitgen/vitgen/runtime/safetensors"
 )
 
-// imageKey is the metadata key under which Session.Save notes the image size.
-const imageKey = "vitgen.image"
-
 // layout is how a table of positions is made up: first the rows of class
 // tokens, then a row for each patch, row by row.
 type layout struct {
@@ -85,7 +82,7 @@ const maxSide = 1 << 16
 
 // imageOf is the image size that the file's metadata states.
 func imageOf(f *safetensors.File) (image [3]int, ok bool) {
-	parts := strings.Split(f.Metadata[imageKey], ",")
+	parts := strings.Split(f.Metadata[runtime.ImageKey], ",")
 	if len(parts) != 3 {
 		return image, false
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/vitgen/vitgen/internal/python"
+	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/formula"
 	"github.com/vitgen/vitgen/runtime/safetensors"
 )
@@ -70,8 +71,11 @@ func TestOtherImageSize(t *testing.T) {
 	table := small.Tensor("pos_embed").Float32s()
 
 	wide := fileOf(vit([3]int{3, 4, 16}, 2, 5, true)) // 2×8, as many rows as 4×4
-	wide.Metadata = map[string]string{imageKey: "3,4,16"}
+	wide.Metadata = map[string]string{runtime.ImageKey: "3,4,16"}
 	same := vit([3]int{3, 8, 8}, 2, 5, true)
+	if image, ok := imageOf(same.WeightsFile(make([]float32, same.ParamElems), nil)); !ok || image != same.Image {
+		t.Errorf("the trainer's own files state an image of %v, %v", image, ok)
+	}
 
 	for _, c := range []struct {
 		name string
@@ -115,7 +119,7 @@ func TestOtherImageSize(t *testing.T) {
 		t.Errorf("a long table: %v", err)
 	}
 	for _, image := range []string{"3,4", "3,0,16", "3,-4,16", "a,b,c", "3,4,99999999999999999999", "3,65536,65536"} {
-		wide.Metadata[imageKey] = image
+		wide.Metadata[runtime.ImageKey] = image
 		if values, _, err := match(same, wide, Options{}); err != nil || !slices.Equal(values["pos_embed"], table) {
 			t.Errorf("image %q: %v", image, err)
 		}
