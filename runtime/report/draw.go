@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/google/renameio/v2"
 	plotfont "gonum.org/v1/plot/font"
@@ -74,8 +75,15 @@ func bold(s text.Style) text.Style {
 	return s
 }
 
-// write puts text on the canvas.
+// write puts text on the canvas. Names come from users and their directories:
+// what is no character is shown as a mark, for it would spoil an SVG.
 func write(c *draw.Canvas, s text.Style, x, y vg.Length, txt string) {
+	txt = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '\uFFFD'
+	}, txt)
 	c.FillText(s, vg.Point{X: x, Y: y}, txt)
 }
 

@@ -276,6 +276,23 @@ func TestConfusion(t *testing.T) {
 	}
 }
 
+// Names are what users call their directories.
+func TestConfusionOfOddNames(t *testing.T) {
+	dir := t.TempDir()
+	if err := Confusion(dir, "a\x01b\nc", []string{"", "\x00\x1b[31m<red>", "\xff\xfe", strings.Repeat("wide", 100)}, [][]int{{1, 2, 3, 4}, {0, 0, 0, 0}, {9, 9, 9, 9}, {0, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	txt := readSVG(t, filepath.Join(dir, "confusion.svg"))
+	for _, want := range []string{"a\uFFFDb\uFFFDc\n", "\uFFFD\uFFFD[31m<red>\n", "widewidewidewidewidewid…\n"} {
+		if !strings.Contains(txt, want) {
+			t.Errorf("no %q in the SVG's text\n%s", want, txt)
+		}
+	}
+	if p := readPNG(t, filepath.Join(dir, "confusion.png")); p.Bounds().Dx() > 1500 {
+		t.Errorf("the picture has bounds %v", p.Bounds())
+	}
+}
+
 func TestShade(t *testing.T) {
 	white := color.RGBA{255, 255, 255, 255}
 	if shade(0, true) != white || shade(0, false) != white {

@@ -153,7 +153,7 @@ func (a *app) compareClasses(trained, data []string) {
 		}
 		return strings.Join(names, ", ")
 	}
-	fmt.Fprintf(a.err, "%s: the weights were trained on the classes %s; the data set has %s\n", a.prog, list(trained), list(data))
+	fmt.Fprintf(a.err, "%s: the weights were trained on the classes %s; the data set has %s\n", a.prog, printable(list(trained)), printable(list(data)))
 }
 
 // evalResult puts an evaluation into words.
@@ -282,7 +282,7 @@ func (r *evalResult) printClasses(w io.Writer) {
 		if c.Samples > 0 {
 			accuracy = fmt.Sprintf("%6.2f %%", 100*c.Accuracy)
 		}
-		fmt.Fprintf(t, "%s\t%7d\t%7d\t%8s\t%s\n", c.Name, c.Samples, c.Correct, accuracy, r.takenFor(k))
+		fmt.Fprintf(t, "%s\t%7d\t%7d\t%8s\t%s\n", printable(c.Name), c.Samples, c.Correct, accuracy, r.takenFor(k))
 	}
 	t.Flush()
 }
@@ -299,5 +299,5 @@ func (r *evalResult) takenFor(k int) string {
 			worst = guess
 		}
 	}
-	return fmt.Sprintf("%s (%d×)", r.Classes[worst].Name, r.Confusion[k][worst])
+	return fmt.Sprintf("%s (%d×)", printable(r.Classes[worst].Name), r.Confusion[k][worst])
 }
