@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"path"
@@ -249,6 +250,9 @@ func (f *fetcher) receive(ctx context.Context, body io.Reader, file data.KnownFi
 func (f *fetcher) networkError(ctx context.Context, err error) error {
 	if errors.Is(context.Cause(ctx), errStalled) {
 		return fmt.Errorf("the server has sent nothing for %v", f.timing.stall)
+	}
+	if dns, ok := errors.AsType[*net.DNSError](err); ok && dns.IsNotFound {
+		return finalError{dns} // no network, most likely: the user should not wait for that
 	}
 	// The URL stands before the message already.
 	if u, ok := errors.AsType[*url.Error](err); ok {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -308,6 +309,21 @@ func TestNobodyThere(t *testing.T) {
 	f.mirrors = []string{"://"}
 	if err := f.all(t.Context(), []data.KnownFile{knownFile("x.gz", []byte("x"))}); err == nil {
 		t.Error("no error for a URL that is none")
+	}
+}
+
+// Without a network names are unknown, at once: nobody should wait for that.
+func TestUnknownHost(t *testing.T) {
+	f, _ := newFetcher(t.TempDir())
+	tries := 0
+	f.client.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+		tries++
+		return nil, &net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", Name: "nowhere", IsNotFound: true}}
+	}
+	f.mirrors = []string{"http://nowhere/a", "http://nowhere/b"}
+	err := f.all(t.Context(), []data.KnownFile{knownFile("x.gz", []byte("x"))})
+	if err == nil || !strings.Contains(err.Error(), "no such host") || tries != 2 {
+		t.Errorf("%d tries, the error is %v", tries, err)
 	}
 }
 
