@@ -2,18 +2,21 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/vitgen/vitgen/internal/e2e/steps"
+	"github.com/vitgen/vitgen/internal/python"
 	"github.com/vitgen/vitgen/ir/interp"
 	"github.com/vitgen/vitgen/passes"
 	"github.com/vitgen/vitgen/runtime"
+	"github.com/vitgen/vitgen/runtime/golden"
 	"github.com/vitgen/vitgen/spec"
 )
 
@@ -59,7 +62,7 @@ func TestAverageAndMixing(t *testing.T) {
 			t.Parallel()
 			s := averageSpec(t, optimizer, "fp32")
 			m := compile(t, s, passes.Options{}, stepping)
-			q, want := trainAverage(t, s)
+			q, want := trainAverage(t, s, true)
 			for _, threads := range []string{"1", "3"} {
 				compareSteps(t, m.steps(t, []string{"GOMAXPROCS=" + threads}, q), want, 2e-5)
 			}
@@ -75,7 +78,7 @@ func TestAverageAndMixingOnCUDA(t *testing.T) {
 			t.Parallel()
 			s := averageSpec(t, adam, precision)
 			m := compile(t, s, passes.Options{}, steppingCUDA)
-			q, want := trainAverage(t, s)
+			q, want := trainAverage(t, s, true)
 			q.Device = "cuda"
 			for _, seed := range []string{"0", "1"} {
 				compareSteps(t, m.steps(t, onGPU(t, m, "VITGEN_SIM_SEED="+seed), q), want, tolerance)
@@ -84,18 +87,81 @@ func TestAverageAndMixingOnCUDA(t *testing.T) {
 	}
 }
 
-// steps runs a trainer that was compiled for stepping.
-func (m *model) steps(t *testing.T, env []string, q steps.Request) (r steps.Result) {
+// What the interpreter makes of an average and of two labels is what PyTorch
+// makes of them: AveragedModel with get_ema_multi_avg_fn, and cross_entropy of
+// mixed one-hot targets with label smoothing.
+func TestAverageAndMixingInPyTorch(t *testing.T) {
+	py := python.Find(t, "torch")
+	for what, optimizer := range map[string]struct {
+		spec  string
+		torch map[string]any
+	}{
+		"sgd":   {"sgd: {lr: 0.2, momentum: 0.9, weight_decay: 0.01, decay: all}", map[string]any{"kind": "SGD", "lr": 0.2, "momentum": 0.9, "weight_decay": 0.01}},
+		"adamw": {"adamw: {lr: 0.01, eps: 0.01, weight_decay: 0.1, decay: all}", map[string]any{"kind": "AdamW", "lr": 0.01, "eps": 0.01, "weight_decay": 0.1}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := mustParse(t, "torch.yaml", []byte(strings.Replace(`vitgen: 1
+name: torch
+input: {image: [2, 3, 4], classes: 7}
+model: [flatten, {linear: {name: hidden, out: 9}}, gelu, {linear: {name: head, out: 7}}]
+loss: {cross_entropy: {label_smoothing: 0.1}}
+train:
+  batch: 5
+  epochs: 1
+  optimizer: {OPTIMIZER}
+  ema: {decay: 0.8}
+data: {synthetic: {train: 16, val: 8, augment: {mixup: 0.2}}}
+`, "OPTIMIZER", optimizer.spec, 1)))
+			q, want := trainAverage(t, s, false)
+			file := writeJSON(t, map[string]any{"classes": s.Input.Classes, "smoothing": s.Loss.LabelSmoothing, "decay": s.Train.EMA.Decay,
+				"optimizer": optimizer.torch, "Params": q.Params, "Batches": q.Batches})
+			out, err := exec.Command(py, "testdata/average.py", file).Output()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, stderrOf(err))
+			}
+			var got struct {
+				Losses          []float64
+				Params, Average map[string][]float64
+			}
+			if err := json.Unmarshal(out, &got); err != nil {
+				t.Fatal(err)
+			}
+			near(t, "loss", want.losses, got.Losses, 1e-12)
+			for name, p := range got.Params {
+				near(t, "parameter "+name, want.params[name].Data, p, 1e-12)
+				near(t, "average of "+name, want.average[name].Data, got.Average[name], 1e-12)
+			}
+		})
+	}
+}
+
+// writeJSON leaves a request in a file of the test's.
+func writeJSON(t *testing.T, request any) (file string) {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "request.json")
-	text, err := json.Marshal(q)
+	file = filepath.Join(t.TempDir(), "request.json")
+	text, err := json.Marshal(request)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, text, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	out, status := m.run(t, env, file)
+	return file
+}
+
+// stderrOf is what a command that failed had to say.
+func stderrOf(err error) string {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return string(exit.Stderr)
+	}
+	return ""
+}
+
+// steps runs a trainer that was compiled for stepping.
+func (m *model) steps(t *testing.T, env []string, q steps.Request) (r steps.Result) {
+	t.Helper()
+	out, status := m.run(t, env, writeJSON(t, q))
 	if status != 0 {
 		t.Fatalf("exit status %d\n%s", status, out)
 	}
@@ -112,15 +178,15 @@ type averageResult struct {
 	logits          []float64
 }
 
-// trainAverage makes updates in the interpreter and returns the request for the
-// same ones.
-func trainAverage(t *testing.T, s *spec.Spec) (steps.Request, averageResult) {
+// trainAverage makes updates in the interpreter, with batches of five samples, and
+// returns the request for the same ones.
+func trainAverage(t *testing.T, s *spec.Spec, dropout bool) (steps.Request, averageResult) {
 	const updates, seed = 4, 77
 	rng := rand.New(rand.NewPCG(3, 14))
 	q, want := steps.Request{Device: "cpu", Seed: seed}, averageResult{}
 	var r *reference
 	for k := 1; k <= updates; k++ {
-		in := randomInputs(s, 5, rng) // of batches of 3
+		in := randomInputs(s, 5, rng)
 		b := runtime.Samples{Images: in.image}
 		for i := range in.label {
 			in.label2 = append(in.label2, rng.Int64N(int64(s.Input.Classes)))
@@ -132,7 +198,7 @@ func trainAverage(t *testing.T, s *spec.Spec) (steps.Request, averageResult) {
 		if r == nil {
 			q.Params = in.params
 			r = newReference(t, s, in)
-			r.restart(true, seed)
+			r.restart(dropout, seed)
 		}
 		r.in = in
 		_, loss := r.grad(t)
@@ -149,28 +215,28 @@ func trainAverage(t *testing.T, s *spec.Spec) (steps.Request, averageResult) {
 
 func compareSteps(t *testing.T, got steps.Result, want averageResult, tolerance float64) {
 	t.Helper()
-	losses := make([]float32, len(got.Losses))
-	for i, l := range got.Losses {
-		losses[i] = float32(l)
-	}
-	near := func(what string, got []float32, want []float64) {
-		t.Helper()
-		diff, norm := 0.0, 0.0
-		for i := range want {
-			d := float64(got[i]) - want[i]
-			diff, norm = diff+d*d, norm+want[i]*want[i]
-		}
-		if d := math.Sqrt(diff) / max(math.Sqrt(norm), 0.1); !(d <= tolerance) || len(got) != len(want) {
-			t.Errorf("%s is off by %.3g", what, d)
-		}
-	}
-	near("loss", losses, want.losses)
-	near("logits of the average", got.Logits, want.logits)
+	near(t, "loss", got.Losses, want.losses, tolerance)
+	near(t, "logits of the average", golden.Float64s(got.Logits), want.logits, tolerance)
 	if len(got.Params) != len(want.params) || len(got.Average) != len(want.average) {
 		t.Fatalf("%d parameters, %d averages, want %d", len(got.Params), len(got.Average), len(want.params))
 	}
 	for name := range want.params {
-		near(fmt.Sprint("parameter ", name), got.Params[name], want.params[name].Data)
-		near(fmt.Sprint("average of ", name), got.Average[name], want.average[name].Data)
+		near(t, "parameter "+name, golden.Float64s(got.Params[name]), want.params[name].Data, tolerance)
+		near(t, "average of "+name, golden.Float64s(got.Average[name]), want.average[name].Data, tolerance)
+	}
+}
+
+// near compares in relative norm; tensors that are next to nothing, absolutely.
+func near(t *testing.T, what string, got, want []float64, tolerance float64) {
+	t.Helper()
+	if len(got) != len(want) {
+		t.Fatalf("%s has %d elements, want %d", what, len(got), len(want))
+	}
+	diff, norm := 0.0, 0.0
+	for i := range want {
+		diff, norm = diff+(got[i]-want[i])*(got[i]-want[i]), norm+want[i]*want[i]
+	}
+	if d := math.Sqrt(diff) / max(math.Sqrt(norm), 0.1); !(d <= tolerance) {
+		t.Errorf("%s is off by %.3g", what, d)
 	}
 }
