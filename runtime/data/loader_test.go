@@ -227,6 +227,10 @@ func TestBroken(t *testing.T) {
 	if last == nil || !strings.Contains(last.Error(), "none of 40 samples in a row can be read; the last one: file") {
 		t.Errorf("nothing can be read: %v", last)
 	}
+	l.Shuffle = false
+	if batches := collect(t, l, 0, 0); len(batches) != 0 || l.Skipped() != 40 {
+		t.Errorf("nothing to validate with: %d batches, %d left out", len(batches), l.Skipped())
+	}
 }
 
 // TestQueue: batches are made ahead, and not more of them than there is room

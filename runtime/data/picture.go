@@ -112,9 +112,18 @@ func (p *picture) decode() (image.Image, error) {
 	return img, nil
 }
 
-// cause says of a file that ends too early that it does.
+// cause is what a decoder's error says, without the name of its package; of a
+// file that ends too early, that it does.
 func cause(err error) error {
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+	var inPNG png.FormatError
+	var inJPEG jpeg.FormatError
+	switch {
+	case errors.As(err, &inPNG):
+		err = errors.New(string(inPNG))
+	case errors.As(err, &inJPEG):
+		err = errors.New(string(inJPEG))
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || err.Error() == io.ErrUnexpectedEOF.Error() {
 		return errors.New("the file is truncated")
 	}
 	return err

@@ -56,7 +56,7 @@ func (r *benchResult) measureData(a *app, s *runtime.Session, from *source, stre
 	if err := d.run(a, s, sets, r.Warmup); err != nil {
 		return err
 	}
-	d.Skipped = sets.Skipped + sets.train.Skipped()
+	d.Skipped = sets.skipped()
 	r.Data = d
 	return nil
 }

@@ -21,6 +21,9 @@ type loaders struct {
 	ctx context.Context // ends validation early; nil: nothing does
 }
 
+// skipped is the number of samples that could not be read so far.
+func (l *loaders) skipped() int { return l.Skipped + l.train.Skipped() + l.val.Skipped() }
+
 // upload puts the data set into the device's memory if there is a place for it.
 // Augmented images differ in each epoch, and a picture file may turn out to be
 // unreadable: such sets are sent from the host.

@@ -419,6 +419,9 @@ func (t *training) report(interrupted bool) {
 	if t.skipped > 0 {
 		fmt.Fprintf(t.out, "skipped  %s of %s updates, whose losses were outliers\n", comma(int64(t.skipped)), comma(int64(t.updates)))
 	}
+	if n := t.sets.skipped(); n > 0 {
+		fmt.Fprintf(t.out, "left out %s samples that cannot be read\n", comma(int64(n)))
+	}
 	fmt.Fprintf(t.out, "curves   %s, %s\n", at("curves.png"), at("curves.svg"))
 	weights := at(checkpoint.LastLink)
 	if t.best != nil {
