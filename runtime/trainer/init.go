@@ -17,7 +17,7 @@ type initFlags struct {
 }
 
 func (f *initFlags) define(fs *flag.FlagSet) {
-	fs.StringVar(&f.path, "init", "", "safetensors `file` to start from")
+	fs.StringVar(&f.path, "init", "", "safetensors `file` to start from, a run's directory (its best), or a checkpoint's")
 	fs.Func("map", "with --init: rename tensors, `OLD=NEW`, every match of the regular expression OLD ($1 in NEW is its first group; "+
 		"a name that becomes empty is left out), or @FILE with such lines; may be repeated", func(v string) error {
 		if path, ok := strings.CutPrefix(v, "@"); ok {
@@ -61,14 +61,18 @@ func (f *initFlags) apply(a *app, s *runtime.Session, classes []string) (*transf
 	if f.path == "" {
 		return nil, nil
 	}
-	report, err := transfer.Init(s, f.path, f.options)
+	file, err := weightsIn(f.path)
+	if err != nil {
+		return nil, err
+	}
+	report, err := transfer.Init(s, file, f.options)
 	if err != nil {
 		return nil, err
 	}
 	fmt.Fprintf(a.out, "init %v", report)
 	if theirs := s.Classes(); theirs != nil && !slices.Equal(theirs, classes) {
 		fmt.Fprintf(a.err, "%s: the classes of %s are %s, those of the data %s; --reset-head starts the last layer anew\n",
-			a.prog, f.path, few(theirs), few(classes))
+			a.prog, file, few(theirs), few(classes))
 	}
 	return report, nil
 }

@@ -22,6 +22,9 @@ func TestFineTune(t *testing.T) {
 	t.Chdir(t.TempDir())
 	m := digits(32, runtime.Train{Epochs: 1, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.5}})
 	mustRun(t, m, "train", "--out", "first")
+	if out := mustRun(t, m, "train", "--out", "again", "--steps", "1", "--init", "first"); !strings.Contains(out, "init first/best.safetensors: 2 of 2 parameters taken\n") {
+		t.Errorf("a run as --init: %s", out)
+	}
 	f, err := safetensors.Read(filepath.Join("first", "last.safetensors"))
 	if err != nil {
 		t.Fatal(err)
