@@ -35,7 +35,7 @@ var figures = []struct {
 }
 
 func main() {
-	n := flag.Int("n", 120, "pictures of each class")
+	n := flag.Int("n", 300, "pictures of each class")
 	seed := flag.Uint64("seed", 1, "of everything random")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: shapes [flags] DIR")
@@ -86,18 +86,15 @@ func save(path string, picture image.Image) (err error) {
 	return f.Close()
 }
 
-// draw makes a picture of 40 to 80 pixels a side: a turned figure on a ground
-// of another brightness, with noise over both.
+// draw makes a picture of 40 to 80 pixels a side: a turned, bright figure on a
+// dark ground, with noise over both.
 func draw(random *rand.Rand, in inside) image.Image {
 	w, h := 40+random.IntN(41), 40+random.IntN(41)
-	size := float64(min(w, h)) * (0.22 + 0.2*random.Float64())
+	size := float64(min(w, h)) * (0.3 + 0.15*random.Float64())
 	cx := size + random.Float64()*(float64(w)-2*size)
 	cy := size + random.Float64()*(float64(h)-2*size)
-	sin, cos := math.Sincos((random.Float64() - 0.5) * math.Pi / 3)
-	ground, ink := tint(random, 20, 90), tint(random, 140, 240)
-	if random.IntN(2) == 0 {
-		ground, ink = ink, ground
-	}
+	sin, cos := math.Sincos((random.Float64() - 0.5) * math.Pi / 4)
+	ground, ink := tint(random, 10, 80), tint(random, 130, 250)
 	picture := image.NewRGBA(image.Rect(0, 0, w, h))
 	for y := range h {
 		for x := range w {
