@@ -47,6 +47,9 @@ func (t *training) find(o *trainFlags) (err error) {
 	if err != nil {
 		return t.unreadable(err, last)
 	}
+	if u := stored.State.Updates; u != last {
+		return fmt.Errorf("%s is of update %d: give it back the name %06d", stored.Dir, u, u)
+	}
 	now := t.modelReceipt()
 	if d := stored.State.Receipt.Differences(&now); len(d) > 0 && !o.force {
 		return t.differs(last, d)

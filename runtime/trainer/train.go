@@ -383,7 +383,7 @@ func (t *training) endEpoch() error {
 			return err
 		}
 	}
-	return t.history.Refresh(t.model.Name)
+	return t.stranded(t.history.Refresh(t.model.Name))
 }
 
 // showMistakes gives TensorBoard pictures of what was misclassified.
