@@ -3,7 +3,6 @@ package data
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/rng"
@@ -123,37 +122,5 @@ func swap(a, b []float32) {
 	b = b[:len(a)]
 	for i := range a {
 		a[i], b[i] = b[i], a[i]
-	}
-}
-
-// ApplyMoved normalizes an image of which pixel (top, left) comes to the top
-// left, with zero pixels where there is no image, and flips it then.
-func (z *Normalizer) ApplyMoved(dst []float32, pixels []uint8, top, left int, flip bool) {
-	height, width := z.shape[1], z.shape[2]
-	from, to := min(max(0, -left), width), max(0, min(width, width-left)) // columns that have an image
-	for c := range z.table {
-		table := &z.table[c]
-		for y := range height {
-			out := dst[(c*height+y)*width:][:width]
-			if y+top < 0 || y+top >= height || from >= to {
-				fill(out, table[0])
-				continue
-			}
-			fill(out[:from], table[0])
-			fill(out[to:], table[0])
-			row := pixels[(c*height+y+top)*width+from+left:][:to-from]
-			for x, v := range row {
-				out[from+x] = table[v]
-			}
-			if flip {
-				slices.Reverse(out)
-			}
-		}
-	}
-}
-
-func fill(to []float32, v float32) {
-	for i := range to {
-		to[i] = v
 	}
 }

@@ -2,6 +2,7 @@ package data
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -180,5 +181,37 @@ func (z *Normalizer) Apply(dst []float32, pixels []uint8) {
 		for i, v := range pixels[c*plane:][:plane] {
 			out[i] = table[v]
 		}
+	}
+}
+
+// ApplyMoved normalizes an image of which pixel (top, left) comes to the top
+// left, with zero pixels where there is no image, and flips it then.
+func (z *Normalizer) ApplyMoved(dst []float32, pixels []uint8, top, left int, flip bool) {
+	height, width := z.shape[1], z.shape[2]
+	from, to := min(max(0, -left), width), max(0, min(width, width-left)) // columns that have an image
+	for c := range z.table {
+		table := &z.table[c]
+		for y := range height {
+			out := dst[(c*height+y)*width:][:width]
+			if y+top < 0 || y+top >= height || from >= to {
+				fill(out, table[0])
+				continue
+			}
+			fill(out[:from], table[0])
+			fill(out[to:], table[0])
+			row := pixels[(c*height+y+top)*width+from+left:][:to-from]
+			for x, v := range row {
+				out[from+x] = table[v]
+			}
+			if flip {
+				slices.Reverse(out)
+			}
+		}
+	}
+}
+
+func fill(to []float32, v float32) {
+	for i := range to {
+		to[i] = v
 	}
 }

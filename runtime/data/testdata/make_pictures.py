@@ -65,6 +65,15 @@ def words(values):
     return struct.pack(f">{len(values)}H", *values)
 
 
+def sampled(jpeg, w, h, factors):
+    """A JPEG with other sampling factors of luma, which Pillow cannot write, as
+    many blocks in each unit, and a size with as many units: of the same blocks,
+    in other places."""
+    at = jpeg.index(b"\xff\xc0") + 5
+    assert jpeg[at + 5] == 1 and (factors >> 4) * (factors & 15) == (jpeg[at + 6] >> 4) * (jpeg[at + 6] & 15)
+    return jpeg[:at] + struct.pack(">HHBBB", h, w, 3, 1, factors) + jpeg[at + 7 :]
+
+
 palette = smooth("RGB", 12, 9).quantize(40)
 transparent = palette.copy()
 transparent.info["transparency"] = bytes(range(0, 200, 5))
@@ -99,6 +108,8 @@ FILES = {
     "jpeg progressive": file(smooth("RGB", 35, 26), "JPEG", quality=90, progressive=True),
     "jpeg cmyk": file(smooth("CMYK", 24, 17), "JPEG", quality=95),
     "jpeg rgb": file(smooth("RGB", 17, 20), "JPEG", quality=90, keep_rgb=True),
+    "jpeg 4:4:0": sampled(file(smooth("RGB", 32, 16), "JPEG", quality=90, subsampling=1), 16, 32, 0x12),
+    "jpeg 4:1:1": sampled(file(smooth("RGB", 32, 32), "JPEG", quality=90, subsampling=2), 64, 16, 0x41),
     "jpeg turned by exif": file(smooth("RGB", 20, 12), "JPEG", quality=90, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"),
 }
 FITTED = {  # height, width wanted
