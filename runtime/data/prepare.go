@@ -6,8 +6,9 @@ import (
 )
 
 // Preparer makes of any picture what evaluation gives to the model: decoded,
-// brought to the model's channels and size, normalized. It may be used from
-// several goroutines.
+// brought to the model's channels and size, normalized. As in Pillow's
+// Image.open, the orientation that EXIF tells is not applied. It may be used
+// from several goroutines.
 type Preparer struct {
 	fitter
 	normalize *Normalizer
