@@ -27,43 +27,43 @@ type Receipt struct {
 	Precision string `json:"precision"`
 }
 
-// Differences lists what makes a program (r is its receipt, as far as it is
+// Differences lists what makes a program (now is its receipt, as far as it is
 // known yet) go on otherwise than the run that wrote the receipt was: each a
 // sentence. Empty values are unknown and differ from nothing.
-func (was *Receipt) Differences(r *Receipt) []string {
+func (r *Receipt) Differences(now *Receipt) []string {
 	var d []string
 	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
-	if differ(was.Model, r.Model) {
-		d = append(d, fmt.Sprintf("it is of model %s (%s), this program trains %s (%s)", was.Model, was.SpecFile, r.Model, r.SpecFile))
+	if differ(r.Model, now.Model) {
+		d = append(d, fmt.Sprintf("it is of model %s (%s), this program trains %s (%s)", r.Model, r.SpecFile, now.Model, now.SpecFile))
 	}
 	switch {
-	case !differ(was.SpecHash, r.SpecHash):
-		if was.Target == r.Target && differ(was.Kernels, r.Kernels) {
+	case !differ(r.SpecHash, now.SpecHash):
+		if r.Target == now.Target && differ(r.Kernels, now.Kernels) {
 			d = append(d, fmt.Sprintf("the spec is the same, but its %s kernels are others: %s by vitgen %s, %s by vitgen %s",
-				r.Target, short(was.Kernels), was.Generator, short(r.Kernels), r.Generator))
+				now.Target, short(r.Kernels), r.Generator, short(now.Kernels), now.Generator))
 		}
 	default:
-		d = append(d, fmt.Sprintf("the spec was another (hash %s, now %s)%s", short(was.SpecHash), short(r.SpecHash), specDifference(was.Spec, r.Spec)))
+		d = append(d, fmt.Sprintf("the spec was another (hash %s, now %s)%s", short(r.SpecHash), short(now.SpecHash), specDifference(r.Spec, now.Spec)))
 	}
-	if differ(was.Data, r.Data) {
-		d = append(d, fmt.Sprintf("it was trained on %s, not %s", was.Data, r.Data))
-	} else if differ(was.DataHash, r.DataHash) {
-		d = append(d, fmt.Sprintf("the data set %s has changed: its hash was %s, now %s", r.Data, short(was.DataHash), short(r.DataHash)))
-	} else if r.Samples != [2]int{} && was.Samples != r.Samples {
+	if differ(r.Data, now.Data) {
+		d = append(d, fmt.Sprintf("it was trained on %s, not %s", r.Data, now.Data))
+	} else if differ(r.DataHash, now.DataHash) {
+		d = append(d, fmt.Sprintf("the data set %s has changed: its hash was %s, now %s", now.Data, short(r.DataHash), short(now.DataHash)))
+	} else if now.Samples != [2]int{} && r.Samples != now.Samples {
 		d = append(d, fmt.Sprintf("the data set %s had %d training and %d validation samples, now %d and %d",
-			r.Data, was.Samples[0], was.Samples[1], r.Samples[0], r.Samples[1]))
+			now.Data, r.Samples[0], r.Samples[1], now.Samples[0], now.Samples[1]))
 	}
 	return d
 }
 
 // Computes says in what a run's arithmetic differs from this program's, as on
 // another device; empty if results are bitwise the same.
-func (was *Receipt) Computes(r *Receipt) string {
-	same := was.Target == r.Target && was.ISA == r.ISA && was.Precision == r.Precision
-	if same && (r.Target != "cuda" || was.Device == r.Device) {
+func (r *Receipt) Computes(now *Receipt) string {
+	same := r.Target == now.Target && r.ISA == now.ISA && r.Precision == now.Precision
+	if same && (now.Target != "cuda" || r.Device == now.Device) {
 		return ""
 	}
-	return fmt.Sprintf("it was computed on %s in %s, this is %s in %s", was.Device, was.Precision, r.Device, r.Precision)
+	return fmt.Sprintf("it was computed on %s in %s, this is %s in %s", r.Device, r.Precision, now.Device, now.Precision)
 }
 
 func short(hash string) string { return hash[:min(len(hash), 12)] }
@@ -98,21 +98,18 @@ func specDifference(before, now string) string {
 	return ":\n  " + strings.Join(slices.Clip(out), "\n  ")
 }
 
-// String lists the receipt, a line for each thing.
-func (r *Receipt) String() string {
-	var b strings.Builder
-	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-10s %s\n", name, fmt.Sprintf(format, args...))
+// Rows are the receipt as names and values, for people.
+func (r *Receipt) Rows() [][2]string {
+	rows := [][2]string{
+		{"model", fmt.Sprintf("%s (%s)", r.Model, r.SpecFile)},
+		{"spec", r.SpecHash},
+		{"vitgen", r.Generator},
+		{"kernels", strings.TrimSpace(r.Target + " " + r.Kernels)},
+		{"data", strings.TrimSpace(fmt.Sprintf("%s, %d training and %d validation samples %s", r.Data, r.Samples[0], r.Samples[1], r.DataHash))},
+		{"seed", fmt.Sprint(r.Seed)},
 	}
-	line("model", "%s (%s)", r.Model, r.SpecFile)
-	line("spec", "%s", r.SpecHash)
-	line("vitgen", "%s", r.Generator)
-	line("kernels", "%s %s", r.Target, r.Kernels)
-	line("data", "%s, %d training and %d validation samples %s", r.Data, r.Samples[0], r.Samples[1], r.DataHash)
-	line("seed", "%d", r.Seed)
 	if r.Init != "" {
-		line("init", "%s %s", r.Init, r.InitHash)
+		rows = append(rows, [2]string{"init", r.Init + " " + r.InitHash})
 	}
-	line("device", "%s, %s", r.Device, r.Precision)
-	return b.String()
+	return append(rows, [2]string{"device", fmt.Sprintf("%s, %s", r.Device, r.Precision)})
 }

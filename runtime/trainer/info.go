@@ -81,9 +81,13 @@ func (a *app) info(args []string) error {
 	fs.StringVar(&target, "target", target, "`target` to describe: cpu or cuda; no GPU is needed")
 	fs.StringVar(&target, "device", target, "the same")
 	fs.StringVar(&chip, "chip", chip, "GPU that times are predicted for: `"+chipKeys()+"`")
+	ckpt := fs.String("checkpoint", "", "`directory` of a checkpoint, or of a run for its last one: say what it is of instead")
 	asJSON := fs.Bool("json", false, "print one JSON object")
 	if _, err := a.parse(fs, args, 0); err != nil {
 		return err
+	}
+	if *ckpt != "" {
+		return a.infoCheckpoint(*ckpt, target, *asJSON)
 	}
 	if err := a.model.Check(); err != nil {
 		return err

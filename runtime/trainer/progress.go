@@ -8,8 +8,8 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// progress shows an epoch going by: a bar on a terminal, elsewhere a plain
-// line now and then.
+// progress shows work going by: a bar on a terminal, elsewhere a plain line now
+// and then.
 type progress struct {
 	w        io.Writer
 	terminal bool
@@ -18,8 +18,13 @@ type progress struct {
 	lastLine time.Time
 }
 
-// lineEvery is the least time between plain lines, so that logs stay short.
-const lineEvery = 10 * time.Second
+// Plain lines stand at the end of an interval, but not closer than lineEvery, so
+// that logs stay short; nor is there less than one in lineAtLeast, so that a
+// slow run is seen to live.
+const (
+	lineEvery   = 10 * time.Second
+	lineAtLeast = time.Minute
+)
 
 func newProgress(w io.Writer) progress {
 	return progress{w: w, terminal: terminal(w), lastLine: time.Now()}
@@ -33,19 +38,27 @@ func (p *progress) start(what string, steps int) {
 	p.bar = progressbar.NewOptions(steps,
 		progressbar.OptionSetWriter(p.w),
 		progressbar.OptionSetDescription(what),
+		progressbar.OptionSetWidth(20),
 		progressbar.OptionShowCount(),
-		progressbar.OptionSetPredictTime(true),
+		progressbar.OptionSetPredictTime(false), // of this bar, which is part of a run
+		progressbar.OptionSetElapsedTime(false),
 		progressbar.OptionThrottle(100*time.Millisecond),
 		progressbar.OptionClearOnFinish(),
 	)
 }
 
-// step is one update done. The bar is decoration: its errors are not ours.
-func (p *progress) step(loss float64) {
-	if p.bar != nil {
-		p.bar.Describe(fmt.Sprintf("%s  loss %.4f", p.what, loss))
-		_ = p.bar.Add(1)
+// step is one step done; more is what there is to say besides the loss. The bar
+// is decoration: its errors are not ours.
+func (p *progress) step(loss float64, more ...string) {
+	if p.bar == nil {
+		return
 	}
+	text := fmt.Sprintf("%s  loss %.4f", p.what, loss)
+	for _, m := range more {
+		text += "  " + m
+	}
+	p.bar.Describe(text)
+	_ = p.bar.Add(1)
 }
 
 func (p *progress) clear() {
@@ -57,10 +70,37 @@ func (p *progress) clear() {
 }
 
 // slowLine writes a line where there is no bar, unless one was written lately.
-func (p *progress) slowLine(w io.Writer, line string) {
-	if p.terminal || time.Since(p.lastLine) < lineEvery {
+func (p *progress) slowLine(w io.Writer, line string) { p.lineAfter(lineEvery, w, line) }
+
+// lineAfter writes a line where there is no bar, if the last one is so long ago.
+func (p *progress) lineAfter(d time.Duration, w io.Writer, line string) {
+	if p.terminal || time.Since(p.lastLine) < d {
 		return
 	}
 	p.lastLine = time.Now()
 	fmt.Fprintln(w, line)
+}
+
+// outlook is when the run ends if it goes on as it did since this process began,
+// validations and saves included: "12m30s left".
+func (t *training) outlook() string {
+	made := t.updates - t.begunAt
+	if made < 1 {
+		return ""
+	}
+	return duration(time.Since(t.begun)/time.Duration(made)*time.Duration(t.total-t.updates)) + " left"
+}
+
+// duration writes a time in its two largest units.
+func duration(d time.Duration) string {
+	d = max(d, 0).Round(time.Second)
+	switch day := 24 * time.Hour; {
+	case d >= day:
+		return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
+	case d >= time.Hour:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	case d >= time.Minute:
+		return fmt.Sprintf("%dm%02ds", d/time.Minute, d%time.Minute/time.Second)
+	}
+	return fmt.Sprintf("%ds", d/time.Second)
 }

@@ -2,6 +2,7 @@ package trainer
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -29,6 +30,18 @@ func TestReplay(t *testing.T) {
 		}
 	}
 
+	out := mustRun(t, dropoutRun(), "info", "--checkpoint", "x")
+	for _, want := range []string{"checkpoint  x/checkpoints/000024\n", "updates     24 of 24, 8 an epoch; next is micro-batch 1 of epoch 4\n", "best        accuracy ", "model       fake (fake.yaml)\n",
+		"seed        5\n", "data        digits, 1442 training and 355 validation samples ", "it can go on with the run"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("info: no %q in\n%s", want, out)
+		}
+	}
+	var info checkpointInfo
+	if err := json.Unmarshal([]byte(mustRun(t, dropoutRun(), "info", "--checkpoint", "x/checkpoints/000005", "--json")), &info); err != nil || info.State.Updates != 5 || len(info.State.Receipt.DataHash) != 64 {
+		t.Errorf("info --json: %+v, %v", info, err)
+	}
+
 	// A run from other weights differs at its first loss.
 	mustRun(t, dropoutRun(), "train", "--out", "y", "--seed", "6", "--save-every", "5", "--keep-every", "5")
 	changed(t, "x", 10, "z", "head.bias")
@@ -49,6 +62,7 @@ func TestReplay(t *testing.T) {
 		{dropoutRun(), "replay nowhere", 1, "nowhere"},
 		{dropoutRun(), "replay x/last.safetensors", 1, "name a checkpoint's directory"},
 		{dropoutRun(), "replay .", 1, "state.safetensors"},
+		{dropoutRun(), "info --checkpoint nowhere", 1, "nowhere"},
 		{kernels, "replay x", 1, "cannot be replayed here:\nthe spec was another"},
 	} {
 		status, out, stderr := run(t, context.Background(), c.model, strings.Fields(c.args)...)

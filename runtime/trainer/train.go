@@ -121,6 +121,8 @@ type training struct {
 	mark                time.Time     // up to which the meters' busy counts
 	waited              time.Duration // for data, until mark
 	trained             time.Duration // in all
+	begun               time.Time     // by this process
+	begunAt             int           // after so many updates
 	snapshot            runtime.Snapshot
 	saved               int // update of the last checkpoint; -1: none yet
 
@@ -242,6 +244,7 @@ func (t *training) run() error {
 			return err
 		}
 	}
+	t.begun, t.begunAt = time.Now(), t.updates
 	interrupted := false
 	for t.validated < t.total && !t.stopped() {
 		if err := t.trainEpoch(); err != nil {
@@ -286,19 +289,33 @@ func (t *training) account(sum float64, correct, n int) {
 // afterUpdate shows progress and ends an interval.
 func (t *training) afterUpdate(float64) error {
 	loss, _ := t.interval.result()
-	t.progress.step(loss)
-	t.boardProgress("training")
 	k := t.updates
-	if k%t.plan.Every != 0 && k%t.plan.PerEpoch != 0 && k != t.total {
+	ends := k%t.plan.Every == 0 || k%t.plan.PerEpoch == 0 || k == t.total
+	t.showUpdate(loss, ends)
+	if !ends {
 		return nil
 	}
 	t.tick()
-	if k%t.plan.PerEpoch != 0 && k != t.total { // else the epoch's line follows
-		t.progress.slowLine(t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %.0f samples/s", k, t.total, loss, t.interval.speed()))
-	}
 	err := t.record(t.line(report.Interval, &t.interval))
 	t.interval = meter{d2l: t.d2l}
 	return t.stranded(err)
+}
+
+// showUpdate is what people see of an update that may end an interval.
+func (t *training) showUpdate(loss float64, ends bool) {
+	rate := fmt.Sprintf("%s samples/s", comma(int64(float64(t.interval.samples)/max((t.interval.busy+time.Since(t.mark)).Seconds(), 1e-9))))
+	if t.progress.terminal {
+		t.progress.step(loss, rate, t.outlook())
+		return
+	}
+	if t.updates%t.plan.PerEpoch == 0 || t.updates == t.total { // the epoch's line follows
+		return
+	}
+	every := lineAtLeast
+	if ends {
+		every = lineEvery
+	}
+	t.progress.lineAfter(every, t.out, fmt.Sprintf("update %d/%d  train loss %.4f  %s  %s", t.updates, t.total, loss, rate, t.outlook()))
 }
 
 // line is a line of metrics.jsonl about what a meter has measured.
