@@ -204,7 +204,7 @@ func TestFolderErrors(t *testing.T) {
 		"absent":         {func(dir string) { os.Remove(dir) }, "name its directory with --data-dir"},
 		"nothing":        {func(string) {}, "has no folders of pictures"},
 		"no folders":     {func(dir string) { write(t, filepath.Join(dir, "a.png"), good) }, "has pictures but no folders"},
-		"an empty class": {func(dir string) { tree(t, dir, map[string]int{"a": 2, "b": 0}) }, filepath.FromSlash("/b has no pictures (.jpg, .jpeg, .png)")},
+		"an empty class": {func(dir string) { tree(t, dir, map[string]int{"a": 2, "b": 0}) }, filepath.FromSlash("/b has no pictures (.jpg, .jpeg, .png), and would be a class")},
 		"others": {func(dir string) {
 			tree(t, dir, map[string]int{"a": 2})
 			write(t, filepath.Join(dir, "b", "x.webp"), good)

@@ -96,14 +96,19 @@ func parseHeader(r *bufio.Reader) (*picture, error) {
 	return p, nil
 }
 
-// decode decodes the picture.
-func (p *picture) decode() (image.Image, error) {
+// decode decodes the picture. A fault of the decoder is an error like any other:
+// no file may end training.
+func (p *picture) decode() (img image.Image, err error) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			img, err = nil, fmt.Errorf("%s: the decoder fails: %v", p.format.name, fault)
+		}
+	}()
 	if p.height*p.width > largePixels {
 		largePicture.Lock()
 		defer largePicture.Unlock()
 	}
-	img, err := p.format.decode(bytes.NewReader(p.file))
-	if err != nil {
+	if img, err = p.format.decode(bytes.NewReader(p.file)); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.format.name, cause(err))
 	}
 	if s := img.Bounds().Size(); s.X != p.width || s.Y != p.height {

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"hash/crc32"
+	"image"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -259,5 +261,19 @@ func TestPlace(t *testing.T) {
 		if want := (box{c.offset[0], c.offset[1], c.shape[0], c.shape[1]}); full != c.full || window != want {
 			t.Errorf("%s of %v to %v: %v, %v; want %v, %v", c.fit, c.in, c.shape, full, window, c.full, want)
 		}
+	}
+}
+
+// TestDecoderFault: a decoder that panics makes a broken picture, not a crash.
+func TestDecoderFault(t *testing.T) {
+	p, err := openPicture(pillowCases(t)[0].File)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faulty := *p.format
+	faulty.decode = func(io.Reader) (image.Image, error) { panic("index out of range") }
+	p.format = &faulty
+	if img, err := p.decode(); img != nil || err == nil || err.Error() != "PNG: the decoder fails: index out of range" {
+		t.Errorf("%v, %v", img, err)
 	}
 }

@@ -96,7 +96,7 @@ func (s *scanner) classes(dir string) (c classFiles, err error) {
 			return c, err
 		}
 		if len(files) == 0 {
-			return c, fmt.Errorf("%s has no pictures (%s)%s", path, strings.Join(pictureEndings, ", "), s.othersText())
+			return c, fmt.Errorf("%s has no pictures (%s), and would be a class%s", path, strings.Join(pictureEndings, ", "), s.othersText())
 		}
 		c.names, c.files = append(c.names, e.Name()), append(c.files, files)
 	}
@@ -104,7 +104,7 @@ func (s *scanner) classes(dir string) (c classFiles, err error) {
 	case len(c.names) == 0 && loose > 0:
 		return c, fmt.Errorf("%s has pictures but no folders: put those of each class into a folder with its name", dir)
 	case len(c.names) == 0:
-		return c, fmt.Errorf("%s has no folders of pictures: image_folder needs one for each class", dir)
+		return c, fmt.Errorf("%s has no folders of pictures: image_folder needs one for each class; --data-dir names the directory they are in", dir)
 	case loose > 0:
 		s.warn(fmt.Sprintf("%s: %d pictures are in no class's folder; left out", dir, loose))
 	}
