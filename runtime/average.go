@@ -19,21 +19,19 @@ func (s *Session) SwapAverage() (err error) {
 		return err
 	}
 	defer s.mu.Unlock()
-	params, average := make([]float32, s.model.ParamElems), make([]float32, s.model.ParamElems)
-	if err := s.dev.Read(asBytes(params), Params.At(0)); err != nil {
-		return err
+	err = s.eachPart(func(at int64, params, average []byte) error {
+		if err := s.dev.Read(average, Average.At(at)); err != nil {
+			return err
+		}
+		if err := s.dev.Write(Average.At(at), params); err != nil {
+			return err
+		}
+		return s.dev.Write(Params.At(at), average)
+	})
+	if err == nil {
+		s.swapped = !s.swapped
 	}
-	if err := s.dev.Read(asBytes(average), Average.At(0)); err != nil {
-		return err
-	}
-	if err := s.dev.Write(Params.At(0), asBytes(average)); err != nil {
-		return err
-	}
-	if err := s.dev.Write(Average.At(0), asBytes(params)); err != nil {
-		return err
-	}
-	s.swapped = !s.swapped
-	return nil
+	return err
 }
 
 // restartAverage makes the average a copy of the parameters.
@@ -42,11 +40,25 @@ func (s *Session) restartAverage() error {
 	if !s.Average() {
 		return nil
 	}
-	arena := make([]float32, s.model.ParamElems)
-	if err := s.dev.Read(asBytes(arena), Params.At(0)); err != nil {
-		return err
+	return s.eachPart(func(at int64, params, _ []byte) error { return s.dev.Write(Average.At(at), params) })
+}
+
+// eachPart calls do with the parameter arena in parts that are small beside a
+// large model: where the part lies in its region, what it holds, and as much room.
+func (s *Session) eachPart(do func(at int64, params, room []byte) error) error {
+	const most = 16 << 20
+	bytes := int64(s.model.ParamElems) * 4
+	params, room := make([]byte, min(bytes, most)), make([]byte, min(bytes, most))
+	for at := int64(0); at < bytes; at += most {
+		n := min(bytes-at, most)
+		if err := s.dev.Read(params[:n], Params.At(at)); err != nil {
+			return err
+		}
+		if err := do(at, params[:n], room[:n]); err != nil {
+			return err
+		}
 	}
-	return s.dev.Write(Average.At(0), asBytes(arena))
+	return nil
 }
 
 // ready reports what stands in the way of training.

@@ -385,3 +385,22 @@ func TestCheckPrograms(t *testing.T) {
 		t.Errorf("regions of %v bytes", b)
 	}
 }
+
+// TestSwapLargeAverage: parameters that are exchanged in several parts.
+func TestSwapLargeAverage(t *testing.T) {
+	const classes = 3000 // of 41×41 pixels: 20 MB
+	m := fake.New([3]int{1, 41, 41}, classes, 1, runtime.Train{EMA: runtime.EMA{Decay: 0.9}})
+	s := open(t, m, runtime.Options{Seed: 1})
+	average := params(t, s)
+	other := make([]float32, classes*41*41)
+	for i := range other {
+		other[i] = float32(i)
+	}
+	if err := s.SetParam("head.weight", other); err != nil {
+		t.Fatal(err)
+	}
+	now := params(t, s)
+	if !slices.Equal(averaged(t, s), average) || !slices.Equal(params(t, s), now) {
+		t.Error("other numbers after exchanging")
+	}
+}
