@@ -81,6 +81,41 @@ func TestDivergence(t *testing.T) {
 	}
 }
 
+// TestResume: though steps are submitted ahead of their losses, a checkpoint is
+// of one moment, and what follows it is the same again.
+func TestResume(t *testing.T) {
+	needDevice(t)
+	t.Chdir(t.TempDir())
+	m := model("bf16", runtime.Train{Epochs: 2, Seed: 1, Accumulate: 2, Optimizer: runtime.Optimizer{Kind: "adamw", LR: 0.01, Beta1: 0.9, Beta2: 0.999, Eps: 1e-8},
+		EMA: runtime.EMA{Decay: 0.9}})
+	for _, stream := range []string{"--stream", "--stream=false"} {
+		runTrainer(t, 0, m, "train", "--device", "cuda", "--out", "x", "--overwrite", "--steps", "30", "--save-every", "7", "--keep-every", "7", "--every", "4", stream)
+		want := map[string][]byte{} // the state says how long things took; replay compares the rest of it
+		for _, name := range []string{"weights", "average"} {
+			file := "x/checkpoints/000030/" + name + ".safetensors"
+			want[file] = read(t, file)
+		}
+		for _, later := range []string{"23", "28", "30"} { // 23 is the end of the first epoch
+			if err := os.RemoveAll("x/checkpoints/0000" + later); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out, stderr := runTrainer(t, 0, m, "train", "--device", "cuda", "--resume", "--out", "x", stream)
+		if !strings.Contains(out, "x goes on after update 21 (epoch 0.913)\n") || strings.Contains(stderr, "not bit for bit") {
+			t.Errorf("%s%s", out, stderr)
+		}
+		for file, w := range want {
+			if !bytes.Equal(w, read(t, file)) {
+				t.Errorf("%s: other numbers in %s", stream, file)
+			}
+		}
+		out, _ = runTrainer(t, 0, m, "replay", "--device", "cuda", "x", "--from", "x/checkpoints/000007")
+		if !strings.Contains(out, "23 updates replayed") {
+			t.Error(out)
+		}
+	}
+}
+
 func TestBench(t *testing.T) {
 	needDevice(t)
 	for _, input := range []string{"host", "device"} {

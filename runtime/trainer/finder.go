@@ -100,8 +100,8 @@ func (t *stepper) sweep(o *finderFlags) ([]report.Rate, error) {
 		var loss mean
 		seen := 0
 		for b, err := range t.sets.trainBatches(epoch, 0) {
-			if err == nil {
-				err = t.ctx.Err()
+			if t.ctx.Err() != nil {
+				return nil, fmt.Errorf("interrupted after %d of %d updates", len(rates), o.steps)
 			}
 			if err != nil {
 				return nil, err

@@ -142,6 +142,7 @@ func (r *replayed) open(o *replayFlags) error {
 	if o.from.dir == "" {
 		o.from.dir = s.Plan.DataDir
 	}
+	o.from.warn = r.warn
 	o.from.name, o.from.metrics, o.where.seed = s.Receipt.Data, s.Plan.Metrics, s.Seed
 	var err error
 	if r.sets, err = o.from.load(r.model, s.Seed); err != nil {
