@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -88,7 +89,7 @@ func TestKill(t *testing.T) {
 			got := leftBy(t, dir)
 			for name, w := range want {
 				if got[name] != w {
-					t.Errorf("--save-every %s, %d kills: %s is\n%.1000s\nwithout kills it is\n%.1000s", c.saveEvery, kills, name, got[name], w)
+					t.Errorf("--save-every %s, %d kills: %s is\n%.3000s\nwithout kills it is\n%.3000s", c.saveEvery, kills, name, got[name], w)
 				}
 			}
 			if len(got) != len(want) {
@@ -164,7 +165,7 @@ func leftBy(t *testing.T, dir string) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		left["content of "+name] = string(content)
+		left["content of "+name] = fmt.Sprintf("SHA-256 %x", sha256.Sum256(content))
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "metrics.jsonl"))
 	if err != nil {

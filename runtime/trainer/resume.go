@@ -12,6 +12,7 @@ import (
 
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/checkpoint"
+	"github.com/vitgen/vitgen/runtime/report"
 )
 
 // find finds the run that --resume goes on with, reads its last checkpoint, and
@@ -139,15 +140,37 @@ func (t *training) goOn(o *trainFlags) (done bool, err error) {
 	t.trained = seconds(s.Seconds)
 	t.saved, t.validated = s.Updates, s.Validated
 	t.last, t.best, t.early = s.Last, s.Best, s.Early
+	if err := t.files.Repair(t.was); err != nil {
+		return false, err
+	}
 	switch {
 	case t.stopped() && t.validated == t.updates:
 		fmt.Fprintf(t.out, "%s stopped early after update %d; --patience 0, or more than %d, makes it go on\n", t.dir, t.updates, t.plan.Patience)
-		return true, nil
 	case t.validated >= t.total:
 		fmt.Fprintf(t.out, "%s has made all of its %d updates; more --epochs or --steps make it go on\n", t.dir, t.updates)
-		return true, nil
+	default:
+		return false, nil
 	}
-	return false, t.files.Repair(t.was)
+	return true, t.finish()
+}
+
+// finish does what a run that is over may not have come to, for it was killed
+// after its last checkpoint: removing the ones before, and drawing.
+func (t *training) finish() error {
+	if err := t.files.Prune(t.best, t.plan.KeepEvery); err != nil {
+		return err
+	}
+	saved, err := os.Stat(t.files.Path(t.updates))
+	if err != nil {
+		return err
+	}
+	if drawn, err := os.Stat(filepath.Join(t.dir, "curves.png")); err == nil && !drawn.ModTime().Before(saved.ModTime()) {
+		return nil
+	}
+	if t.history, err = report.Resume(t.dir, t.updates); err != nil {
+		return err
+	}
+	return t.history.Curves(t.model.Name)
 }
 
 // extends checks a changed number of updates: it must not be less than what was

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -159,6 +160,19 @@ func TestResumeFinds(t *testing.T) {
 		t.Errorf("resumed once more:\n%s", out)
 	}
 	sameOutcome(t, outcome(t, "runs/fake-2"), before)
+	// Killed after its last checkpoint, it is finished: links, pruning, curves.
+	if err := errors.Join(os.Remove("runs/fake-2/curves.png"), os.Remove("runs/fake-2/last.safetensors"),
+		os.CopyFS("runs/fake-2/checkpoints/000050", os.DirFS("runs/fake-2/checkpoints/000092"))); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, m(), "train", "--resume", "--out", "runs/fake-2")
+	sameOutcome(t, outcome(t, "runs/fake-2"), before)
+	if _, err := os.Stat("runs/fake-2/checkpoints/000050"); err == nil {
+		t.Error("an old checkpoint was not removed")
+	}
+	if _, err := os.Stat("runs/fake-2/curves.png"); err != nil {
+		t.Error(err)
+	}
 	// More epochs go on; fewer than were made cannot be.
 	out = mustRun(t, m(), "train", "--resume", "--out", "runs/fake-2", "--epochs", "3")
 	if !strings.Contains(out, "epoch 3/3") {
