@@ -152,15 +152,23 @@ func (s *Session) badParam() (*NonFinite, error) {
 	if err := s.dev.Read(asBytes(arena), Params.At(0)); err != nil {
 		return nil, err
 	}
-	for i := range s.model.Params {
-		p := &s.model.Params[i]
+	return s.model.badParam(arena), nil
+}
+
+// BadParam is the first parameter of the snapshot that is not finite; nil if all
+// are.
+func (t *Snapshot) BadParam(m *Model) *NonFinite { return m.badParam(t.params) }
+
+func (m *Model) badParam(arena []float32) *NonFinite {
+	for i := range m.Params {
+		p := &m.Params[i]
 		for j, v := range arena[p.Offset : p.Offset+p.Elems()] {
 			if !finite(float64(v)) {
-				return &NonFinite{Param: p, Image: -1, Launch: -1, Pos: p.Pos, Element: j, Value: float64(v)}, nil
+				return &NonFinite{Param: p, Image: -1, Launch: -1, Pos: p.Pos, Element: j, Value: float64(v)}
 			}
 		}
 	}
-	return nil, nil
+	return nil
 }
 
 // badImage looks at images that come from the host; those on the device are

@@ -75,7 +75,14 @@ func TestKill(t *testing.T) {
 					}
 					break
 				}
-				done = killAfter(t, m, time.Duration(rng.Float64()*float64(took)/4), argv)
+				// At any moment, or soon after it has saved something new.
+				wait := time.Duration(rng.Float64() * float64(took) / 4)
+				var saved func() bool
+				if rng.IntN(2) == 1 {
+					wait /= 8
+					saved = func() bool { now, err := files.Last(); return err == nil && now != before }
+				}
+				done = killAfter(t, m, saved, wait, argv)
 				if !done {
 					kills++
 				}
@@ -103,9 +110,9 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// killAfter starts a trainer and kills it after a while; done says that it had
-// ended by itself.
-func killAfter(t *testing.T, m *model, d time.Duration, args []string) (done bool) {
+// killAfter starts a trainer and kills it a while after something (nil: its
+// start); done says that it had ended by itself.
+func killAfter(t *testing.T, m *model, something func() bool, d time.Duration, args []string) (done bool) {
 	t.Helper()
 	var out bytes.Buffer
 	cmd := exec.Command(m.bin, args...)
@@ -115,13 +122,19 @@ func killAfter(t *testing.T, m *model, d time.Duration, args []string) (done boo
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	select {
-	case err := <-ended:
-		if err != nil {
-			t.Fatalf("%v: %v\n%s", args, err, out.String())
+	for waiting := true; waiting; {
+		pause := time.Millisecond
+		if something == nil || something() {
+			pause, waiting = d, false
 		}
-		return true
-	case <-time.After(d):
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatalf("%v: %v\n%s", args, err, out.String())
+			}
+			return true
+		case <-time.After(pause):
+		}
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		return (<-ended) == nil

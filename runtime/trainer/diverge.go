@@ -8,7 +8,7 @@ import (
 )
 
 // diverged is the end of a training whose loss is no number any more. It goes
-// back to where this epoch was entered and repeats it, bit for bit, up to the
+// back to the last snapshot and repeats what followed, bit for bit, up to the
 // micro-batch f; that one it runs launch by launch, to say where the first bad
 // number was made.
 func (t *stepper) diverged(f flight, loss float64) error {
@@ -18,10 +18,27 @@ func (t *stepper) diverged(f flight, loss float64) error {
 		return err
 	}
 	fmt.Fprintf(t.err, "%s: the loss is %v; replaying the epoch to find where that comes from\n", t.prog, loss)
-	bad, replayErr := t.repeat(f.micro)
-	if replayErr == nil && bad != nil && bad.Param != nil && f.micro > t.beforeBatch {
+	return t.blame(err, f.micro)
+}
+
+// spoilt is the end of a training whose loss is still fine, but not a parameter:
+// what would be saved is of no use.
+func (t *training) spoilt(bad *runtime.NonFinite) error {
+	err := fmt.Errorf("update %d left element %d of parameter %s (%s) %v (learning rate %g), and is not saved: lower train.optimizer's lr, warm it up, or set train.clip_norm",
+		t.updates, bad.Element, bad.Param.Name, bad.Pos, bad.Value, t.lr)
+	if t.batch == 0 || t.beforeUpdate == t.updates || !t.session.Code().SaysOutputs() {
+		return err // nothing to repeat
+	}
+	return t.blame(err, t.batch-1)
+}
+
+// blame adds to an error where the first bad number was made, in a micro-batch
+// of this epoch or in the one before.
+func (t *stepper) blame(err error, micro int) error {
+	bad, replayErr := t.repeat(micro)
+	if replayErr == nil && bad != nil && bad.Param != nil && micro > t.beforeBatch {
 		// The update before has spoilt a parameter although its loss was fine.
-		if cause, err := t.repeat(f.micro - 1); err == nil && cause != nil {
+		if cause, err := t.repeat(micro - 1); err == nil && cause != nil {
 			bad = cause
 		}
 	}

@@ -136,6 +136,7 @@ func (t *training) goOn(o *trainFlags) (done bool, err error) {
 	if err := t.restore(t.was); err != nil {
 		return false, err
 	}
+	t.snapshot, t.was.Snapshot = *t.was.Snapshot, nil // its memory serves the next checkpoint
 	t.epochSums, t.interval = meterOf(s.EpochSums, t.d2l), meterOf(s.Interval, t.d2l)
 	t.trained = seconds(s.Seconds)
 	t.saved, t.validated = s.Updates, s.Validated
@@ -213,6 +214,9 @@ func (t *training) save() error {
 	if err := t.session.Snapshot(&t.snapshot); err != nil {
 		return err
 	}
+	if bad := t.snapshot.BadParam(t.model); bad != nil {
+		return t.spoilt(bad)
+	}
 	// The lines that training goes on after must be there when it does.
 	if err := syncFile(filepath.Join(t.dir, "metrics.jsonl")); err != nil {
 		return t.stranded(err)
@@ -228,6 +232,8 @@ func (t *training) save() error {
 		return t.stranded(err)
 	}
 	t.saved = t.updates
+	t.before, t.snapshot = t.snapshot, t.before
+	t.allIsWell()
 	if err := t.files.Prune(t.best, t.plan.KeepEvery); err != nil {
 		fmt.Fprintf(t.err, "%s: an old checkpoint could not be removed: %v\n", t.prog, err)
 	}

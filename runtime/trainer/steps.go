@@ -27,8 +27,10 @@ type stepper struct {
 	outliers     outliers
 	skipped      int // updates left out as such
 
-	// To look for the cause of a NaN: where this epoch was entered.
+	// The last time that all was well: where this epoch was entered, or the last
+	// checkpoint in it was taken. A search for the cause of a NaN starts there.
 	before       runtime.Snapshot
+	beforeUpdate int // updates made
 	beforeBatch  int
 	beforeWindow []float64
 
@@ -83,10 +85,12 @@ func (t *stepper) steps() error {
 	if t.session.Updates() >= t.total {
 		return nil
 	}
-	if err := t.session.Snapshot(&t.before); err != nil {
-		return err
+	if t.updates == 0 || t.beforeUpdate != t.updates || t.beforeBatch != t.batch {
+		if err := t.session.Snapshot(&t.before); err != nil {
+			return err
+		}
+		t.allIsWell()
 	}
-	t.beforeBatch, t.beforeWindow = t.batch, slices.Clone(t.outliers.window)
 	var waiting flight
 	micro, seen := t.batch, t.batch*t.model.Batch
 	for b, err := range t.sets.trainBatches(t.epoch, t.batch) {
@@ -118,6 +122,11 @@ func (t *stepper) steps() error {
 		}
 	}
 	return t.settle(waiting)
+}
+
+// allIsWell notes what belongs to the snapshot before.
+func (t *stepper) allIsWell() {
+	t.beforeUpdate, t.beforeBatch, t.beforeWindow = t.updates, t.batch, slices.Clone(t.outliers.window)
 }
 
 // submit starts a micro-batch; seen is how many samples of the epoch came

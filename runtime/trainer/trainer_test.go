@@ -306,6 +306,19 @@ func TestDivergence(t *testing.T) {
 	if got, err := os.Readlink(filepath.Join(dir, "last.safetensors")); err != nil || got != "checkpoints/000002/weights.safetensors" {
 		t.Errorf("the last weights are %s, %v", got, err)
 	}
+
+	// What an update spoilt is not saved, though its loss was fine.
+	m.Train.Optimizer.LR = 1e39 // infinite in float32
+	dir = t.TempDir()
+	status, out, stderr = run(t, context.Background(), m, "train", "--out", dir, "--save-every", "1")
+	for _, want := range []string{"update 1 left element 0 of parameter head.weight (fake.yaml:3:5)", "is not saved", "first bad number: k03_sgd"} {
+		if status != 1 || !strings.Contains(stderr, want) {
+			t.Errorf("exit %d, no %q in\n%s%s", status, want, out, stderr)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "checkpoints")); err == nil {
+		t.Error("it is saved")
+	}
 }
 
 func TestBenchAndInfo(t *testing.T) {
