@@ -4,7 +4,7 @@
 //	runs/x/checkpoints/000920/weights.safetensors   parameters, PyTorch's names
 //	runs/x/checkpoints/000920/average.safetensors   their average, if one is kept
 //	runs/x/checkpoints/000920/state.safetensors     everything else
-//	runs/x/last.safetensors, best.safetensors       links to weights or average
+//	runs/x/last.safetensors, best.safetensors       links to weights or average, or copies where there are no links
 //
 // A checkpoint is written under another name, synced and renamed: it is there
 // whole or not at all. Nothing is removed before what replaces it is safe.

@@ -1,11 +1,13 @@
 package checkpoint
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 )
 
@@ -281,5 +283,35 @@ func goesOn(t *testing.T, where, dir string, before []int, saved int) {
 	entries, err = os.ReadDir(dir)
 	if err != nil || len(entries) != 3 {
 		t.Errorf("%s: left over in the run: %v, %v", where, entries, err)
+	}
+}
+
+// fat is a disk without links.
+type fat struct{ hasty }
+
+func (fat) Symlink(target, path string) error {
+	return &os.LinkError{Op: "symlink", Old: target, New: path, Err: syscall.EPERM}
+}
+
+// Where links cannot be made, last and best are copies.
+func TestNoLinks(t *testing.T) {
+	r := &Run{Dir: t.TempDir(), fs: fat{}}
+	for n := 1; n <= 4; n++ {
+		if err, _ := step(t, r, n); err != nil {
+			t.Fatal(err)
+		}
+		for link, updates := range map[string]int{LastLink: n, BestLink: bestOf(n)} {
+			got, err := os.ReadFile(filepath.Join(r.Dir, link))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := os.ReadFile(filepath.Join(r.Path(updates), AverageFile))
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("after update %d %s is not of update %d, %v", n, link, updates, err)
+			}
+		}
+	}
+	if entries, err := os.ReadDir(r.Dir); err != nil || len(entries) != 3 {
+		t.Errorf("left are %v, %v", entries, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -189,14 +190,35 @@ func (r *Run) link(last int, best *Score, average bool) error {
 	return r.fs.SyncDir(r.Dir)
 }
 
-// replaceLink replaces a link, or makes it, in one step.
+// replaceLink replaces a link, or makes it, in one step. Where there are no
+// links, as on a FAT disk, it is a copy.
 func (r *Run) replaceLink(link, target string) error {
 	temporary := filepath.Join(r.Dir, temporaryPrefix+link)
 	if err := r.fs.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if err := r.fs.Symlink(target, temporary); err != nil {
+	err := r.fs.Symlink(target, temporary)
+	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, fs.ErrPermission) {
+		err = r.copyFile(filepath.Join(r.Dir, target), temporary)
+	}
+	if err != nil {
 		return err
 	}
 	return r.fs.Rename(temporary, filepath.Join(r.Dir, link))
+}
+
+func (r *Run) copyFile(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := r.fs.Create(to)
+	if err != nil {
+		return err
+	}
+	if _, err = io.Copy(dst, src); err == nil {
+		err = dst.Sync()
+	}
+	return errors.Join(err, dst.Close())
 }
