@@ -11,7 +11,8 @@
 //
 // state.safetensors has the optimizer's state as tensors named by arena and
 // parameter ("exp_avg.head.weight"), the losses of the last updates (float64,
-// "losses"), and a State as JSON in its metadata, under vitgen.state.
+// "losses"), and a State as JSON in its metadata, under vitgen.state, with the
+// CRC-32C of that text under vitgen.state_crc32c.
 package checkpoint
 
 import (
@@ -116,9 +117,9 @@ type Plan struct {
 // Checksums are CRC-32C of the files' tensors, to tell a file that is not the
 // one that was saved.
 type Checksums struct {
-	Weights uint32 `json:"weights"`
-	Average uint32 `json:"average"` // 0: none
-	State   uint32 `json:"state"`
+	Weights uint32  `json:"weights"`
+	Average *uint32 `json:"average,omitempty"` // nil: there is none
+	State   uint32  `json:"state"`
 }
 
 // Untime sets to zero how long things took: the rest is the same in every run.

@@ -11,8 +11,9 @@ import (
 	"github.com/vitgen/vitgen/runtime/safetensors"
 )
 
-// FuzzRead reads checkpoints whose state file is anything: it is an error or a
-// checkpoint, never a panic, and a state that is read is one that can be written.
+// FuzzRead reads checkpoints whose state file is anything, but for checksums that
+// fit: it is an error or a checkpoint, never a panic, and a state that is read is
+// one that can be written.
 func FuzzRead(f *testing.F) {
 	dir := f.TempDir()
 	r := hastyRun(dir)
@@ -33,6 +34,14 @@ func FuzzRead(f *testing.F) {
 		f.Add(bytes.Replace(good, []byte(c[0]), []byte(c[1]), 1))
 	}
 	f.Fuzz(func(t *testing.T, state []byte) {
+		if file, err := safetensors.Parse(bytes.Clone(state)); err == nil && file.Metadata[stateKey] != "" {
+			file.Metadata[stateSumKey] = textSum(file.Metadata[stateKey])
+			var b bytes.Buffer
+			if err := safetensors.Encode(&b, file); err != nil {
+				t.Fatal(err)
+			}
+			state = b.Bytes()
+		}
 		if err := os.WriteFile(path, state, 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +91,7 @@ func TestReadRefuses(t *testing.T) {
 			if text == file.Metadata[stateKey] {
 				t.Fatalf("no %s in %s", from, text)
 			}
-			file.Metadata[stateKey] = text
+			file.Metadata[stateKey], file.Metadata[stateSumKey] = text, textSum(text)
 			if err := safetensors.Write(filepath.Join(dir, StateFile), file); err != nil {
 				t.Fatal(err)
 			}
@@ -108,6 +117,12 @@ func TestReadRefuses(t *testing.T) {
 		want   string
 	}{
 		{"nothing", func() {}, ""},
+		{"a digit", func() {
+			bad := bytes.Replace(good[StateFile], []byte(`\"lr\":0.1`), []byte(`\"lr\":0.2`), 1)
+			if err := os.WriteFile(filepath.Join(dir, StateFile), bad, 0o644); err != nil || bytes.Equal(bad, good[StateFile]) {
+				t.Fatal("nothing changed", err)
+			}
+		}, "the checksum of vitgen.state is "},
 		{"no weights", remove(WeightsFile), "has no weights.safetensors: it is not a checkpoint, or not all of one"},
 		{"no average", remove(AverageFile), "has no average.safetensors"},
 		{"no state", remove(StateFile), "has no state.safetensors"},

@@ -41,14 +41,15 @@ func Read(dir string) (*Stored, error) {
 	if c.files.Weights, err = readPart(dir, WeightsFile); err != nil {
 		return nil, err
 	}
-	if c.State.Checksums.Average != 0 {
+	if c.State.Checksums.Average != nil {
 		if c.files.Average, err = readPart(dir, AverageFile); err != nil {
 			return nil, err
 		}
 	}
 	parts := [3]part{{WeightsFile, c.files.Weights}, {AverageFile, c.files.Average}, {StateFile, withLosses(state, c.Losses)}}
 	got, want := checksums(parts), c.State.Checksums
-	for i, differ := range []bool{got.Weights != want.Weights, got.Average != want.Average, got.State != want.State} {
+	average := want.Average != nil && *got.Average != *want.Average
+	for i, differ := range []bool{got.Weights != want.Weights, average, got.State != want.State} {
 		if differ {
 			return nil, fmt.Errorf("%s: its checksum is not the one in %s: it was changed, or damaged on the disk",
 				filepath.Join(dir, parts[i].name), StateFile)
@@ -72,6 +73,9 @@ func (c *Stored) takeState() error {
 	text, ok := f.Metadata[stateKey]
 	if !ok {
 		return fmt.Errorf("its metadata has no %s: no trainer of vitgen wrote it", stateKey)
+	}
+	if sum := f.Metadata[stateSumKey]; sum != textSum(text) {
+		return fmt.Errorf("the checksum of %s is %s, it should be %s: it was changed, or damaged on the disk", stateKey, textSum(text), sum)
 	}
 	state, err := parseState(text)
 	if err != nil {

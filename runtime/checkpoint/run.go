@@ -154,7 +154,7 @@ func (r *Run) Repair(newest *Checkpoint) error {
 			best = nil
 		}
 	}
-	return r.link(newest.State.Updates, best, newest.State.Checksums.Average != 0)
+	return r.link(newest.State.Updates, best, newest.State.Checksums.Average != nil)
 }
 
 // PutBack gives checkpoints their names back that were making way for others of

@@ -23,8 +23,9 @@ const (
 
 // stateKey and lossesName are where a state file has what is not optimizer state.
 const (
-	stateKey   = "vitgen.state"
-	lossesName = "losses"
+	stateKey    = "vitgen.state"
+	stateSumKey = "vitgen.state_crc32c"
+	lossesName  = "losses"
 )
 
 // Save writes a checkpoint and makes last.safetensors name it, and
@@ -82,23 +83,36 @@ func encode(m *runtime.Model, c *Checkpoint) ([3]part, error) {
 	if err != nil { // a number that is not finite, which check's readers need not expect
 		return parts, fmt.Errorf("state: %w", err)
 	}
-	files.State.Metadata[stateKey] = string(text)
+	files.State.Metadata[stateKey], files.State.Metadata[stateSumKey] = string(text), textSum(string(text))
 	return parts, nil
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-func checksums(parts [3]part) Checksums {
-	var sums [3]uint32
+func checksums(parts [3]part) (c Checksums) {
 	for i, p := range parts {
 		if p.file == nil {
 			continue
 		}
+		sum := uint32(0)
 		for k := range p.file.Tensors { // by rising name when written and when read
-			sums[i] = crc32.Update(sums[i], castagnoli, p.file.Tensors[k].Data)
+			sum = crc32.Update(sum, castagnoli, p.file.Tensors[k].Data)
+		}
+		switch i {
+		case 0:
+			c.Weights = sum
+		case 1:
+			c.Average = &sum
+		case 2:
+			c.State = sum
 		}
 	}
-	return Checksums{Weights: sums[0], Average: sums[1], State: sums[2]}
+	return c
+}
+
+// textSum is the checksum of a state's text.
+func textSum(text string) string {
+	return fmt.Sprintf("%08x", crc32.Checksum([]byte(text), castagnoli))
 }
 
 // write makes a directory with the files in it, all of it synced.
