@@ -125,13 +125,17 @@ func (t *training) goOn(o *trainFlags) (done bool, err error) {
 	if other := s.Receipt.Computes(&t.receipt); other != "" {
 		changes = append(changes, other)
 	}
+	other, err := t.extends(s, o.force)
+	if err != nil {
+		return false, err
+	}
+	if other != "" {
+		changes = append(changes, other)
+	}
 	t.changes = s.Changes
 	if len(changes) > 0 {
 		fmt.Fprintf(t.err, "%s: %s goes on, but not bit for bit as it would have:\n%s\n", t.prog, t.dir, strings.Join(changes, "\n"))
 		t.changes = append(slices.Clone(s.Changes), checkpoint.Change{Updates: s.Updates, What: changes})
-	}
-	if err := t.extends(s, o.force); err != nil {
-		return false, err
 	}
 	if err := t.restore(t.was); err != nil {
 		return false, err
@@ -175,18 +179,23 @@ func (t *training) finish() error {
 }
 
 // extends checks a changed number of updates: it must not be less than what was
-// made, and the learning rate so far must not depend on it.
-func (t *training) extends(s *checkpoint.State, force bool) error {
-	if t.total == s.Plan.Total {
-		return nil
+// made, and, unless that is forced, the learning rate so far must not depend on
+// it. other says so if it does.
+func (t *training) extends(s *checkpoint.State, force bool) (other string, err error) {
+	sch := &t.model.Train.Schedule
+	switch {
+	case t.total == s.Plan.Total:
+		return "", nil
+	case t.total < s.Updates:
+		return "", usagef("train: %s has made %d updates; a run of %d is behind it", t.dir, s.Updates, t.total)
+	case sch.Kind != "cosine" || sch.TotalSteps > 0:
+		return "", nil
 	}
-	if t.total < s.Updates {
-		return usagef("train: %s has made %d updates; a run of %d is behind it", t.dir, s.Updates, t.total)
+	other = fmt.Sprintf("the learning rate of %s falls over %d updates; a run of %d would have had another one from the start", t.dir, s.Plan.Total, t.total)
+	if !force {
+		return "", usagef("train: %s: leave out --epochs and --steps, or go on regardless with --force", other)
 	}
-	if sch := &t.model.Train.Schedule; sch.Kind == "cosine" && sch.TotalSteps == 0 && !force {
-		return usagef("train: the learning rate of %s falls over %d updates; a run of %d would have had another one from the start: leave out --epochs and --steps, or go on regardless with --force", t.dir, s.Plan.Total, t.total)
-	}
-	return nil
+	return other, nil
 }
 
 // modelReceipt is what is known of a run before anything is opened.

@@ -261,6 +261,14 @@ func TestResumeRefuses(t *testing.T) {
 		t.Errorf("the changes are %+v", ch)
 	}
 
+	_, _, stderr = run(t, context.Background(), kernels, "train", "--resume", "--out", "x", "--force", "--epochs", "3")
+	if c, err = checkpoint.Read("x/checkpoints/000138"); err != nil || len(c.State.Changes) != 2 || !strings.Contains(c.State.Changes[1].What[0], "falls over 92 updates") {
+		t.Errorf("%v, %s", err, stderr)
+	}
+	if _, _, stderr = run(t, context.Background(), kernels, "replay", "x"); !strings.Contains(stderr, "after update 92 the run went on otherwise: the learning rate of x falls over 92 updates") {
+		t.Errorf("replayed: %s", stderr)
+	}
+
 	// Overwritten, nothing of it is left.
 	mustRun(t, model(), "train", "--steps", "4", "--out", "x", "--overwrite")
 	if all, err := checkpoint.NewRun("x").Checkpoints(); err != nil || len(all) != 1 || all[0] != 4 {
