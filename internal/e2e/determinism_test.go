@@ -45,7 +45,8 @@ func TestGeneratedIsFresh(t *testing.T) {
 			}
 		}
 		err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-			if err == nil && !d.IsDir() && !want[path] {
+			// What vitgen compiles kernels.cu to, where it can, is not committed.
+			if ptx, _ := filepath.Match("kernels.sm_*", d.Name()); err == nil && !d.IsDir() && !want[path] && !ptx {
 				t.Errorf("%s is not a generated file any more%s", path, next)
 			}
 			return err

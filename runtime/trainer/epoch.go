@@ -65,7 +65,9 @@ func (t *training) account(sum float64, correct, n int) {
 func (t *training) afterUpdate(float64) error {
 	loss, _ := t.interval.result()
 	k := t.updates
-	ends := k%t.plan.Every == 0 || k%t.plan.PerEpoch == 0 || k == t.total
+	// Counted from the epoch's start, as the meter begins anew there: no interval
+	// is of the one update that an epoch's end left over.
+	ends := k%t.plan.PerEpoch%t.plan.Every == 0 || k == t.total
 	t.showUpdate(loss, ends)
 	if !ends {
 		return nil

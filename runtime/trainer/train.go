@@ -36,7 +36,7 @@ func (a *app) parseTrain(args []string) (*trainFlags, error) {
 	o.from.warn = a.warn
 	fs.IntVar(&o.epochs, "epochs", 0, "`number` of epochs; 0: the spec's")
 	fs.IntVar(&o.steps, "steps", 0, "stop after this `number` of updates, whatever the epochs")
-	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl; 0: half an epoch")
+	fs.IntVar(&o.every, "every", 0, "`number` of updates between lines of metrics.jsonl, from the start of each epoch; 0: half an epoch")
 	fs.IntVar(&o.saveEvery, "save-every", 0, "`number` of updates between checkpoints; 0: one each epoch")
 	fs.IntVar(&o.keepEvery, "keep-every", 0, "keep the checkpoints of multiples of this `number` of updates; 0: only the last and the best")
 	fs.IntVar(&o.patience, "patience", -1, "stop after this `number` of validations in a row that were not better; 0: never; -1: the spec's")
