@@ -62,7 +62,7 @@ fuzz: ## run each fuzz target for FUZZTIME (20s)
 	./scripts/fuzz.sh $(FUZZTIME)
 
 race: ## the runtime's tests under the race detector
-	go test -race -timeout 20m ./runtime/...
+	go test -race -short -timeout 20m ./runtime/...
 
 bench-cpu: ## a training step against PyTorch, on this machine; needs it to be quiet
 	./bench/cpu/run.sh

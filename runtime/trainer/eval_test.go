@@ -29,6 +29,7 @@ func parseResult(t *testing.T, text []byte) (r evalResult) {
 
 // TestEval: what the command prints and writes is what evaluate found.
 func TestEval(t *testing.T) {
+	long(t)
 	t.Chdir(t.TempDir())
 	m := digits(32, runtime.Train{Epochs: 1, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.1}})
 	s, sets := trained(t, m)
@@ -103,6 +104,7 @@ func TestEval(t *testing.T) {
 
 // Weights that are no numbers are told as such, in JSON too.
 func TestEvalOfBrokenWeights(t *testing.T) {
+	long(t)
 	t.Chdir(t.TempDir())
 	m := digits(32, runtime.Train{Epochs: 1})
 	s, _ := trained(t, m)
@@ -124,6 +126,7 @@ func TestEvalOfBrokenWeights(t *testing.T) {
 
 // Weights with the names of other classes are evaluated, with a warning.
 func TestEvalOfOtherClasses(t *testing.T) {
+	long(t)
 	t.Chdir(t.TempDir())
 	m := digits(32, runtime.Train{Epochs: 1})
 	s, _ := trained(t, m)
@@ -171,6 +174,7 @@ func TestEvalStops(t *testing.T) {
 
 // What an evaluation has not, an earlier one's files must not pretend.
 func TestEvalFilesAreOfOneEvaluation(t *testing.T) {
+	long(t)
 	dir := t.TempDir()
 	m := digits(32, runtime.Train{Epochs: 1, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.1}})
 	s, sets := trained(t, m)

@@ -57,6 +57,7 @@ func digitFolder(t *testing.T, each int, broken func(i int) bool) string {
 
 // TestImageFolder trains on pictures of which some are broken, and learns.
 func TestImageFolder(t *testing.T) {
+	long(t)
 	dir := digitFolder(t, 60, func(i int) bool { return i%6 == 1 })
 	m := digits(32, runtime.Train{Epochs: 12, Seed: 3, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.1, Momentum: 0.9}})
 	m.Data = runtime.Data{Name: "image_folder", Resize: [2]int{8, 8}, Fit: "crop", ValPart: 0.25, Augment: runtime.Augment{Padding: 1}}

@@ -31,6 +31,7 @@ func smallDisk(t *testing.T, size string) (dir string) {
 // how to go on; the checkpoint before is whole, and once there is room the run
 // ends as if there always had been.
 func TestDiskFull(t *testing.T) {
+	long(t)
 	m := func() *runtime.Model { return dropoutRun() }
 	dir := filepath.Join(smallDisk(t, "300k"), "run")
 	status, out, stderr := run(t, context.Background(), m(), "train", "--out", dir, "--every", "3", "--save-every", "1", "--keep-every", "1")

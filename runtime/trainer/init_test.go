@@ -19,6 +19,7 @@ import (
 // head: the refusal names the flags, and the run says what became of each
 // tensor.
 func TestFineTune(t *testing.T) {
+	long(t)
 	t.Chdir(t.TempDir())
 	m := digits(32, runtime.Train{Epochs: 1, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.5}})
 	mustRun(t, m, "train", "--out", "first")

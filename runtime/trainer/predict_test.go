@@ -231,6 +231,7 @@ func TestPredictMistakes(t *testing.T) {
 // TestPredictIsEvaluation: of a folder of pictures that are wider than the
 // model's, predict classifies correctly as many as eval does.
 func TestPredictIsEvaluation(t *testing.T) {
+	long(t)
 	t.Chdir(t.TempDir())
 	m := digits(32, runtime.Train{Epochs: 2, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.5}})
 	m.Data = runtime.Data{Name: "image_folder", Mean: []float64{0.5}, Std: []float64{0.25}}

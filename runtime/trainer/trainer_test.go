@@ -222,6 +222,15 @@ func TestTrainEqualsSteps(t *testing.T) {
 	}
 }
 
+// long skips a test under -short, and so under the race detector, where it would
+// take long: its work is that of one goroutine on files.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("one goroutine's work on files; left out with -short")
+	}
+}
+
 func TestTrainSteps(t *testing.T) {
 	dir := t.TempDir()
 	out := mustRun(t, digits(32, runtime.Train{Epochs: 4}), "train", "--steps", "50", "--every", "7", "--out", dir)
@@ -247,6 +256,7 @@ func TestTrainSteps(t *testing.T) {
 
 // TestTrainInit: --init starts from the weights given.
 func TestTrainInit(t *testing.T) {
+	long(t)
 	dir := t.TempDir()
 	m := digits(32, runtime.Train{Epochs: 3, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.5}})
 	mustRun(t, m, "train", "--out", dir)

@@ -28,6 +28,7 @@ func TestWeightsIn(t *testing.T) {
 
 // A run can be named where its weights are wanted.
 func TestRunAsWeights(t *testing.T) {
+	long(t)
 	t.Chdir(t.TempDir())
 	m := digits(32, runtime.Train{Epochs: 1, Seed: 1})
 	mustRun(t, m, "train")
