@@ -84,6 +84,7 @@ func (d *dataBench) run(a *app, s *runtime.Session, sets *loaders, warmup int) e
 		}
 	}
 	spent := time.Since(begin)
+	d.Updates = t.updates - warmup
 	d.StepMS = milliseconds(spent) / float64(d.Updates)
 	d.Wait = (sets.train.Waited() - waited).Seconds() / spent.Seconds()
 	return nil

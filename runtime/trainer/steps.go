@@ -117,7 +117,7 @@ func (t *stepper) steps() error {
 		if !hold {
 			continue
 		}
-		if end, err := t.held(); err != nil || end {
+		if end, err := t.held(); err != nil || end || t.updates == t.total {
 			return err
 		}
 	}
