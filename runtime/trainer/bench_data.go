@@ -17,6 +17,7 @@ type dataBench struct {
 	Input   string  `json:"input,omitempty"`   // host or device, as of the whole bench
 	Updates int     `json:"updates,omitempty"`
 	StepMS  float64 `json:"step_ms,omitempty"` // mean, with loading, augmentation and waiting
+	Times   float64 `json:"times,omitempty"`   // StepMS over the mean update on one random batch: on the CPU, loading takes time from computing
 	Wait    float64 `json:"wait"`              // share, 0 … 1, of the time that was spent waiting for data
 	Skipped int     `json:"skipped,omitempty"` // samples that could not be read
 }
@@ -57,6 +58,7 @@ func (r *benchResult) measureData(a *app, s *runtime.Session, from *source, stre
 		return err
 	}
 	d.Skipped = sets.skipped()
+	d.Times = d.StepMS / average(r.StepMSAll)
 	r.Data = d
 	return nil
 }
@@ -95,7 +97,7 @@ func (d *dataBench) line() string {
 	if d.Missing != "" {
 		return "waits for data: not measured: " + d.Missing
 	}
-	text := fmt.Sprintf("waits for data %.1f %% of the time: %s, %d updates of %.3f ms", 100*d.Wait, d.Name, d.Updates, d.StepMS)
+	text := fmt.Sprintf("waits for data %.1f %% of the time: %s, %d updates of %.3f ms, %.2f times that on one batch", 100*d.Wait, d.Name, d.Updates, d.StepMS, d.Times)
 	if d.Input == "device" {
 		text += ", kept on the device"
 	}
@@ -103,4 +105,13 @@ func (d *dataBench) line() string {
 		text += fmt.Sprintf("; %d samples cannot be read", d.Skipped)
 	}
 	return text
+}
+
+// average is the mean of a list that is not empty.
+func average(v []float64) float64 {
+	sum := 0.0
+	for _, x := range v {
+		sum += x
+	}
+	return sum / float64(len(v))
 }

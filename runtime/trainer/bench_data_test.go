@@ -24,7 +24,7 @@ func TestBenchData(t *testing.T) {
 	}
 	// 32 updates are more than the 23 of an epoch.
 	d := bench().Data
-	if d == nil || d.Name != "digits" || d.Input != "host" || d.Updates != 30 || d.StepMS <= 0 || !(d.Wait >= 0 && d.Wait <= 1) || d.Missing != "" {
+	if d == nil || d.Name != "digits" || d.Input != "host" || d.Updates != 30 || d.StepMS <= 0 || d.Times <= 0 || !(d.Wait >= 0 && d.Wait <= 1) || d.Missing != "" {
 		t.Errorf("%+v", d)
 	}
 	if d := bench("--data", "none").Data; d != nil {
