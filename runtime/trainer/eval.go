@@ -98,14 +98,11 @@ func (a *app) eval(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.open(where)
+	s, err := a.openTrained(where, weights)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := s.Load(weights); err != nil {
-		return err
-	}
 	sets.ctx = a.ctx
 	a.compareClasses(s.Classes(), sets.Val.Classes())
 	if *out == "" {

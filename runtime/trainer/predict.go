@@ -55,14 +55,11 @@ func (a *app) predict(args []string) error {
 	if err != nil {
 		return err
 	}
-	s, err := a.open(where)
+	s, err := a.openTrained(where, weights)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	if err := s.Load(weights); err != nil {
-		return err
-	}
 	out := predictions{app: a, session: s, top: *top, failed: 0}
 	out.show = out.line
 	if *asJSON {

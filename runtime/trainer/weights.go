@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/checkpoint"
 )
 
@@ -66,4 +67,17 @@ func trainedWeights() string {
 		hint += " " + r.path
 	}
 	return hint
+}
+
+// openTrained starts a session with the weights of a file.
+func (a *app) openTrained(p placement, weights string) (*runtime.Session, error) {
+	s, err := a.open(p)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Load(weights); err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
 }

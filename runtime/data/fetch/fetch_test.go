@@ -408,7 +408,7 @@ func TestLocalFailures(t *testing.T) {
 	}
 	t.Run("disk full", func(t *testing.T) {
 		if runtime.GOOS != "linux" {
-			t.Skip("needs /dev/full")
+			t.Skip("only Linux has /dev/full, a disk that is full")
 		}
 		dir := t.TempDir()
 		if err := errors.Join(os.Mkdir(filepath.Join(dir, "set"), 0o777), os.Symlink("/dev/full", filepath.Join(dir, "set/x.gz.part"))); err != nil {

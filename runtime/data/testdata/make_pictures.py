@@ -8,7 +8,6 @@ python make_pictures.py, in this folder, with Pillow 13 or newer installed.
                 its generalization to the shapes that are not square
     stretch     Image.resize of the RGB picture
 """
-import base64
 import io
 import json
 import math
@@ -18,6 +17,8 @@ import zlib
 
 import PIL
 from PIL import Image
+
+from prepared import crop, text
 
 assert int(PIL.__version__.split(".")[0]) >= 13
 rng = random.Random(2)
@@ -119,19 +120,6 @@ FITTED = {  # height, width wanted
     "jpeg 4:2:0": (16, 16),
     "jpeg cmyk": (9, 14),
 }
-
-
-def crop(image, h, w):
-    if image.height * w <= image.width * h:
-        full = h, max(w, h * image.width // image.height)
-    else:
-        full = max(h, w * image.height // image.width), w
-    top, left = round((full[0] - h) / 2), round((full[1] - w) / 2)
-    return image.resize((full[1], full[0]), Image.BILINEAR).crop((left, top, left + w, top + h))
-
-
-def text(data):
-    return base64.b64encode(data).decode()
 
 
 cases = []

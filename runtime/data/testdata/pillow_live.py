@@ -4,7 +4,6 @@ python pillow_live.py SEED COUNT writes one JSON object a line: a file (base64),
 the shape wanted, and the pixels that crop and stretch give, RGB or L, as
 make_pictures.py has them.
 """
-import base64
 import io
 import json
 import random
@@ -12,20 +11,9 @@ import sys
 
 from PIL import Image
 
+from prepared import crop, text
+
 rng = random.Random(int(sys.argv[1]))
-
-
-def text(data):
-    return base64.b64encode(data).decode()
-
-
-def crop(image, h, w):
-    if image.height * w <= image.width * h:
-        full = h, max(w, h * image.width // image.height)
-    else:
-        full = max(h, w * image.height // image.width), w
-    top, left = round((full[0] - h) / 2), round((full[1] - w) / 2)
-    return image.resize((full[1], full[0]), Image.BILINEAR).crop((left, top, left + w, top + h))
 
 
 def smooth(mode, w, h):
