@@ -5,7 +5,7 @@ SHELL       := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 # (bin/vitgen is Go's business to keep fresh: FORCE asks it every time.)
-.PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu bench-gpu-binaries bench-gpu cuda-stub vet-cuda test-cuda cuda-toolchain check-cuda python-check clean
+.PHONY: help demo test vet fmt lint generate golden golden-check fuzz race bench-cpu bench-roofline bench-gpu-binaries bench-gpu cuda-stub vet-cuda test-cuda cuda-toolchain check-cuda python-check clean
 
 # Version stamping asks git, which refuses in a checkout that another user owns.
 export GOFLAGS := $(strip $(GOFLAGS) -buildvcs=false)
@@ -66,6 +66,10 @@ race: ## the runtime's tests under the race detector
 
 bench-cpu: ## a training step against PyTorch, on this machine; needs it to be quiet
 	./bench/cpu/run.sh
+
+bench-roofline: ## FMA peak, bandwidths, and how near matrix products alone come to the peak
+	go run ./bench/roofline
+	go run ./bench/roofline --spec examples/vit.yaml
 
 bench-gpu-binaries: ## what bench/gpu.sh needs on a machine with a GPU and no Go
 	./bench/gpu.sh --build

@@ -46,6 +46,7 @@ var rules = []rule{
 	{place: "bench/ptxas", own: []string{"internal/nvcc"}},
 	{place: "bench/gpu", own: []string{"bench/gpu/...", "bench/measure", "bench/probes", "spec", "sim", "internal/nvcc", "internal/cudaenv", "runtime", "runtime/trainer"},
 		others: []string{"github.com/google/renameio", "github.com/rogpeppe/go-internal", "gopkg.in/yaml.v3"}},
+	{place: "bench/roofline", own: []string{"bench/measure", "spec", "passes", "ir", "codegen", "codegen/plan", "codegen/kernels", "runtime/cpu/roof"}},
 	{place: "bench", own: []string{"bench/measure"}, others: []string{"github.com/google/renameio"}},
 	{place: "internal/e2e/steps", own: []string{"runtime"}},
 	{place: "internal/e2e"},

@@ -1,0 +1,30 @@
+// What the loops of this package measure, and the one way in. Plain C: cgo reads
+// it too.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { ROOF_FMA, ROOF_READ, ROOF_WRITE, ROOF_COPY };
+
+// The best instruction set of this machine, or what VITGEN_ISA asks for below it:
+// 0 plain, 1 AVX2, 2 AVX-512. The kernels of a trainer choose in the same way.
+int roof_isa(void);
+
+typedef struct roof_result {
+  double seconds;  // from the common start to the end of the last thread; 0: a thread could not start
+  double work;     // FLOPs or bytes, of all threads
+} roof_result;
+
+// Runs `rounds` rounds of an op on each of `threads` threads, all at once. A round
+// of ROOF_FMA stays in registers; one of the others goes once over the thread's own
+// `bytes` (a multiple of 1024) at data + thread * bytes. ROOF_COPY reads the first
+// half of them and writes the second.
+roof_result roof_run(int isa, int op, int threads, uintptr_t data, size_t bytes, uint64_t rounds);
+
+#ifdef __cplusplus
+}
+#endif
