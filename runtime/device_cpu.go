@@ -20,7 +20,7 @@ type cpuDevice struct {
 }
 
 func openCPU(m *Model, _ int, o Options) (Device, error) {
-	if m.CPU.Run == nil {
+	if m.CPU.Entry.None() {
 		return nil, fmt.Errorf("model %s was compiled without CPU kernels", m.Name)
 	}
 	threads := o.Threads
@@ -43,7 +43,7 @@ func openCPU(m *Model, _ int, o Options) (Device, error) {
 }
 
 func (d *cpuDevice) open(m *Model, threads int) (err error) {
-	if d.team, err = cpu.NewTeam(m.CPU.Run, threads); err != nil {
+	if d.team, err = cpu.NewTeam(m.CPU.Entry, threads); err != nil {
 		return err
 	}
 	for r, bytes := range d.code.Regions {

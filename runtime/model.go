@@ -9,6 +9,8 @@ package runtime
 
 import (
 	"fmt"
+
+	"github.com/vitgen/vitgen/runtime/cpu"
 )
 
 // Model is a compiled model, written by the generator as one literal.
@@ -317,13 +319,12 @@ func (r Region) elemBytes() int64 {
 	return 4
 }
 
-// CPUCode is the entry into a generated package's compiled CPU kernels.
+// CPUEntry is where a worker enters kernels.
+type CPUEntry = cpu.Entry
+
+// CPUCode is the way into a generated package's compiled CPU kernels.
 type CPUCode struct {
-	// Run executes a program as worker index of count; every worker of a team
-	// calls it with the same program and it returns when the program is done.
-	// program points at a vg_program and worker at a vg_worker (kernels'
-	// abi.h), both outside the Go heap.
-	Run func(program, worker uintptr)
+	Entry CPUEntry
 	// ISA names the instruction set in use: "avx512", "avx2" or "plain". It may
 	// be lowered by the environment variable VITGEN_ISA.
 	ISA func() string

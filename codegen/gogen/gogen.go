@@ -113,7 +113,8 @@ func trainer(in Input) *jen.File {
 	return f
 }
 
-// cpu writes the cgo file: flags, declarations, and the two entry points.
+// cpu writes the cgo file: flags, declarations, and the addresses of the two
+// functions. Workers enter the kernels from C, not through Go.
 func cpu(in Input) *jen.File {
 	f := newFile(in)
 	name := in.Spec.Name
@@ -122,17 +123,11 @@ func cpu(in Input) *jen.File {
 #include "vg_abi.h"
 
 int vg_%[1]s_isa(void);
-void vg_%[1]s_run(const vg_program* p, vg_worker* w);
-
-static void run(uintptr_t program, uintptr_t worker) {
-  vg_%[1]s_run((const vg_program*)program, (vg_worker*)worker);
-}`, name, strings.Join(kernels.CompileFlags, " ")))
+void vg_%[1]s_run(const vg_program* p, vg_worker* w);`, name, strings.Join(kernels.CompileFlags, " ")))
 	f.Comment("cpuCode is the way into kernels_cpu.cc.")
 	f.Func().Id("cpuCode").Params().Add(rt("CPUCode")).Block(
 		jen.Return(rt("CPUCode").Values(jen.Dict{
-			jen.Id("Run"): jen.Func().Params(jen.List(jen.Id("program"), jen.Id("worker")).Uintptr()).Block(
-				jen.Qual("C", "run").Call(jen.Qual("C", "uintptr_t").Call(jen.Id("program")), jen.Qual("C", "uintptr_t").Call(jen.Id("worker"))),
-			),
+			jen.Id("Entry"): rt("CPUEntry").Values(jen.Id("C").Op(":").Qual("unsafe", "Pointer").Call(jen.Qual("C", "vg_"+name+"_run"))),
 			jen.Id("ISA"): jen.Func().Params().String().Block(
 				jen.Return(jen.Index(jen.Op("...")).String().Values(jen.Lit("plain"), jen.Lit("avx2"), jen.Lit("avx512")).
 					Index(jen.Qual("C", "vg_"+name+"_isa").Call())),

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "efb6820840782cb9823b0c77aef09e716c382edbbd06bfbecddf67aea1355604",
+			"cpu":  "bff9983c18c7678042767d9d15ac07422bffd3d1cfe398563bdf535e9666ada8",
 			"cuda": "ad2a6350ea13a37e42b8d72875238a1ef55d24358b3fac6edc9efb6373d24ef6",
 		},
 		Image:      [3]int{1, 28, 28},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "446d5f6788d4b547a1a372673e582b25f9f97bce355cd3f0502b61d7af55e4c8",
+			"cpu":  "50c5c73a10b86eb8ae782cd7b8ce0ec9f6e200c185a78bf8de4c9173cf9edce4",
 			"cuda": "ac613fba8f169a4b03eeffde4909c3c9c673c38df32190dc90eeb80e54830f32",
 		},
 		Image:      [3]int{1, 96, 96},

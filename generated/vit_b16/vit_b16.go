@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "e2cf939e2e6ad15ca5f7b09954caa5c2520fb7f9b7f56595946e3ead36511f4e",
+			"cpu":  "94afb349f13254dc33d7aed70aa33294ab3b850a0ab5717b72c7a08332c17858",
 			"cuda": "725c114ba208486dbf473865004162abe5a0e0dd50c3dd03f2f64d5d0f103d4f",
 		},
 		Image:      [3]int{3, 224, 224},

@@ -2,7 +2,10 @@
 
 package vit_draft
 
-import "github.com/vitgen/vitgen/runtime"
+import (
+	"github.com/vitgen/vitgen/runtime"
+	"unsafe"
+)
 
 /*
 #cgo CXXFLAGS: -O3 -std=gnu++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-psabi
@@ -11,21 +14,15 @@ import "github.com/vitgen/vitgen/runtime"
 
 int vg_vit_draft_isa(void);
 void vg_vit_draft_run(const vg_program* p, vg_worker* w);
-
-static void run(uintptr_t program, uintptr_t worker) {
-  vg_vit_draft_run((const vg_program*)program, (vg_worker*)worker);
-}
 */
 import "C"
 
 // cpuCode is the way into kernels_cpu.cc.
 func cpuCode() runtime.CPUCode {
 	return runtime.CPUCode{
+		Entry: runtime.CPUEntry{C: unsafe.Pointer(C.vg_vit_draft_run)},
 		ISA: func() string {
 			return [...]string{"plain", "avx2", "avx512"}[C.vg_vit_draft_isa()]
-		},
-		Run: func(program, worker uintptr) {
-			C.run(C.uintptr_t(program), C.uintptr_t(worker))
 		},
 	}
 }

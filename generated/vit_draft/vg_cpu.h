@@ -684,10 +684,11 @@ VG_FN void vg_pause() {
 #endif
 }
 
-// A pause is about 140 cycles on recent x86: this many are some 20 us, longer
-// than workers with equal shares drift apart. After that there are probably
-// more threads than cores, and the core is given up.
-constexpr int kBarrierSpins = 400;
+// A pause is about 140 cycles on recent x86: this many are some 4 us, what equal
+// shares of a short launch drift apart. After that the core is offered to others.
+// Where nobody wants it that costs nothing; where more threads than cores do,
+// whoever the others wait for is among them.
+constexpr int kBarrierSpins = 64;
 
 VG_NOINLINE void vg_barrier_wait(vg_barrier* b, int count) {
   const uint32_t phase = __atomic_load_n(&b->phase, __ATOMIC_ACQUIRE);

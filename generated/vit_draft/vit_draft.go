@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "97cf1b7951589e398a556986f67962007b49eca1eebb286e0515438e3d5720d9",
+			"cpu":  "854955052f5d947bc05a110c2eb44f0247d091e1d637fce32b90088114bb2061",
 			"cuda": "c90315274a4e0981f31c802749494806a0b1ddd61f1b4f9c5645ab3455fef48f",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "15dd12d24613f66b4961e5deb83ccc381f50b8a471b1aebfee1136d2129664d5",
+			"cpu":  "890080a488d5759aa99106f5bb0f031a83bfbb3f60c6485e9fba371bfbbc8301",
 			"cuda": "4f38698f5a24e7cb00f3f0970f4c35a255df13641d94fe5e36f35d83fdebc625",
 		},
 		Image:      [3]int{1, 8, 8},

@@ -174,7 +174,7 @@ func TestTeam(t *testing.T) {
 				sum.Add(int64(p.Batch) + int64(view[Step](p.Step).MicroStep))
 			}
 		}
-		team, err := NewTeam(run, threads)
+		team, err := NewTeam(Entry{Go: run}, threads)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -211,7 +211,7 @@ func TestTeam(t *testing.T) {
 		team.Close()
 	}
 	for _, n := range []int{0, -1, MaxThreads + 1} {
-		if _, err := NewTeam(nil, n); err == nil {
+		if _, err := NewTeam(Entry{}, n); err == nil {
 			t.Errorf("a team of %d is accepted", n)
 		}
 	}

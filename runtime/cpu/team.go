@@ -2,7 +2,6 @@ package cpu
 
 import (
 	"fmt"
-	"sync"
 	"time"
 	"unsafe"
 )
@@ -10,17 +9,34 @@ import (
 // MaxThreads bounds the size of a team; beyond it a thread count is a mistake.
 const MaxThreads = 1024
 
+// Entry is a kernel library's way in: it executes a program as one worker. Every
+// worker of a team is in it with the same program, and it returns when the
+// program is done. program points at a VGProgram and worker at a VGWorker, both
+// outside the Go heap. One of the two is set.
+type Entry struct {
+	C  unsafe.Pointer                // void (*)(const vg_program*, vg_worker*)
+	Go func(program, worker uintptr) // the same for kernels written in Go
+}
+
+// None says that there are no kernels.
+func (e Entry) None() bool { return e.C == nil && e.Go == nil }
+
 // Team runs programs with a fixed number of workers. The caller of Run is
-// worker 0; the others are goroutines that live as long as the team and sleep
-// between runs. Each calls the kernel library once per run, and inside it they
-// keep step by the library's own barrier. A Team serves one caller at a time.
+// worker 0; the others live as long as the team and sleep between runs. Each
+// calls the kernel library once per run, and inside it they keep step by the
+// library's own barrier. A Team serves one caller at a time.
 type Team struct {
-	run     func(program, worker uintptr)
+	crew    crew
 	control *Memory // step, barrier, then one worker per cache line
 	scratch *Memory
-	wake    []chan uintptr // of workers 1 …
-	done    sync.WaitGroup
 	count   int
+}
+
+// A crew is the workers of a team, ready to run.
+type crew interface {
+	// run returns when every worker has run the program.
+	run(program uintptr)
+	stop()
 }
 
 const (
@@ -30,35 +46,35 @@ const (
 	workersAt = barrierAt + 128
 )
 
-// NewTeam starts threads-1 goroutines. run is the kernel library's entry.
-func NewTeam(run func(program, worker uintptr), threads int) (*Team, error) {
+// NewTeam starts threads-1 workers.
+func NewTeam(entry Entry, threads int) (*Team, error) {
 	if threads < 1 || threads > MaxThreads {
 		return nil, fmt.Errorf("%d threads: the number of threads must be in 1 … %d", threads, MaxThreads)
 	}
-	control, err := Alloc(int64(workersAt+threads*cacheLine), 1)
-	if err != nil {
+	t := &Team{count: threads}
+	if err := t.start(entry); err != nil {
+		t.Close()
 		return nil, err
-	}
-	scratch, err := Alloc(int64(threads)*ScratchBytes, threads)
-	if err != nil {
-		control.Free()
-		return nil, err
-	}
-	t := &Team{run: run, control: control, scratch: scratch, count: threads}
-	for i := range threads {
-		*t.worker(i) = VGWorker{Index: int32(i), Count: int32(threads), Scratch: scratch.Address() + uintptr(i)*ScratchBytes}
-	}
-	for i := 1; i < threads; i++ {
-		wake := make(chan uintptr, 1)
-		t.wake = append(t.wake, wake)
-		go func() {
-			for p := range wake {
-				t.run(p, t.workerAddress(i))
-				t.done.Done()
-			}
-		}()
 	}
 	return t, nil
+}
+
+func (t *Team) start(entry Entry) (err error) {
+	if t.control, err = Alloc(int64(workersAt+t.count*cacheLine), 1); err != nil {
+		return err
+	}
+	if t.scratch, err = Alloc(int64(t.count)*ScratchBytes, t.count); err != nil {
+		return err
+	}
+	for i := range t.count {
+		*t.worker(i) = VGWorker{Index: int32(i), Count: int32(t.count), Scratch: t.scratch.Address() + uintptr(i)*ScratchBytes}
+	}
+	if entry.C == nil {
+		t.crew = startGoroutines(entry.Go, t.workerAddress, t.count)
+		return nil
+	}
+	t.crew, err = startThreads(entry.C, t.workerAddress(0), t.count)
+	return err
 }
 
 // Threads is the number of workers.
@@ -85,25 +101,19 @@ func (t *Team) Profile(p *Program, batch int, s *Step, d []time.Duration) {
 func (t *Team) dispatch(p *Program, batch int, s *Step) {
 	*(*Step)(unsafe.Pointer(&t.control.Bytes()[stepAt])) = *s
 	p.head.Batch = int32(batch)
-	head := p.memory.Address()
-	t.done.Add(len(t.wake))
-	for _, wake := range t.wake {
-		wake <- head
-	}
-	t.run(head, t.workerAddress(0))
-	t.done.Wait()
+	t.crew.run(p.memory.Address())
 }
 
-// Close ends the goroutines and frees the team's memory. No run may be under
+// Close ends the workers and frees the team's memory. No run may be under
 // way, and none may follow.
 func (t *Team) Close() {
 	if t == nil {
 		return
 	}
-	for _, wake := range t.wake {
-		close(wake)
+	if t.crew != nil {
+		t.crew.stop()
+		t.crew = nil
 	}
-	t.wake = nil
 	t.scratch.Free()
 	t.control.Free()
 }

@@ -75,7 +75,7 @@ type kernelInfo struct {
 func (a *app) info(args []string) error {
 	fs := a.flags("info")
 	target, chip := "cpu", runtime.DefaultChip
-	if a.model.CPU.Run == nil && a.model.CUDA != nil {
+	if a.model.CPU.Entry.None() && a.model.CUDA != nil {
 		target = "cuda"
 	}
 	fs.StringVar(&target, "target", target, "`target` to describe: cpu or cuda; no GPU is needed")

@@ -59,7 +59,7 @@ func New(image [3]int, classes, batch int, train runtime.Train) *runtime.Model {
 	m.Kernels[sgd].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}}
 	m.Kernels[adamw].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}, {Arg: 3, Elems: m.ParamElems}}
 	m.Kernels[average].Outs = []runtime.Span{{Arg: 1, Elems: m.ParamElems}}
-	m.CPU.Run = (&code{model: m, d: d}).run
+	m.CPU.Entry.Go = (&code{model: m, d: d}).run
 	m.CPU.ISA = func() string { return "go" }
 	record(m, d)
 	return m
