@@ -154,6 +154,8 @@ func checkWorkspace(t *testing.T, lines []byte) {
 		switch formula {
 		case "gemm":
 			got = GemmWorkspaceBytes(int(a), int(b), int(c))
+		case "packed":
+			got = PackedWeightBytes(int(a), int(b))
 		case "weight_grad":
 			got = WeightGradWorkspaceBytes(int(a), int(b), int(c))
 			if GemmWorkspaceBytes(int(a), int(b), int(c)) < want {
@@ -176,7 +178,7 @@ func checkWorkspace(t *testing.T, lines []byte) {
 			t.Errorf("%s: Go reserves %d bytes", scanner.Text(), got)
 		}
 	}
-	if len(seen) != 6 || seen["gemm"] != 17*17*17 {
+	if len(seen) != 7 || seen["gemm"] != 17*17*17 {
 		t.Errorf("checked only %v", seen)
 	}
 }

@@ -23,18 +23,21 @@ const (
 	sumChunk       = 1 << 14 // kSumChunk
 )
 
+// PackedWeightBytes bounds what the weight of a linear layer from k channels to n
+// takes when packed, on any instruction set: panels of at most 64 columns.
+func PackedWeightBytes(n, k int) int64 { return floatBytes * roundUp(int64(n), 64) * int64(k) }
+
 // GemmWorkspaceBytes bounds the workspace of a matrix product C[m,n] over depth
 // k, on any instruction set and for any smaller m (nt, nn) or k (tn): all of B
-// packed in panels of at most 64 columns, and, when the rows of A are few enough
+// packed, and, when the rows of A are few enough
 // to be shared between workers, all of A packed in blocks of depth 512.
 func GemmWorkspaceBytes(m, n, k int) int64 {
-	bytes := floatBytes * roundUp(int64(n), 64) * int64(k)
 	shared := int64(m)
 	if n <= gemmMaxColumns {
 		shared = min(shared, gemmSharedRows)
 	}
 	blocks := ceilDiv(int64(k), gemmDepth)
-	return roundUp(bytes, 64) + floatBytes*blocks*gemmStride*(shared+gemmMaxTileRow-1)
+	return PackedWeightBytes(n, k) + floatBytes*blocks*gemmStride*(shared+gemmMaxTileRow-1)
 }
 
 // WeightGradWorkspaceBytes bounds the workspace of vg_gemm_tn alone, C[m,n] over

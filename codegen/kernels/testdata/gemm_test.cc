@@ -108,6 +108,32 @@ void weight_gradient(int64_t M, int64_t N, int64_t K, bool with_sum) {
   if (with_sum) check::close(what + ": row sums", sum.p(), want_sum, 2e-6);
 }
 
+// A weight that is packed once: vg_gemm_packed gives vg_gemm_nt's bits, any number
+// of times, and leaves the packed weight alone.
+void packed_weight(int64_t M, int64_t N, int64_t K) {
+  const std::string what = text("gemm_packed M=%ld N=%ld K=%ld", M, N, K);
+  Random r(M * 1000003 + N * 1009 + K);
+  const int64_t lda = K + 3, ldb = K + 5, ldc = N + 2;
+  const vg_gemm_shape s = {M, N, K};
+  Buffer a((size_t)(M * lda), r), b((size_t)(N * ldb), r), want((size_t)(M * ldc)), c((size_t)(M * ldc));
+  Buffer packed((size_t)s.b_size());
+  check::Team team;
+  team.workspace = (size_t)s.workspace_bytes(false);
+  team.kernel = [&](const vg_call& call) {
+    vg_gemm_nt<kT>(call, M, N, K, vg_matrix{a.p(), lda}, b.p(), ldb, vg_store_matrix{want.p(), ldc});
+  };
+  team.run(2, what);
+  team.kernel = [&](const vg_call& call) { vg_pack_weight(call, N, K, b.p(), ldb, packed.p()); };
+  team.run_all(what + ": packing", {&packed});
+  const std::vector<float> before = packed.raw;
+  team.kernel = [&](const vg_call& call) {
+    vg_gemm_packed<kT>(call, M, N, K, vg_matrix{a.p(), lda}, packed.p(), vg_store_matrix{c.p(), ldc});
+  };
+  team.run_all(what, {&c});
+  check::that(memcmp(c.p(), want.p(), c.n * sizeof(float)) == 0, what + ": other bits than gemm_nt");
+  check::that(before == packed.raw, what + ": the packed weight has changed");
+}
+
 // A NaN in one row of A must reach that row of C and no other.
 void nan_stays_in_its_row() {
   Random r(1);
@@ -133,6 +159,7 @@ int main() {
   for (const auto& s : sizes) {
     rows_by_weight(true, s[0], s[1], s[2]);
     rows_by_weight(false, s[0], s[1], s[2]);
+    packed_weight(s[0], s[1], s[2]);
     weight_gradient(s[0], s[1], s[2], s[1] % 2 == 1);
   }
   // Long K: in slabs where C is large enough, with all of B packed where not.

@@ -13,6 +13,7 @@ int main() {
       for (long long k : sizes) {
         const vg_gemm_shape s = {m, n, k};
         printf("gemm %lld %lld %lld %lld\n", m, n, k, (long long)s.workspace_bytes(false));
+        if (m == 1) printf("packed %lld %lld 0 %lld\n", n, k, (long long)sizeof(float) * (long long)s.b_size());
         printf("weight_grad %lld %lld %lld %lld\n", m, n, k, (long long)s.workspace_bytes(true));
       }
   for (long long r : sizes)
