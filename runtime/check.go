@@ -130,19 +130,23 @@ func (c *checker) programs(target string) {
 	ref("logits", code.Outputs.Logits, perSample*int64(m.Classes))
 	ref("loss", code.Outputs.Loss, perSample)
 	ref("correct", code.Outputs.Correct, perSample)
-	for id, program := range code.Programs {
+	check := func(name string, program Program) {
 		for i, l := range program {
 			if l.Kernel < 0 || l.Kernel >= len(code.Kernels) {
-				c.failf("program %s, launch %d: kernel %d does not exist", ProgramID(id), i, l.Kernel)
+				c.failf("program %s, launch %d: kernel %d does not exist", name, i, l.Kernel)
 				continue
 			}
 			k := &code.Kernels[l.Kernel]
 			for j, a := range l.Args {
-				ref(fmt.Sprintf("program %s, launch %d (%s), argument %d", ProgramID(id), i, k.Name, j), a, a.Region.elemBytes())
+				ref(fmt.Sprintf("program %s, launch %d (%s), argument %d", name, i, k.Name, j), a, a.Region.elemBytes())
 			}
 			c.outs(code, k, l, m.Batch)
 		}
 	}
+	for id, program := range code.Programs {
+		check(ProgramID(id).String(), program)
+	}
+	check("pack", code.Pack)
 	c.uses(code, target, Update, Average)
 	c.uses(code, target, Grad, Label2)
 	c.uses(code, target, Grad, Mix)

@@ -12,6 +12,7 @@ type Code struct {
 	Precision      string // computed in: fp32, tf32, bf16
 	Kernels        []Kernel
 	Programs       [NumPrograms]Program
+	Pack           Program // see Model.Pack
 	Outputs        Outputs
 	Regions        [NumRegions]int64 // bytes of each memory
 	WorkspaceBytes int64
@@ -22,7 +23,7 @@ func (m *Model) Code(target string) (*Code, error) {
 	switch {
 	case target == "cpu":
 		return &Code{
-			Target: target, Precision: "fp32", Kernels: m.Kernels, Programs: m.Programs, Outputs: m.Outputs,
+			Target: target, Precision: "fp32", Kernels: m.Kernels, Programs: m.Programs, Pack: m.Pack, Outputs: m.Outputs,
 			Regions: m.RegionBytes(), WorkspaceBytes: m.WorkspaceBytes,
 		}, nil
 	case target != "cuda":

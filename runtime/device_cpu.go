@@ -16,6 +16,8 @@ type cpuDevice struct {
 	regions   [NumRegions]*cpu.Memory
 	workspace *cpu.Memory
 	programs  [NumPrograms]*cpu.Program
+	pack      *cpu.Program
+	packed    bool // pack has run, and nothing since that spoils what it left
 	isa       string
 }
 
@@ -62,6 +64,9 @@ func (d *cpuDevice) open(m *Model, threads int) (err error) {
 			return fmt.Errorf("program %s: %w", ProgramID(id), err)
 		}
 	}
+	if d.pack, err = d.layOut(m.Pack); err != nil {
+		return fmt.Errorf("program pack: %w", err)
+	}
 	return nil
 }
 
@@ -95,6 +100,7 @@ func (d *cpuDevice) Code() *Code { return d.code }
 func (d *cpuDevice) Write(dst Ref, src []byte) error {
 	b, err := d.span(dst, len(src))
 	copy(b, src)
+	d.written(dst.Region)
 	return err
 }
 
@@ -115,10 +121,32 @@ func (d *cpuDevice) span(r Ref, n int) ([]byte, error) {
 
 func (d *cpuDevice) Clear(r Region) error {
 	clear(d.regions[r].Bytes())
+	d.written(r)
 	return nil
 }
 
+// written notes that the host has changed a region.
+func (d *cpuDevice) written(r Region) {
+	if r == Params || r == Arena {
+		d.packed = false
+	}
+}
+
+// prepare precedes every run of a program: those that read packed weights find
+// them packed, and the others are taken to overwrite them.
+func (d *cpuDevice) prepare(id ProgramID, n int, s *StepScalars) {
+	if id != Forward && id != Eval {
+		d.packed = false
+		return
+	}
+	if !d.packed && len(d.code.Pack) > 0 {
+		d.team.Run(d.pack, n, s)
+	}
+	d.packed = true
+}
+
 func (d *cpuDevice) Run(id ProgramID, n int, s *StepScalars) error {
+	d.prepare(id, n, s)
 	d.team.Run(d.programs[id], n, s)
 	return nil
 }
@@ -129,11 +157,13 @@ func (d *cpuDevice) RunLaunch(id ProgramID, launch, n int, s *StepScalars) error
 		return err
 	}
 	defer p.Free()
+	d.prepare(id, n, s)
 	d.team.Run(p, n, s)
 	return nil
 }
 
 func (d *cpuDevice) Profile(id ProgramID, n int, s *StepScalars, t []time.Duration) error {
+	d.prepare(id, n, s)
 	d.team.Profile(d.programs[id], n, s, t)
 	return nil
 }
@@ -149,6 +179,7 @@ func (d *cpuDevice) Close() error {
 		p.Free()
 		d.programs[i] = nil
 	}
-	d.team, d.workspace = nil, nil
+	d.pack.Free()
+	d.team, d.workspace, d.pack = nil, nil, nil
 	return nil
 }

@@ -45,6 +45,10 @@ type Model struct {
 	Outputs  Outputs
 	Kernels  []Kernel
 	Programs [NumPrograms]Program
+	// Pack, on the CPU, makes packed weights of the parameters, for Forward and
+	// Eval to read. It must run before them when parameters have changed, or when
+	// another program has run: they lie in the arena.
+	Pack Program
 
 	// Figures for info and bench.
 	Pruned Pruning

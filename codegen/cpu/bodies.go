@@ -74,6 +74,8 @@ func (e *emitter) body(w io.Writer) {
 		fmt.Fprintf(w, "  vg_clip_scale(c, %s, %s, %s);\n", e.Ptr(b.X), cxx.Float(b.Norm), e.Ptr(b.Y))
 	case *plan.Optimizer:
 		e.Optimizer(w, b)
+	case *plan.Pack:
+		fmt.Fprintf(w, "  vg_pack_weight(c, %d, %d, %s, %d, %s);\n", b.N, b.K, e.Ptr(b.W.Arg), b.W.LD, e.Ptr(b.Out))
 	default:
 		panic(fmt.Sprintf("BUG: no CPU text for %T", b))
 	}
@@ -83,6 +85,11 @@ func (e *emitter) gemm(w io.Writer, b *plan.Gemm) {
 	if b.Kind == "tn" {
 		fmt.Fprintf(w, "  vg_gemm_tn<%d>(c, %d, %d, %s,\n      %s,\n      %s,\n      %s, %s);\n", b.Space.T, b.M, b.N, rows(b.Space),
 			e.Source(b.A), e.Source(b.B), e.Sink(b.Epilogue), e.Sink(b.RowSum))
+		return
+	}
+	if b.Packed {
+		fmt.Fprintf(w, "  vg_gemm_packed<%d>(c, %s, %d, %d,\n      %s,\n      %s,\n      %s);\n", b.Space.T, rows(b.Space), b.N, b.K,
+			e.Source(b.A), e.Ptr(b.B.Arg), e.Sink(b.Epilogue))
 		return
 	}
 	fmt.Fprintf(w, "  vg_gemm_%s<%d>(c, %s, %d, %d,\n      %s,\n      %s, %d,\n      %s);\n", b.Kind, b.Space.T, rows(b.Space), b.N, b.K,

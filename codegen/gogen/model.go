@@ -137,6 +137,7 @@ func describe(in Input) []jen.Code {
 			field("Correct", ref(p.Outputs["correct"])), jen.Line())),
 		field("Kernels", jen.Id("kernels")),
 		field("Programs", programs(p)),
+		pack(p),
 		field("Pruned", rt("Pruning").Values(
 			jen.Id("StepFLOPs").Op(":").Lit(int(in.StepFLOPs)),
 			jen.Id("StepFLOPsUnpruned").Op(":").Lit(int(in.StepFLOPsUnpruned)))),
@@ -159,6 +160,14 @@ func programs(p *plan.Plan) jen.Code {
 		}
 		g.Line()
 	})
+}
+
+// pack is the field of the pack program, or nothing.
+func pack(p *plan.Plan) jen.Code {
+	if p.Pack == nil {
+		return jen.Null()
+	}
+	return field("Pack", jen.Id("record").Call(jen.Id(p.Pack.Name)))
 }
 
 // programID is the runtime's constant for a program: Grad.

@@ -15,6 +15,7 @@ var programDocs = map[string]string{
 	"eval":    "image, label → logits, loss and hits, without dropout",
 	"grad":    "image, label → loss, hits and gradients: the forward and backward pass of a training step",
 	"update":  "gradients → parameters and optimizer state",
+	"pack":    "parameters → the packed weights that forward and eval read; due when parameters have changed",
 }
 
 // steps writes step.go: the launches of every program, in order.
@@ -33,7 +34,7 @@ func steps(in Input) *jen.File {
 		jen.Return(jen.Id("r").Dot("Launches")),
 	)
 	addressHelpers(f, in)
-	for _, p := range in.Plan.Programs {
+	for _, p := range in.Plan.All() {
 		f.Comment(fmt.Sprintf("%s: %s.", p.Name, programDocs[p.Name]))
 		f.Func().Id(p.Name).Params(jen.Id("r").Op("*").Add(rt("Recorder"))).BlockFunc(func(g *jen.Group) {
 			w := launchWriter{in: in, g: g}
@@ -139,7 +140,7 @@ func addressHelpers(f *jen.File, in Input) {
 		if p == nil {
 			continue
 		}
-		for _, pr := range p.Programs {
+		for _, pr := range p.All() {
 			for _, l := range pr.Launches {
 				for _, a := range l.Args {
 					used[a.Region] = true

@@ -73,7 +73,11 @@ func (b *launchBuilder) gemm(n *ir.Node) Body {
 		g.Kind = "nn"
 	}
 	g.A = b.operand(x, "a")
-	g.B = Operand{Arg: b.weight(w), LD: b.slots[w].Stride}
+	if g.Packed = b.packs; g.Packed {
+		g.B = Operand{Arg: b.packed(w, g.N, g.K)}
+	} else {
+		g.B = Operand{Arg: b.weight(w), LD: b.slots[w].Stride}
+	}
 	g.Epilogue = b.epilogue("epilogue", n.Out(), out)
 	return g
 }

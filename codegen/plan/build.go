@@ -31,6 +31,9 @@ func Build(in Input) (*Plan, error) {
 	}
 	p := &Plan{Name: in.Name, File: in.File, Batch: in.Batch, Image: in.Image, Math: in.Math, Layout: layout, Outputs: map[string]Ref{}}
 	b := &builder{plan: p, byKey: map[string]*Kernel{}, tables: map[string]int64{}}
+	if in.Math == "" {
+		b.packing = newPacking(in.Programs)
+	}
 	for i, g := range in.Programs {
 		if err := b.program(in.Names[i], g); err != nil {
 			return nil, fmt.Errorf("%s: %w", in.Names[i], err)
@@ -39,6 +42,9 @@ func Build(in Input) (*Plan, error) {
 	if in.Math != "" {
 		p.Device = p.device()
 		return p, nil
+	}
+	if len(b.packing.order) > 0 {
+		p.Pack = b.packProgram()
 	}
 	for _, k := range p.Kernels {
 		p.WorkspaceBytes = max(p.WorkspaceBytes, k.workspace())
@@ -51,6 +57,7 @@ type builder struct {
 	byKey    map[string]*Kernel // kernels by everything that tells them apart
 	tables   map[string]int64   // const tables: offset in bytes
 	reserved int64              // arena bytes that hold what the host reads
+	packing  *packing           // nil: products pack what they need
 }
 
 func (b *builder) program(name string, g *ir.Graph) error {
@@ -64,6 +71,7 @@ func (b *builder) program(name string, g *ir.Graph) error {
 		base = b.reserved // an update must not write over losses still to be read
 	}
 	pb.base = base
+	pb.packs = b.packing != nil && inference(g)
 	for _, gr := range g.Groups {
 		if gr.Family == ir.FamilyNone {
 			continue
@@ -94,6 +102,7 @@ type programBuilder struct {
 	stored map[*ir.Value]bool // read by another group or the host
 	prog   *Program
 	base   int64
+	packs  bool // the weights of its products are in packed form
 }
 
 // ref is the address of a value's first element.
@@ -184,21 +193,26 @@ func (pb *programBuilder) launch(gr *ir.Group) error {
 	if b.plan.Math != "" {
 		k.Part = b.device(body)
 	}
+	k = pb.kernel(k, kernelWord(body, gr), Use{main.Layer, main.Pos})
+	pb.prog.Launches = append(pb.prog.Launches, Launch{Kernel: k, Args: b.refs, Layer: main.Layer, Pos: main.Pos, Joined: gr.Joined})
+	return nil
+}
+
+// kernel is k, or the equal kernel that is there already, with one use more.
+func (b *builder) kernel(k *Kernel, word string, use Use) *Kernel {
 	key := k.key()
-	if old, ok := pb.byKey[key]; ok {
+	if old, ok := b.byKey[key]; ok {
 		k = old
 	} else {
-		k.Index = len(pb.plan.Kernels)
-		k.Name = fmt.Sprintf("k%02d_%s", k.Index, kernelWord(body, gr))
-		pb.byKey[key] = k
-		pb.plan.Kernels = append(pb.plan.Kernels, k)
+		k.Index = len(b.plan.Kernels)
+		k.Name = fmt.Sprintf("k%02d_%s", k.Index, word)
+		b.byKey[key] = k
+		b.plan.Kernels = append(b.plan.Kernels, k)
 	}
-	use := Use{main.Layer, main.Pos}
 	if !slices.Contains(k.Uses, use) {
 		k.Uses = append(k.Uses, use)
 	}
-	pb.prog.Launches = append(pb.prog.Launches, Launch{Kernel: k, Args: b.refs, Layer: main.Layer, Pos: main.Pos, Joined: gr.Joined})
-	return nil
+	return k
 }
 
 // arg declares an argument and returns its index.

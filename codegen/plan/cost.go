@@ -25,6 +25,9 @@ func bodyKey(b Body) string { return strings.TrimPrefix(fmt.Sprintf("%+v", b), "
 func kernelWord(body Body, gr *ir.Group) string {
 	switch body := body.(type) {
 	case *Gemm:
+		if body.Packed {
+			return "gemm_packed"
+		}
 		return "gemm_" + body.Kind
 	case *Pointwise:
 		return gr.Nodes[0].Op.String()

@@ -9,6 +9,8 @@
 package plan
 
 import (
+	"slices"
+
 	"github.com/vitgen/vitgen/ir"
 )
 
@@ -21,6 +23,7 @@ type Plan struct {
 	Layout     Layout
 	Kernels    []*Kernel
 	Programs   []*Program
+	Pack       *Program       // packs the weights that inference reads; nil: not needed
 	Outputs    map[string]Ref // logits, loss, correct
 	Const      []float32      // tables read through the Const region
 
@@ -28,6 +31,14 @@ type Plan struct {
 	WorkspaceBytes int64
 
 	Device *Device // the launches as a CUDA device runs them; nil on the CPU
+}
+
+// All are the programs of the model and, if there is one, the pack program.
+func (p *Plan) All() []*Program {
+	if p.Pack == nil {
+		return p.Programs
+	}
+	return append(slices.Clone(p.Programs), p.Pack)
 }
 
 // Program is a list of launches in order.
@@ -124,7 +135,7 @@ type Use struct {
 // Body is a kernel's loop structure: *Gemm, *Attention, *AttentionGrad,
 // *LayerNorm, *LayerNormGrad, *CrossEntropy, *Pointwise, *Patchify,
 // *Transpose, *SumTokens, *ColumnSum, *SumSquares, *ClipScale,
-// *Optimizer.
+// *Optimizer, *Pack.
 type Body interface{ body() }
 
 // Space is the iteration space of functors: rows of Cols elements, T of them
@@ -159,6 +170,7 @@ type Gemm struct {
 	Space    Space // of the operand with the run-time rows
 	M, N, K  int   // at full batch
 	A, B     Operand
+	Packed   bool // B is a weight in the form that Pack leaves; it has no LD
 	Epilogue *Functor
 	RowSum   *Functor // tn: receives Σ_k A[k,m]; may be nil
 }

@@ -7,43 +7,53 @@ import "github.com/vitgen/vitgen/runtime"
 // The kernels, by their place in the kernel table.
 const (
 	k00Patchify = iota
-	k01GemmNt
+	k01GemmPacked
 	k02Layernorm
 	k03Transpose
-	k04GemmNt
-	k05GemmNt
+	k04GemmPacked
+	k05GemmPacked
 	k06Transpose
-	k07GemmNt
-	k08GemmNt
+	k07GemmPacked
+	k08GemmPacked
 	k09SumTokens
-	k10GemmNt
+	k10GemmPacked
 	k11CrossEntropy
-	k12Layernorm
-	k13GemmNt
+	k12GemmNt
+	k13Layernorm
 	k14GemmNt
-	k15CrossEntropy
-	k16GemmTn
-	k17GemmNn
-	k18LayernormGrad
-	k19GemmTn
-	k20GemmNn
+	k15GemmNt
+	k16GemmNt
+	k17GemmNt
+	k18GemmNt
+	k19CrossEntropy
+	k20GemmTn
 	k21GemmNn
-	k22GemmTn
-	k23LayernormGrad
-	k24Transpose
-	k25GemmTn
-	k26GemmNn
-	k27GemmNn
-	k28GemmTn
-	k29Transpose
-	k30LayernormGrad
-	k31GemmTn
-	k32GemmNn
-	k33LayernormGrad
-	k34GemmTn
-	k35SumSquares
-	k36ClipScale
-	k37Adamw
+	k22LayernormGrad
+	k23GemmTn
+	k24GemmNn
+	k25GemmNn
+	k26GemmTn
+	k27LayernormGrad
+	k28Transpose
+	k29GemmTn
+	k30GemmNn
+	k31GemmNn
+	k32GemmTn
+	k33Transpose
+	k34LayernormGrad
+	k35GemmTn
+	k36GemmNn
+	k37LayernormGrad
+	k38GemmTn
+	k39SumSquares
+	k40ClipScale
+	k41Adamw
+	k42PackWeight
+	k43PackWeight
+	k44PackWeight
+	k45PackWeight
+	k46PackWeight
+	k47PackWeight
 )
 
 // record lists the launches of one program.
@@ -79,7 +89,7 @@ func forward(r *runtime.Recorder) {
 	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(5120))
 	// linear + add   [n·49×16]·[128×16]ᵀ
-	r.Launch(k01GemmNt, runtime.Arena.At(5120), paramAt("stem.proj.weight"), paramAt("stem.proj.bias"), runtime.Arena.At(4199424))
+	r.Launch(k01GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(19273728), paramAt("stem.proj.bias"), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:27:15", "blocks.0.norm1")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(4199424), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(5120))
@@ -88,10 +98,10 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k03Transpose, runtime.Arena.At(5120), runtime.Arena.At(7410688))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(7410688), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
+	r.Launch(k04GemmPacked, runtime.Arena.At(7410688), runtime.Arena.At(19281920), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(5120), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(7410688))
+	r.Launch(k05GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(19294464), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(7410688))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(7410688), runtime.Arena.At(4199424), runtime.Arena.At(12850176))
@@ -100,10 +110,10 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k02Layernorm, runtime.Arena.At(12850176), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(16061440), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
+	r.Launch(k07GemmPacked, runtime.Arena.At(16061440), runtime.Arena.At(19310848), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
+	r.Launch(k08GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(19572992), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(16061440), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(5120))
@@ -112,10 +122,10 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k03Transpose, runtime.Arena.At(5120), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(4199424), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
+	r.Launch(k04GemmPacked, runtime.Arena.At(4199424), runtime.Arena.At(19835136), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(5120), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
+	r.Launch(k05GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(19847680), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4199424), runtime.Arena.At(16061440), runtime.Arena.At(12850176))
@@ -124,10 +134,10 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k02Layernorm, runtime.Arena.At(12850176), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(16061440), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
+	r.Launch(k07GemmPacked, runtime.Arena.At(16061440), runtime.Arena.At(19864064), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
+	r.Launch(k08GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(20126208), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(16061440), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(5120))
@@ -136,10 +146,10 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k03Transpose, runtime.Arena.At(5120), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(4199424), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
+	r.Launch(k04GemmPacked, runtime.Arena.At(4199424), runtime.Arena.At(20388352), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(5120), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
+	r.Launch(k05GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(20400896), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4199424), runtime.Arena.At(16061440), runtime.Arena.At(12850176))
@@ -148,10 +158,10 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k02Layernorm, runtime.Arena.At(12850176), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(16061440), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
+	r.Launch(k07GemmPacked, runtime.Arena.At(16061440), runtime.Arena.At(20417280), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
+	r.Launch(k08GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(20679424), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(16061440), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(5120))
@@ -160,10 +170,10 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k03Transpose, runtime.Arena.At(5120), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(4199424), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
+	r.Launch(k04GemmPacked, runtime.Arena.At(4199424), runtime.Arena.At(20941568), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(5120), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
+	r.Launch(k05GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(20954112), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(4199424))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4199424), runtime.Arena.At(16061440), runtime.Arena.At(12850176))
@@ -172,10 +182,10 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k02Layernorm, runtime.Arena.At(12850176), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(16061440), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
+	r.Launch(k07GemmPacked, runtime.Arena.At(16061440), runtime.Arena.At(20970496), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(5120))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(5120), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
+	r.Launch(k08GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(21232640), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(12850176), runtime.Arena.At(16061440))
 	r.From("mixer.yaml:38:5", "norm")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(16061440), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(5120))
@@ -184,7 +194,7 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k09SumTokens, runtime.Arena.At(5120), runtime.Arena.At(3216384))
 	r.From("mixer.yaml:40:5", "head")
 	// linear + add   [n×128]·[10×128]ᵀ
-	r.Launch(k10GemmNt, runtime.Arena.At(3216384), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k10GemmPacked, runtime.Arena.At(3216384), runtime.Arena.At(21494784), paramAt("head.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
@@ -193,7 +203,7 @@ func eval(r *runtime.Recorder) {
 	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(6144))
 	// linear + add   [n·49×16]·[128×16]ᵀ
-	r.Launch(k01GemmNt, runtime.Arena.At(6144), paramAt("stem.proj.weight"), paramAt("stem.proj.bias"), runtime.Arena.At(4200448))
+	r.Launch(k01GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(19273728), paramAt("stem.proj.bias"), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:27:15", "blocks.0.norm1")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(4200448), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(6144))
@@ -202,10 +212,10 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(7411712))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
+	r.Launch(k04GemmPacked, runtime.Arena.At(7411712), runtime.Arena.At(19281920), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(6144), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(7411712))
+	r.Launch(k05GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(19294464), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(7411712))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(7411712), runtime.Arena.At(4200448), runtime.Arena.At(12851200))
@@ -214,10 +224,10 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k02Layernorm, runtime.Arena.At(12851200), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(16062464), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
+	r.Launch(k07GemmPacked, runtime.Arena.At(16062464), runtime.Arena.At(19310848), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
+	r.Launch(k08GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(19572992), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(16062464), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(6144))
@@ -226,10 +236,10 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(4200448), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
+	r.Launch(k04GemmPacked, runtime.Arena.At(4200448), runtime.Arena.At(19835136), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(6144), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
+	r.Launch(k05GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(19847680), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4200448), runtime.Arena.At(16062464), runtime.Arena.At(12851200))
@@ -238,10 +248,10 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k02Layernorm, runtime.Arena.At(12851200), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(16062464), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
+	r.Launch(k07GemmPacked, runtime.Arena.At(16062464), runtime.Arena.At(19864064), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
+	r.Launch(k08GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(20126208), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(16062464), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(6144))
@@ -250,10 +260,10 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(4200448), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
+	r.Launch(k04GemmPacked, runtime.Arena.At(4200448), runtime.Arena.At(20388352), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(6144), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
+	r.Launch(k05GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(20400896), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4200448), runtime.Arena.At(16062464), runtime.Arena.At(12851200))
@@ -262,10 +272,10 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k02Layernorm, runtime.Arena.At(12851200), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(16062464), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
+	r.Launch(k07GemmPacked, runtime.Arena.At(16062464), runtime.Arena.At(20417280), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
+	r.Launch(k08GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(20679424), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(16062464), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(6144))
@@ -274,10 +284,10 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(4200448), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
+	r.Launch(k04GemmPacked, runtime.Arena.At(4200448), runtime.Arena.At(20941568), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(6144), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
+	r.Launch(k05GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(20954112), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(4200448))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(4200448), runtime.Arena.At(16062464), runtime.Arena.At(12851200))
@@ -286,10 +296,10 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k02Layernorm, runtime.Arena.At(12851200), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(16062464), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
+	r.Launch(k07GemmPacked, runtime.Arena.At(16062464), runtime.Arena.At(20970496), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(6144), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
+	r.Launch(k08GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(21232640), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(12851200), runtime.Arena.At(16062464))
 	r.From("mixer.yaml:38:5", "norm")
 	// layernorm
 	r.Launch(k02Layernorm, runtime.Arena.At(16062464), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(6144))
@@ -298,7 +308,7 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k09SumTokens, runtime.Arena.At(6144), runtime.Arena.At(3217408))
 	r.From("mixer.yaml:40:5", "head")
 	// linear + add   [n×128]·[10×128]ᵀ
-	r.Launch(k10GemmNt, runtime.Arena.At(3217408), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k10GemmPacked, runtime.Arena.At(3217408), runtime.Arena.At(21494784), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("mixer.yaml:42:7", "loss")
 	// cross_entropy
 	r.Launch(k11CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632))
@@ -310,264 +320,322 @@ func grad(r *runtime.Recorder) {
 	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(194123776))
 	// linear + add   [n·49×16]·[128×16]ᵀ
-	r.Launch(k01GemmNt, runtime.Arena.At(194123776), paramAt("stem.proj.weight"), paramAt("stem.proj.bias"), runtime.Arena.At(136321024))
+	r.Launch(k12GemmNt, runtime.Arena.At(194123776), paramAt("stem.proj.weight"), paramAt("stem.proj.bias"), runtime.Arena.At(136321024))
 	r.From("mixer.yaml:27:15", "blocks.0.norm1")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(136321024), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(194590720), runtime.Arena.At(194615808), runtime.Arena.At(6144))
+	r.Launch(k13Layernorm, runtime.Arena.At(136321024), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(194590720), runtime.Arena.At(194615808), runtime.Arena.At(6144))
 	r.From("mixer.yaml:28:15", "blocks.0.0.1")
 	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(139532288))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k13GemmNt, runtime.Arena.At(139532288), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(102766592), runtime.Arena.At(106960896))
+	r.Launch(k14GemmNt, runtime.Arena.At(139532288), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(102766592), runtime.Arena.At(106960896))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(106960896), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(6144))
+	r.Launch(k15GemmNt, runtime.Arena.At(106960896), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(6144), runtime.Arena.At(136321024), runtime.Arena.At(142743552))
 	r.From("mixer.yaml:34:15", "blocks.0.norm2")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(145954816))
+	r.Launch(k13Layernorm, runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(145954816))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(145954816), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
+	r.Launch(k16GemmNt, runtime.Arena.At(145954816), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(142743552), runtime.Arena.At(149166080))
+	r.Launch(k17GemmNt, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(142743552), runtime.Arena.At(149166080))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(25696256))
+	r.Launch(k13Layernorm, runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
 	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(25696256), runtime.Arena.At(152377344))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k13GemmNt, runtime.Arena.At(152377344), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(111155200), runtime.Arena.At(115349504))
+	r.Launch(k14GemmNt, runtime.Arena.At(152377344), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(111155200), runtime.Arena.At(115349504))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(115349504), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(25696256))
+	r.Launch(k15GemmNt, runtime.Arena.At(115349504), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(25696256), runtime.Arena.At(149166080), runtime.Arena.At(155588608))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(158799872))
+	r.Launch(k13Layernorm, runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(158799872))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(158799872), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
+	r.Launch(k16GemmNt, runtime.Arena.At(158799872), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(155588608), runtime.Arena.At(162011136))
+	r.Launch(k17GemmNt, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(155588608), runtime.Arena.At(162011136))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(51386368))
+	r.Launch(k13Layernorm, runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
 	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(51386368), runtime.Arena.At(165222400))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k13GemmNt, runtime.Arena.At(165222400), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(119543808), runtime.Arena.At(123738112))
+	r.Launch(k14GemmNt, runtime.Arena.At(165222400), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(119543808), runtime.Arena.At(123738112))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(123738112), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(51386368))
+	r.Launch(k15GemmNt, runtime.Arena.At(123738112), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(51386368), runtime.Arena.At(162011136), runtime.Arena.At(168433664))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(171644928))
+	r.Launch(k13Layernorm, runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(171644928))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(171644928), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
+	r.Launch(k16GemmNt, runtime.Arena.At(171644928), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(168433664), runtime.Arena.At(174856192))
+	r.Launch(k17GemmNt, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(168433664), runtime.Arena.At(174856192))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(77076480))
+	r.Launch(k13Layernorm, runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
 	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(77076480), runtime.Arena.At(178067456))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
 	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k13GemmNt, runtime.Arena.At(178067456), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(127932416), runtime.Arena.At(132126720))
+	r.Launch(k14GemmNt, runtime.Arena.At(178067456), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(127932416), runtime.Arena.At(132126720))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k05GemmNt, runtime.Arena.At(132126720), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(77076480))
+	r.Launch(k15GemmNt, runtime.Arena.At(132126720), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(77076480), runtime.Arena.At(174856192), runtime.Arena.At(181278720))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(184489984))
+	r.Launch(k13Layernorm, runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(184489984))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
 	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(184489984), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
+	r.Launch(k16GemmNt, runtime.Arena.At(184489984), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(181278720), runtime.Arena.At(187701248))
+	r.Launch(k17GemmNt, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(181278720), runtime.Arena.At(187701248))
 	r.From("mixer.yaml:38:5", "norm")
 	// layernorm
-	r.Launch(k12Layernorm, runtime.Arena.At(187701248), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512))
+	r.Launch(k13Layernorm, runtime.Arena.At(187701248), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512))
 	r.From("mixer.yaml:39:5", "3")
 	// sum_tokens + scale
 	r.Launch(k09SumTokens, runtime.Arena.At(190912512), runtime.Arena.At(194525184))
 	r.From("mixer.yaml:40:5", "head")
 	// linear + add   [n×128]·[10×128]ᵀ
-	r.Launch(k10GemmNt, runtime.Arena.At(194525184), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k18GemmNt, runtime.Arena.At(194525184), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("mixer.yaml:42:7", "loss")
 	// cross_entropy + broadcast_batch + cross_entropy_grad
-	r.Launch(k15CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(190912512))
+	r.Launch(k19CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(190912512))
 	r.From("mixer.yaml:40:5", "head")
 	// sum_leading + linear_dw   [n×10]ᵀ·[n×128]
-	r.Launch(k16GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(194525184), gradAt("head.weight"), gradAt("head.bias"))
+	r.Launch(k20GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(194525184), gradAt("head.weight"), gradAt("head.bias"))
 	// linear_dx + scale   [n×10]·[10×128]
-	r.Launch(k17GemmNn, runtime.Arena.At(190912512), paramAt("head.weight"), runtime.Arena.At(194525184))
+	r.Launch(k21GemmNn, runtime.Arena.At(190912512), paramAt("head.weight"), runtime.Arena.At(194525184))
 	r.From("mixer.yaml:38:5", "norm")
 	// repeat_tokens + layernorm_grad
-	r.Launch(k18LayernormGrad, runtime.Arena.At(194525184), runtime.Arena.At(187701248), paramAt("norm.weight"), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512), gradAt("norm.weight"), gradAt("norm.bias"))
+	r.Launch(k22LayernormGrad, runtime.Arena.At(194525184), runtime.Arena.At(187701248), paramAt("norm.weight"), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512), gradAt("norm.weight"), gradAt("norm.bias"))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
-	r.Launch(k19GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(89921536), gradAt("blocks.3.mlp_channels.fc2.weight"), gradAt("blocks.3.mlp_channels.fc2.bias"))
+	r.Launch(k23GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(89921536), gradAt("blocks.3.mlp_channels.fc2.weight"), gradAt("blocks.3.mlp_channels.fc2.bias"))
 	// linear_dx + gelu_grad   [n·49×128]·[128×512]
-	r.Launch(k20GemmNn, runtime.Arena.At(190912512), paramAt("blocks.3.mlp_channels.fc2.weight"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
+	r.Launch(k24GemmNn, runtime.Arena.At(190912512), paramAt("blocks.3.mlp_channels.fc2.weight"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]
-	r.Launch(k21GemmNn, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc1.weight"), runtime.Arena.At(77076480))
+	r.Launch(k25GemmNn, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc1.weight"), runtime.Arena.At(77076480))
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
-	r.Launch(k22GemmTn, runtime.Arena.At(89921536), runtime.Arena.At(184489984), gradAt("blocks.3.mlp_channels.fc1.weight"), gradAt("blocks.3.mlp_channels.fc1.bias"))
+	r.Launch(k26GemmTn, runtime.Arena.At(89921536), runtime.Arena.At(184489984), gradAt("blocks.3.mlp_channels.fc1.weight"), gradAt("blocks.3.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
 	// layernorm_grad + add
-	r.Launch(k23LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(190912512), runtime.Arena.At(81270784), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"))
+	r.Launch(k27LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(190912512), runtime.Arena.At(81270784), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
 	// transpose
-	r.Launch(k24Transpose, runtime.Arena.At(81270784), runtime.Arena.At(84482048))
+	r.Launch(k28Transpose, runtime.Arena.At(81270784), runtime.Arena.At(84482048))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
-	r.Launch(k25GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(132126720), gradAt("blocks.3.mlp_tokens.fc2.weight"), gradAt("blocks.3.mlp_tokens.fc2.bias"))
+	r.Launch(k29GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(132126720), gradAt("blocks.3.mlp_tokens.fc2.weight"), gradAt("blocks.3.mlp_tokens.fc2.bias"))
 	// linear_dx + gelu_grad   [n·128×49]·[49×64]
-	r.Launch(k26GemmNn, runtime.Arena.At(84482048), paramAt("blocks.3.mlp_tokens.fc2.weight"), runtime.Arena.At(127932416), runtime.Arena.At(77076480))
+	r.Launch(k30GemmNn, runtime.Arena.At(84482048), paramAt("blocks.3.mlp_tokens.fc2.weight"), runtime.Arena.At(127932416), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]
-	r.Launch(k27GemmNn, runtime.Arena.At(77076480), paramAt("blocks.3.mlp_tokens.fc1.weight"), runtime.Arena.At(84482048))
+	r.Launch(k31GemmNn, runtime.Arena.At(77076480), paramAt("blocks.3.mlp_tokens.fc1.weight"), runtime.Arena.At(84482048))
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
-	r.Launch(k28GemmTn, runtime.Arena.At(77076480), runtime.Arena.At(178067456), gradAt("blocks.3.mlp_tokens.fc1.weight"), gradAt("blocks.3.mlp_tokens.fc1.bias"))
+	r.Launch(k32GemmTn, runtime.Arena.At(77076480), runtime.Arena.At(178067456), gradAt("blocks.3.mlp_tokens.fc1.weight"), gradAt("blocks.3.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
 	// transpose
-	r.Launch(k29Transpose, runtime.Arena.At(84482048), runtime.Arena.At(77076480))
+	r.Launch(k33Transpose, runtime.Arena.At(84482048), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
 	// layernorm_grad + add
-	r.Launch(k30LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(81270784), runtime.Arena.At(84482048), gradAt("blocks.3.norm1.weight"), gradAt("blocks.3.norm1.bias"))
+	r.Launch(k34LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(81270784), runtime.Arena.At(84482048), gradAt("blocks.3.norm1.weight"), gradAt("blocks.3.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
-	r.Launch(k31GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(64231424), gradAt("blocks.2.mlp_channels.fc2.weight"), gradAt("blocks.2.mlp_channels.fc2.bias"))
+	r.Launch(k35GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(64231424), gradAt("blocks.2.mlp_channels.fc2.weight"), gradAt("blocks.2.mlp_channels.fc2.bias"))
 	// linear_dx + gelu_grad   [n·49×128]·[128×512]
-	r.Launch(k32GemmNn, runtime.Arena.At(84482048), paramAt("blocks.2.mlp_channels.fc2.weight"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
+	r.Launch(k36GemmNn, runtime.Arena.At(84482048), paramAt("blocks.2.mlp_channels.fc2.weight"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]
-	r.Launch(k21GemmNn, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc1.weight"), runtime.Arena.At(51386368))
+	r.Launch(k25GemmNn, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc1.weight"), runtime.Arena.At(51386368))
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
-	r.Launch(k22GemmTn, runtime.Arena.At(64231424), runtime.Arena.At(171644928), gradAt("blocks.2.mlp_channels.fc1.weight"), gradAt("blocks.2.mlp_channels.fc1.bias"))
+	r.Launch(k26GemmTn, runtime.Arena.At(64231424), runtime.Arena.At(171644928), gradAt("blocks.2.mlp_channels.fc1.weight"), gradAt("blocks.2.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
 	// layernorm_grad + add
-	r.Launch(k33LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(84482048), runtime.Arena.At(55580672), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"))
+	r.Launch(k37LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(84482048), runtime.Arena.At(55580672), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
 	// transpose
-	r.Launch(k24Transpose, runtime.Arena.At(55580672), runtime.Arena.At(58791936))
+	r.Launch(k28Transpose, runtime.Arena.At(55580672), runtime.Arena.At(58791936))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
-	r.Launch(k25GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(123738112), gradAt("blocks.2.mlp_tokens.fc2.weight"), gradAt("blocks.2.mlp_tokens.fc2.bias"))
+	r.Launch(k29GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(123738112), gradAt("blocks.2.mlp_tokens.fc2.weight"), gradAt("blocks.2.mlp_tokens.fc2.bias"))
 	// linear_dx + gelu_grad   [n·128×49]·[49×64]
-	r.Launch(k26GemmNn, runtime.Arena.At(58791936), paramAt("blocks.2.mlp_tokens.fc2.weight"), runtime.Arena.At(119543808), runtime.Arena.At(51386368))
+	r.Launch(k30GemmNn, runtime.Arena.At(58791936), paramAt("blocks.2.mlp_tokens.fc2.weight"), runtime.Arena.At(119543808), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]
-	r.Launch(k27GemmNn, runtime.Arena.At(51386368), paramAt("blocks.2.mlp_tokens.fc1.weight"), runtime.Arena.At(58791936))
+	r.Launch(k31GemmNn, runtime.Arena.At(51386368), paramAt("blocks.2.mlp_tokens.fc1.weight"), runtime.Arena.At(58791936))
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
-	r.Launch(k28GemmTn, runtime.Arena.At(51386368), runtime.Arena.At(165222400), gradAt("blocks.2.mlp_tokens.fc1.weight"), gradAt("blocks.2.mlp_tokens.fc1.bias"))
+	r.Launch(k32GemmTn, runtime.Arena.At(51386368), runtime.Arena.At(165222400), gradAt("blocks.2.mlp_tokens.fc1.weight"), gradAt("blocks.2.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
 	// transpose
-	r.Launch(k29Transpose, runtime.Arena.At(58791936), runtime.Arena.At(51386368))
+	r.Launch(k33Transpose, runtime.Arena.At(58791936), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
 	// layernorm_grad + add
-	r.Launch(k30LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(55580672), runtime.Arena.At(58791936), gradAt("blocks.2.norm1.weight"), gradAt("blocks.2.norm1.bias"))
+	r.Launch(k34LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(55580672), runtime.Arena.At(58791936), gradAt("blocks.2.norm1.weight"), gradAt("blocks.2.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
-	r.Launch(k31GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(38541312), gradAt("blocks.1.mlp_channels.fc2.weight"), gradAt("blocks.1.mlp_channels.fc2.bias"))
+	r.Launch(k35GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(38541312), gradAt("blocks.1.mlp_channels.fc2.weight"), gradAt("blocks.1.mlp_channels.fc2.bias"))
 	// linear_dx + gelu_grad   [n·49×128]·[128×512]
-	r.Launch(k32GemmNn, runtime.Arena.At(58791936), paramAt("blocks.1.mlp_channels.fc2.weight"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
+	r.Launch(k36GemmNn, runtime.Arena.At(58791936), paramAt("blocks.1.mlp_channels.fc2.weight"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]
-	r.Launch(k21GemmNn, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc1.weight"), runtime.Arena.At(25696256))
+	r.Launch(k25GemmNn, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc1.weight"), runtime.Arena.At(25696256))
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
-	r.Launch(k22GemmTn, runtime.Arena.At(38541312), runtime.Arena.At(158799872), gradAt("blocks.1.mlp_channels.fc1.weight"), gradAt("blocks.1.mlp_channels.fc1.bias"))
+	r.Launch(k26GemmTn, runtime.Arena.At(38541312), runtime.Arena.At(158799872), gradAt("blocks.1.mlp_channels.fc1.weight"), gradAt("blocks.1.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
 	// layernorm_grad + add
-	r.Launch(k33LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(58791936), runtime.Arena.At(29890560), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
+	r.Launch(k37LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(58791936), runtime.Arena.At(29890560), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
 	// transpose
-	r.Launch(k24Transpose, runtime.Arena.At(29890560), runtime.Arena.At(33101824))
+	r.Launch(k28Transpose, runtime.Arena.At(29890560), runtime.Arena.At(33101824))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
-	r.Launch(k25GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(115349504), gradAt("blocks.1.mlp_tokens.fc2.weight"), gradAt("blocks.1.mlp_tokens.fc2.bias"))
+	r.Launch(k29GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(115349504), gradAt("blocks.1.mlp_tokens.fc2.weight"), gradAt("blocks.1.mlp_tokens.fc2.bias"))
 	// linear_dx + gelu_grad   [n·128×49]·[49×64]
-	r.Launch(k26GemmNn, runtime.Arena.At(33101824), paramAt("blocks.1.mlp_tokens.fc2.weight"), runtime.Arena.At(111155200), runtime.Arena.At(25696256))
+	r.Launch(k30GemmNn, runtime.Arena.At(33101824), paramAt("blocks.1.mlp_tokens.fc2.weight"), runtime.Arena.At(111155200), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]
-	r.Launch(k27GemmNn, runtime.Arena.At(25696256), paramAt("blocks.1.mlp_tokens.fc1.weight"), runtime.Arena.At(33101824))
+	r.Launch(k31GemmNn, runtime.Arena.At(25696256), paramAt("blocks.1.mlp_tokens.fc1.weight"), runtime.Arena.At(33101824))
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
-	r.Launch(k28GemmTn, runtime.Arena.At(25696256), runtime.Arena.At(152377344), gradAt("blocks.1.mlp_tokens.fc1.weight"), gradAt("blocks.1.mlp_tokens.fc1.bias"))
+	r.Launch(k32GemmTn, runtime.Arena.At(25696256), runtime.Arena.At(152377344), gradAt("blocks.1.mlp_tokens.fc1.weight"), gradAt("blocks.1.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
 	// transpose
-	r.Launch(k29Transpose, runtime.Arena.At(33101824), runtime.Arena.At(25696256))
+	r.Launch(k33Transpose, runtime.Arena.At(33101824), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
 	// layernorm_grad + add
-	r.Launch(k30LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(29890560), runtime.Arena.At(33101824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
+	r.Launch(k34LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(29890560), runtime.Arena.At(33101824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
-	r.Launch(k31GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(12851200), gradAt("blocks.0.mlp_channels.fc2.weight"), gradAt("blocks.0.mlp_channels.fc2.bias"))
+	r.Launch(k35GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(12851200), gradAt("blocks.0.mlp_channels.fc2.weight"), gradAt("blocks.0.mlp_channels.fc2.bias"))
 	// linear_dx + gelu_grad   [n·49×128]·[128×512]
-	r.Launch(k32GemmNn, runtime.Arena.At(33101824), paramAt("blocks.0.mlp_channels.fc2.weight"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
+	r.Launch(k36GemmNn, runtime.Arena.At(33101824), paramAt("blocks.0.mlp_channels.fc2.weight"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]
-	r.Launch(k21GemmNn, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc1.weight"), runtime.Arena.At(6144))
+	r.Launch(k25GemmNn, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc1.weight"), runtime.Arena.At(6144))
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
-	r.Launch(k22GemmTn, runtime.Arena.At(12851200), runtime.Arena.At(145954816), gradAt("blocks.0.mlp_channels.fc1.weight"), gradAt("blocks.0.mlp_channels.fc1.bias"))
+	r.Launch(k26GemmTn, runtime.Arena.At(12851200), runtime.Arena.At(145954816), gradAt("blocks.0.mlp_channels.fc1.weight"), gradAt("blocks.0.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.0.norm2")
 	// layernorm_grad + add
-	r.Launch(k33LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(33101824), runtime.Arena.At(4200448), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
+	r.Launch(k37LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(33101824), runtime.Arena.At(4200448), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
 	// transpose
-	r.Launch(k24Transpose, runtime.Arena.At(4200448), runtime.Arena.At(7411712))
+	r.Launch(k28Transpose, runtime.Arena.At(4200448), runtime.Arena.At(7411712))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
-	r.Launch(k25GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(106960896), gradAt("blocks.0.mlp_tokens.fc2.weight"), gradAt("blocks.0.mlp_tokens.fc2.bias"))
+	r.Launch(k29GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(106960896), gradAt("blocks.0.mlp_tokens.fc2.weight"), gradAt("blocks.0.mlp_tokens.fc2.bias"))
 	// linear_dx + gelu_grad   [n·128×49]·[49×64]
-	r.Launch(k26GemmNn, runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc2.weight"), runtime.Arena.At(102766592), runtime.Arena.At(6144))
+	r.Launch(k30GemmNn, runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc2.weight"), runtime.Arena.At(102766592), runtime.Arena.At(6144))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]
-	r.Launch(k27GemmNn, runtime.Arena.At(6144), paramAt("blocks.0.mlp_tokens.fc1.weight"), runtime.Arena.At(7411712))
+	r.Launch(k31GemmNn, runtime.Arena.At(6144), paramAt("blocks.0.mlp_tokens.fc1.weight"), runtime.Arena.At(7411712))
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
-	r.Launch(k28GemmTn, runtime.Arena.At(6144), runtime.Arena.At(139532288), gradAt("blocks.0.mlp_tokens.fc1.weight"), gradAt("blocks.0.mlp_tokens.fc1.bias"))
+	r.Launch(k32GemmTn, runtime.Arena.At(6144), runtime.Arena.At(139532288), gradAt("blocks.0.mlp_tokens.fc1.weight"), gradAt("blocks.0.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.0.0.1")
 	// transpose
-	r.Launch(k29Transpose, runtime.Arena.At(7411712), runtime.Arena.At(6144))
+	r.Launch(k33Transpose, runtime.Arena.At(7411712), runtime.Arena.At(6144))
 	r.From("mixer.yaml:27:15", "blocks.0.norm1")
 	// layernorm_grad + add
-	r.Launch(k30LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(136321024), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(194590720), runtime.Arena.At(194615808), runtime.Arena.At(4200448), runtime.Arena.At(7411712), gradAt("blocks.0.norm1.weight"), gradAt("blocks.0.norm1.bias"))
+	r.Launch(k34LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(136321024), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(194590720), runtime.Arena.At(194615808), runtime.Arena.At(4200448), runtime.Arena.At(7411712), gradAt("blocks.0.norm1.weight"), gradAt("blocks.0.norm1.bias"))
 	r.From("mixer.yaml:21:5", "stem.proj")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×16]
-	r.Launch(k34GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(194123776), gradAt("stem.proj.weight"), gradAt("stem.proj.bias"))
+	r.Launch(k38GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(194123776), gradAt("stem.proj.weight"), gradAt("stem.proj.bias"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("mixer.yaml:45:3", "train")
 	// sum_squares
-	r.Launch(k35SumSquares, gradAt("stem.proj.weight"), runtime.Arena.At(6144))
+	r.Launch(k39SumSquares, gradAt("stem.proj.weight"), runtime.Arena.At(6144))
 	// clip_scale
-	r.Launch(k36ClipScale, runtime.Arena.At(6144), runtime.Arena.At(6208))
+	r.Launch(k40ClipScale, runtime.Arena.At(6144), runtime.Arena.At(6208))
 	r.From("mixer.yaml:21:5", "stem.proj.weight")
 	// mul + adamw
-	r.Launch(k37Adamw, paramAt("stem.proj.weight"), gradAt("stem.proj.weight"), state0At("stem.proj.weight"), state1At("stem.proj.weight"), runtime.Arena.At(6208))
+	r.Launch(k41Adamw, paramAt("stem.proj.weight"), gradAt("stem.proj.weight"), state0At("stem.proj.weight"), state1At("stem.proj.weight"), runtime.Arena.At(6208))
+}
+
+// pack: parameters → the packed weights that forward and eval read; due when parameters have changed.
+func pack(r *runtime.Recorder) {
+	r.From("mixer.yaml:21:5", "stem.proj")
+	// pack a weight   [128×16]
+	r.Launch(k42PackWeight, paramAt("stem.proj.weight"), runtime.Arena.At(19273728))
+	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
+	// pack a weight   [64×49]
+	r.Launch(k43PackWeight, paramAt("blocks.0.mlp_tokens.fc1.weight"), runtime.Arena.At(19281920))
+	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
+	// pack a weight   [49×64]
+	r.Launch(k44PackWeight, paramAt("blocks.0.mlp_tokens.fc2.weight"), runtime.Arena.At(19294464))
+	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
+	// pack a weight   [512×128]
+	r.Launch(k45PackWeight, paramAt("blocks.0.mlp_channels.fc1.weight"), runtime.Arena.At(19310848))
+	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
+	// pack a weight   [128×512]
+	r.Launch(k46PackWeight, paramAt("blocks.0.mlp_channels.fc2.weight"), runtime.Arena.At(19572992))
+	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
+	// pack a weight   [64×49]
+	r.Launch(k43PackWeight, paramAt("blocks.1.mlp_tokens.fc1.weight"), runtime.Arena.At(19835136))
+	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
+	// pack a weight   [49×64]
+	r.Launch(k44PackWeight, paramAt("blocks.1.mlp_tokens.fc2.weight"), runtime.Arena.At(19847680))
+	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
+	// pack a weight   [512×128]
+	r.Launch(k45PackWeight, paramAt("blocks.1.mlp_channels.fc1.weight"), runtime.Arena.At(19864064))
+	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
+	// pack a weight   [128×512]
+	r.Launch(k46PackWeight, paramAt("blocks.1.mlp_channels.fc2.weight"), runtime.Arena.At(20126208))
+	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
+	// pack a weight   [64×49]
+	r.Launch(k43PackWeight, paramAt("blocks.2.mlp_tokens.fc1.weight"), runtime.Arena.At(20388352))
+	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
+	// pack a weight   [49×64]
+	r.Launch(k44PackWeight, paramAt("blocks.2.mlp_tokens.fc2.weight"), runtime.Arena.At(20400896))
+	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
+	// pack a weight   [512×128]
+	r.Launch(k45PackWeight, paramAt("blocks.2.mlp_channels.fc1.weight"), runtime.Arena.At(20417280))
+	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
+	// pack a weight   [128×512]
+	r.Launch(k46PackWeight, paramAt("blocks.2.mlp_channels.fc2.weight"), runtime.Arena.At(20679424))
+	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
+	// pack a weight   [64×49]
+	r.Launch(k43PackWeight, paramAt("blocks.3.mlp_tokens.fc1.weight"), runtime.Arena.At(20941568))
+	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
+	// pack a weight   [49×64]
+	r.Launch(k44PackWeight, paramAt("blocks.3.mlp_tokens.fc2.weight"), runtime.Arena.At(20954112))
+	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
+	// pack a weight   [512×128]
+	r.Launch(k45PackWeight, paramAt("blocks.3.mlp_channels.fc1.weight"), runtime.Arena.At(20970496))
+	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
+	// pack a weight   [128×512]
+	r.Launch(k46PackWeight, paramAt("blocks.3.mlp_channels.fc2.weight"), runtime.Arena.At(21232640))
+	r.From("mixer.yaml:40:5", "head")
+	// pack a weight   [10×128]
+	r.Launch(k47PackWeight, paramAt("head.weight"), runtime.Arena.At(21494784))
 }

@@ -1247,7 +1247,8 @@ VG_END
 // arithmetic is tile.h's, compiled once.
 //
 // B is packed into the shared workspace by all workers together; after a
-// barrier each worker multiplies its rows:
+// barrier each worker multiplies its rows. vg_gemm_packed finds it packed
+// already, by vg_pack_weight, and does the rest alike:
 //   - M large: a worker packs its own rows of A, one k-block of a row block at
 //     a time, into private scratch, multiplies it with all of B, and lets the
 //     epilogue run over row segments while they are in L2. A row block is at
@@ -1289,7 +1290,8 @@ struct vg_gemm_shape {
   VG_FN int64_t b_at(int64_t kb, int64_t p) const { return kb * kKC * width() + p * kNR * depth(kb); }
   VG_FN int64_t width() const { return col_panels() * kNR; }
   VG_FN int64_t b_size() const { return k * width(); }
-  // Packed A in the workspace, behind B: k-block kb, row panel p of `panel` elements.
+  // Packed A in the workspace, behind B even where B lies elsewhere: k-block kb,
+  // row panel p of `panel` elements.
   VG_FN int64_t a_at(int64_t kb, int64_t p, int64_t panel) const {
     return vg_round_up(b_size(), 16) + (kb * row_panels() + p) * panel;
   }
@@ -1380,13 +1382,15 @@ struct vg_col_packer {
   }
 };
 
-// Packs B for nt and nn: a matrix in memory.
+// What packs B returns where it lies packed. Packs B for nt and nn: a matrix in
+// memory.
 struct vg_weight_packer {
+  static constexpr bool packs = true;
   const float* b;
   int64_t ldb;
   bool transposed;  // B[N,K]
 
-  VG_NOINLINE void operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
+  VG_NOINLINE const float* operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
     const int64_t panels = s.col_panels();
     const vg_range mine = call.share(s.k_blocks() * panels);
     for (int64_t u = mine.begin; u < mine.end; u++) {
@@ -1398,16 +1402,28 @@ struct vg_weight_packer {
       else
         vg_pack_panel_nn(b + k * ldb + n, ldb, cols, s.depth(kb), to);
     }
+    return out;
   }
+};
+
+// B that lies packed already.
+struct vg_packed_weight {
+  static constexpr bool packs = false;
+  const float* b;
+  VG_FN const float* operator()(const vg_call&, const vg_gemm_shape&, float*) const { return b; }
 };
 
 // Packs rows `from` (the first of a k-block) to `to` of B[K,N] read through a
 // source, whole rows at a time.
 template <int T, class B>
 struct vg_source_packer {
+  static constexpr bool packs = true;
   const B& b;
 
-  VG_FN void operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const { pack(call, s, 0, s.k, out); }
+  VG_FN const float* operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
+    pack(call, s, 0, s.k, out);
+    return out;
+  }
   VG_NOINLINE void pack(const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to_k, float* out) const {
     const vg_range mine = call.share(vg_ceil_div(to_k - from, 16));
     const int64_t last = vg_min64(from + mine.end * 16, to_k), width = s.width();
@@ -1441,9 +1457,8 @@ VG_FN void vg_epilogue_panels(const E& epilogue, const vg_gemm_shape& s, const f
 
 // Each worker's rows of A are its own. One row block: row panels p0 on.
 template <int T, class P, class E>
-VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& packer, const E& epilogue, int64_t p0,
-                             int64_t panels) {
-  const float* b = (const float*)call.workspace();
+VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& packer, const float* b,
+                             const E& epilogue, int64_t p0, int64_t panels) {
   float* a = (float*)call.scratch();
   float* c = a + kRowPanels * kMR * kLDA;
   const int64_t last = s.k_blocks() - 1, q_all = s.col_panels();
@@ -1539,7 +1554,7 @@ VG_FN void vg_gemm_share_a(const vg_call& call, const vg_gemm_shape& s, P& packe
 
 // A lies packed in the workspace; a worker has a rectangle of tiles.
 template <int T, class P, class E>
-VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const E& epilogue) {
+VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const float* b, const E& epilogue) {
   const float* base = (const float*)call.workspace();
   float* c = (float*)call.scratch();
   const int64_t grid_rows = vg_grid_rows(s.row_panels(), s.col_panels(), call.count());
@@ -1552,8 +1567,8 @@ VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const E&
     for (int64_t q0 = qs.begin; q0 < qs.end; q0 += kColumnPanels) {
       const int64_t q = vg_min64(kColumnPanels, qs.end - q0);
       for (int64_t kb = 0; kb < s.k_blocks(); kb++)
-        vg_tiles<P::rs>(panels, q, s.depth(kb), base + s.a_at(kb, p, P::panel), P::panel, P::ks, base + s.b_at(kb, q0),
-                        c, ldc, kb > 0);
+        vg_tiles<P::rs>(panels, q, s.depth(kb), base + s.a_at(kb, p, P::panel), P::panel, P::ks, b + s.b_at(kb, q0), c,
+                        ldc, kb > 0);
       vg_epilogue_panels<T>(epilogue, s, c, ldc, p, panels, q0, q);
     }
   }
@@ -1561,15 +1576,15 @@ VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const E&
 
 template <int T, class PA, class PB, class E>
 VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b, const E& epilogue) {
-  pack_b(call, s, (float*)call.workspace());
+  const float* b = pack_b(call, s, (float*)call.workspace());
   if (s.shares_a()) {
     vg_gemm_share_a(call, s, pack_a);
     call.barrier();
-    vg_gemm_by_grid<T, PA>(call, s, epilogue);
+    vg_gemm_by_grid<T, PA>(call, s, b, epilogue);
   } else {
-    call.barrier();
+    if (PB::packs) call.barrier();
     vg_each_row_block(call, s, s.block_panels(), [&](int64_t p, int64_t panels) VG_LAMBDA {
-      vg_gemm_row_block<T>(call, s, pack_a, epilogue, p, panels);
+      vg_gemm_row_block<T>(call, s, pack_a, b, epilogue, p, panels);
     });
   }
 }
@@ -1589,6 +1604,21 @@ VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
                       const E& epilogue) {
   vg_row_packer<T, A> pack_a = {a};
   vg_gemm<T>(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, false}, epilogue);
+}
+
+// Packs B[N,K] for any number of vg_gemm_packed. out has room for
+// vg_gemm_shape::b_size() elements, which kernels.PackedWeightBytes bounds over
+// all instruction sets.
+VG_FN void vg_pack_weight(const vg_call& call, int64_t N, int64_t K, const float* B, int64_t ldb, float* out) {
+  vg_weight_packer{B, ldb, true}(call, vg_gemm_shape{1, N, K}, out);
+}
+
+// vg_gemm_nt with B as vg_pack_weight left it, and the same bits.
+template <int T, class A, class E>
+VG_FN void vg_gemm_packed(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B,
+                          const E& epilogue) {
+  vg_row_packer<T, A> pack_a = {a};
+  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, pack_a, vg_packed_weight{B}, epilogue);
 }
 
 // a: source over (k, m), b: source over (k, n), rows of T tokens; epilogue: sink

@@ -7,42 +7,53 @@ import "github.com/vitgen/vitgen/runtime"
 // The kernels, by their place in the kernel table.
 const (
 	k00Patchify = iota
-	k01GemmNt
-	k02GemmNt
+	k01GemmPacked
+	k02GemmPacked
 	k03Attention
-	k04GemmNt
+	k04GemmPacked
 	k05Layernorm
-	k06GemmNt
-	k07GemmNt
-	k08GemmNt
-	k09GemmNt
+	k06GemmPacked
+	k07GemmPacked
+	k08GemmPacked
+	k09GemmPacked
 	k10SumTokens
-	k11GemmNt
+	k11GemmPacked
 	k12CrossEntropy
-	k13Attention
+	k13GemmNt
 	k14GemmNt
-	k15Layernorm
+	k15Attention
 	k16GemmNt
-	k17GemmNt
-	k18CrossEntropy
-	k19GemmTn
-	k20GemmNn
-	k21LayernormGrad
-	k22GemmTn
-	k23GemmNn
+	k17Layernorm
+	k18GemmNt
+	k19GemmNt
+	k20GemmNt
+	k21GemmNt
+	k22GemmNt
+	k23CrossEntropy
 	k24GemmTn
 	k25GemmNn
 	k26LayernormGrad
-	k27GemmNn
-	k28GemmTn
-	k29AttentionGrad
-	k30GemmTn
-	k31GemmNn
-	k32GemmTn
-	k33SumLeading
-	k34Scale
+	k27GemmTn
+	k28GemmNn
+	k29GemmTn
+	k30GemmNn
+	k31LayernormGrad
+	k32GemmNn
+	k33GemmTn
+	k34AttentionGrad
 	k35GemmTn
-	k36Sgd
+	k36GemmNn
+	k37GemmTn
+	k38SumLeading
+	k39Scale
+	k40GemmTn
+	k41Sgd
+	k42PackWeight
+	k43PackWeight
+	k44PackWeight
+	k45PackWeight
+	k46PackWeight
+	k47PackWeight
 )
 
 // record lists the launches of one program.
@@ -68,42 +79,42 @@ func forward(r *runtime.Recorder) {
 	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(5120))
 	// linear + add   [n·36×256]·[512×256]ᵀ
-	r.Launch(k01GemmNt, runtime.Arena.At(5120), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(28316672))
+	r.Launch(k01GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(56629248), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(28316672))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
 	// linear + add   [n·36×512]·[1536×512]ᵀ
-	r.Launch(k02GemmNt, runtime.Arena.At(28316672), paramAt("blks.0.attention.W_q.weight"), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(5120))
+	r.Launch(k02GemmPacked, runtime.Arena.At(28316672), runtime.Arena.At(57153536), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(5120))
 	// attention
 	r.Launch(k03Attention, runtime.Arena.At(5120), runtime.Arena.At(7168), runtime.Arena.At(9216), runtime.Arena.At(37753856))
 	// linear + add   [n·36×512]·[512×512]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(37753856), paramAt("blks.0.attention.W_o.weight"), paramAt("blks.0.attention.W_o.bias"), runtime.Arena.At(28316672), runtime.Arena.At(5120))
+	r.Launch(k04GemmPacked, runtime.Arena.At(37753856), runtime.Arena.At(60299264), paramAt("blks.0.attention.W_o.bias"), runtime.Arena.At(28316672), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
 	// layernorm
 	r.Launch(k05Layernorm, runtime.Arena.At(5120), paramAt("blks.0.addnorm1.ln.weight"), paramAt("blks.0.addnorm1.ln.bias"), runtime.Arena.At(37753856))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
 	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
-	r.Launch(k06GemmNt, runtime.Arena.At(37753856), paramAt("blks.0.ffn.dense1.weight"), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(5120))
+	r.Launch(k06GemmPacked, runtime.Arena.At(37753856), runtime.Arena.At(61347840), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
 	// linear + add   [n·36×2048]·[512×2048]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(5120), paramAt("blks.0.ffn.dense2.weight"), paramAt("blks.0.ffn.dense2.bias"), runtime.Arena.At(37753856), runtime.Arena.At(47191040))
+	r.Launch(k07GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(65542144), paramAt("blks.0.ffn.dense2.bias"), runtime.Arena.At(37753856), runtime.Arena.At(47191040))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
 	// layernorm
 	r.Launch(k05Layernorm, runtime.Arena.At(47191040), paramAt("blks.0.addnorm2.ln.weight"), paramAt("blks.0.addnorm2.ln.bias"), runtime.Arena.At(28316672))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
 	// linear + add   [n·36×512]·[1536×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(28316672), paramAt("blks.1.attention.W_q.weight"), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(5120))
+	r.Launch(k08GemmPacked, runtime.Arena.At(28316672), runtime.Arena.At(69736448), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(5120))
 	// attention
 	r.Launch(k03Attention, runtime.Arena.At(5120), runtime.Arena.At(7168), runtime.Arena.At(9216), runtime.Arena.At(37753856))
 	// linear + add   [n·36×512]·[512×512]ᵀ
-	r.Launch(k09GemmNt, runtime.Arena.At(37753856), paramAt("blks.1.attention.W_o.weight"), paramAt("blks.1.attention.W_o.bias"), runtime.Arena.At(28316672), runtime.Arena.At(5120))
+	r.Launch(k09GemmPacked, runtime.Arena.At(37753856), runtime.Arena.At(72882176), paramAt("blks.1.attention.W_o.bias"), runtime.Arena.At(28316672), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
 	// layernorm
 	r.Launch(k05Layernorm, runtime.Arena.At(5120), paramAt("blks.1.addnorm1.ln.weight"), paramAt("blks.1.addnorm1.ln.bias"), runtime.Arena.At(37753856))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
 	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
-	r.Launch(k06GemmNt, runtime.Arena.At(37753856), paramAt("blks.1.ffn.dense1.weight"), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(5120))
+	r.Launch(k06GemmPacked, runtime.Arena.At(37753856), runtime.Arena.At(73930752), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(5120))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
 	// linear + add   [n·36×2048]·[512×2048]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(5120), paramAt("blks.1.ffn.dense2.weight"), paramAt("blks.1.ffn.dense2.bias"), runtime.Arena.At(37753856), runtime.Arena.At(47191040))
+	r.Launch(k07GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(78125056), paramAt("blks.1.ffn.dense2.bias"), runtime.Arena.At(37753856), runtime.Arena.At(47191040))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
 	// layernorm
 	r.Launch(k05Layernorm, runtime.Arena.At(47191040), paramAt("blks.1.addnorm2.ln.weight"), paramAt("blks.1.addnorm2.ln.bias"), runtime.Arena.At(5120))
@@ -112,7 +123,7 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k10SumTokens, runtime.Arena.At(5120), runtime.Arena.At(9442304))
 	r.From("vit_draft.yaml:38:5", "head")
 	// linear + add   [n×512]·[10×512]ᵀ
-	r.Launch(k11GemmNt, runtime.Arena.At(9442304), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k11GemmPacked, runtime.Arena.At(9442304), runtime.Arena.At(82319360), paramAt("head.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
@@ -121,42 +132,42 @@ func eval(r *runtime.Recorder) {
 	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(6144))
 	// linear + add   [n·36×256]·[512×256]ᵀ
-	r.Launch(k01GemmNt, runtime.Arena.At(6144), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(28317696))
+	r.Launch(k01GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(56629248), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(28317696))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
 	// linear + add   [n·36×512]·[1536×512]ᵀ
-	r.Launch(k02GemmNt, runtime.Arena.At(28317696), paramAt("blks.0.attention.W_q.weight"), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(6144))
+	r.Launch(k02GemmPacked, runtime.Arena.At(28317696), runtime.Arena.At(57153536), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(6144))
 	// attention
 	r.Launch(k03Attention, runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Arena.At(37754880))
 	// linear + add   [n·36×512]·[512×512]ᵀ
-	r.Launch(k04GemmNt, runtime.Arena.At(37754880), paramAt("blks.0.attention.W_o.weight"), paramAt("blks.0.attention.W_o.bias"), runtime.Arena.At(28317696), runtime.Arena.At(6144))
+	r.Launch(k04GemmPacked, runtime.Arena.At(37754880), runtime.Arena.At(60299264), paramAt("blks.0.attention.W_o.bias"), runtime.Arena.At(28317696), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
 	// layernorm
 	r.Launch(k05Layernorm, runtime.Arena.At(6144), paramAt("blks.0.addnorm1.ln.weight"), paramAt("blks.0.addnorm1.ln.bias"), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
 	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
-	r.Launch(k06GemmNt, runtime.Arena.At(37754880), paramAt("blks.0.ffn.dense1.weight"), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(6144))
+	r.Launch(k06GemmPacked, runtime.Arena.At(37754880), runtime.Arena.At(61347840), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
 	// linear + add   [n·36×2048]·[512×2048]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(6144), paramAt("blks.0.ffn.dense2.weight"), paramAt("blks.0.ffn.dense2.bias"), runtime.Arena.At(37754880), runtime.Arena.At(47192064))
+	r.Launch(k07GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(65542144), paramAt("blks.0.ffn.dense2.bias"), runtime.Arena.At(37754880), runtime.Arena.At(47192064))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
 	// layernorm
 	r.Launch(k05Layernorm, runtime.Arena.At(47192064), paramAt("blks.0.addnorm2.ln.weight"), paramAt("blks.0.addnorm2.ln.bias"), runtime.Arena.At(28317696))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
 	// linear + add   [n·36×512]·[1536×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(28317696), paramAt("blks.1.attention.W_q.weight"), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(6144))
+	r.Launch(k08GemmPacked, runtime.Arena.At(28317696), runtime.Arena.At(69736448), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(6144))
 	// attention
 	r.Launch(k03Attention, runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Arena.At(37754880))
 	// linear + add   [n·36×512]·[512×512]ᵀ
-	r.Launch(k09GemmNt, runtime.Arena.At(37754880), paramAt("blks.1.attention.W_o.weight"), paramAt("blks.1.attention.W_o.bias"), runtime.Arena.At(28317696), runtime.Arena.At(6144))
+	r.Launch(k09GemmPacked, runtime.Arena.At(37754880), runtime.Arena.At(72882176), paramAt("blks.1.attention.W_o.bias"), runtime.Arena.At(28317696), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
 	// layernorm
 	r.Launch(k05Layernorm, runtime.Arena.At(6144), paramAt("blks.1.addnorm1.ln.weight"), paramAt("blks.1.addnorm1.ln.bias"), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
 	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
-	r.Launch(k06GemmNt, runtime.Arena.At(37754880), paramAt("blks.1.ffn.dense1.weight"), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(6144))
+	r.Launch(k06GemmPacked, runtime.Arena.At(37754880), runtime.Arena.At(73930752), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
 	// linear + add   [n·36×2048]·[512×2048]ᵀ
-	r.Launch(k07GemmNt, runtime.Arena.At(6144), paramAt("blks.1.ffn.dense2.weight"), paramAt("blks.1.ffn.dense2.bias"), runtime.Arena.At(37754880), runtime.Arena.At(47192064))
+	r.Launch(k07GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(78125056), paramAt("blks.1.ffn.dense2.bias"), runtime.Arena.At(37754880), runtime.Arena.At(47192064))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
 	// layernorm
 	r.Launch(k05Layernorm, runtime.Arena.At(47192064), paramAt("blks.1.addnorm2.ln.weight"), paramAt("blks.1.addnorm2.ln.bias"), runtime.Arena.At(6144))
@@ -165,7 +176,7 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k10SumTokens, runtime.Arena.At(6144), runtime.Arena.At(9443328))
 	r.From("vit_draft.yaml:38:5", "head")
 	// linear + add   [n×512]·[10×512]ᵀ
-	r.Launch(k11GemmNt, runtime.Arena.At(9443328), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k11GemmPacked, runtime.Arena.At(9443328), runtime.Arena.At(82319360), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_draft.yaml:40:7", "loss")
 	// cross_entropy
 	r.Launch(k12CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632))
@@ -177,126 +188,158 @@ func grad(r *runtime.Recorder) {
 	// patchify
 	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(273684480))
 	// linear + add   [n·36×256]·[512×256]ᵀ
-	r.Launch(k01GemmNt, runtime.Arena.At(273684480), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(169875456))
+	r.Launch(k13GemmNt, runtime.Arena.At(273684480), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), paramAt("pos_embedding"), runtime.Arena.At(169875456))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
 	// linear + add   [n·36×512]·[1536×512]ᵀ
-	r.Launch(k02GemmNt, runtime.Arena.At(169875456), paramAt("blks.0.attention.W_q.weight"), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(113252352))
+	r.Launch(k14GemmNt, runtime.Arena.At(169875456), paramAt("blks.0.attention.W_q.weight"), paramAt("blks.0.attention.W_q.bias"), runtime.Arena.At(113252352))
 	// attention
-	r.Launch(k13Attention, runtime.Arena.At(113252352), runtime.Arena.At(113254400), runtime.Arena.At(113256448), runtime.Arena.At(179312640), runtime.Arena.At(278403072), runtime.Imm.At(0), runtime.Imm.At(6554))
+	r.Launch(k15Attention, runtime.Arena.At(113252352), runtime.Arena.At(113254400), runtime.Arena.At(113256448), runtime.Arena.At(179312640), runtime.Arena.At(278403072), runtime.Imm.At(0), runtime.Imm.At(6554))
 	// linear + add + dropout   [n·36×512]·[512×512]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(179312640), paramAt("blks.0.attention.W_o.weight"), paramAt("blks.0.attention.W_o.bias"), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(169875456), runtime.Arena.At(188749824))
+	r.Launch(k16GemmNt, runtime.Arena.At(179312640), paramAt("blks.0.attention.W_o.weight"), paramAt("blks.0.attention.W_o.bias"), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(169875456), runtime.Arena.At(188749824))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
 	// layernorm
-	r.Launch(k15Layernorm, runtime.Arena.At(188749824), paramAt("blks.0.addnorm1.ln.weight"), paramAt("blks.0.addnorm1.ln.bias"), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(198187008))
+	r.Launch(k17Layernorm, runtime.Arena.At(188749824), paramAt("blks.0.addnorm1.ln.weight"), paramAt("blks.0.addnorm1.ln.bias"), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(198187008))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
 	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
-	r.Launch(k06GemmNt, runtime.Arena.At(198187008), paramAt("blks.0.ffn.dense1.weight"), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(6144))
+	r.Launch(k18GemmNt, runtime.Arena.At(198187008), paramAt("blks.0.ffn.dense1.weight"), paramAt("blks.0.ffn.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
 	// linear + add + dropout   [n·36×2048]·[512×2048]ᵀ
-	r.Launch(k16GemmNt, runtime.Arena.At(6144), paramAt("blks.0.ffn.dense2.weight"), paramAt("blks.0.ffn.dense2.bias"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(198187008), runtime.Arena.At(207624192))
+	r.Launch(k19GemmNt, runtime.Arena.At(6144), paramAt("blks.0.ffn.dense2.weight"), paramAt("blks.0.ffn.dense2.bias"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(198187008), runtime.Arena.At(207624192))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
 	// layernorm
-	r.Launch(k15Layernorm, runtime.Arena.At(207624192), paramAt("blks.0.addnorm2.ln.weight"), paramAt("blks.0.addnorm2.ln.bias"), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(217061376))
+	r.Launch(k17Layernorm, runtime.Arena.At(207624192), paramAt("blks.0.addnorm2.ln.weight"), paramAt("blks.0.addnorm2.ln.bias"), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(217061376))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
 	// linear + add   [n·36×512]·[1536×512]ᵀ
-	r.Launch(k08GemmNt, runtime.Arena.At(217061376), paramAt("blks.1.attention.W_q.weight"), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(141563904))
+	r.Launch(k20GemmNt, runtime.Arena.At(217061376), paramAt("blks.1.attention.W_q.weight"), paramAt("blks.1.attention.W_q.bias"), runtime.Arena.At(141563904))
 	// attention
-	r.Launch(k13Attention, runtime.Arena.At(141563904), runtime.Arena.At(141565952), runtime.Arena.At(141568000), runtime.Arena.At(226498560), runtime.Arena.At(278550528), runtime.Imm.At(3), runtime.Imm.At(6554))
+	r.Launch(k15Attention, runtime.Arena.At(141563904), runtime.Arena.At(141565952), runtime.Arena.At(141568000), runtime.Arena.At(226498560), runtime.Arena.At(278550528), runtime.Imm.At(3), runtime.Imm.At(6554))
 	// linear + add + dropout   [n·36×512]·[512×512]ᵀ
-	r.Launch(k17GemmNt, runtime.Arena.At(226498560), paramAt("blks.1.attention.W_o.weight"), paramAt("blks.1.attention.W_o.bias"), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(217061376), runtime.Arena.At(235935744))
+	r.Launch(k21GemmNt, runtime.Arena.At(226498560), paramAt("blks.1.attention.W_o.weight"), paramAt("blks.1.attention.W_o.bias"), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(217061376), runtime.Arena.At(235935744))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
 	// layernorm
-	r.Launch(k15Layernorm, runtime.Arena.At(235935744), paramAt("blks.1.addnorm1.ln.weight"), paramAt("blks.1.addnorm1.ln.bias"), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(245372928))
+	r.Launch(k17Layernorm, runtime.Arena.At(235935744), paramAt("blks.1.addnorm1.ln.weight"), paramAt("blks.1.addnorm1.ln.bias"), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(245372928))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
 	// linear + add + relu   [n·36×512]·[2048×512]ᵀ
-	r.Launch(k06GemmNt, runtime.Arena.At(245372928), paramAt("blks.1.ffn.dense1.weight"), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(37754880))
+	r.Launch(k18GemmNt, runtime.Arena.At(245372928), paramAt("blks.1.ffn.dense1.weight"), paramAt("blks.1.ffn.dense1.bias"), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
 	// linear + add + dropout   [n·36×2048]·[512×2048]ᵀ
-	r.Launch(k16GemmNt, runtime.Arena.At(37754880), paramAt("blks.1.ffn.dense2.weight"), paramAt("blks.1.ffn.dense2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(245372928), runtime.Arena.At(75503616))
+	r.Launch(k19GemmNt, runtime.Arena.At(37754880), paramAt("blks.1.ffn.dense2.weight"), paramAt("blks.1.ffn.dense2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(245372928), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
 	// layernorm
-	r.Launch(k15Layernorm, runtime.Arena.At(75503616), paramAt("blks.1.addnorm2.ln.weight"), paramAt("blks.1.addnorm2.ln.bias"), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(84940800))
+	r.Launch(k17Layernorm, runtime.Arena.At(75503616), paramAt("blks.1.addnorm2.ln.weight"), paramAt("blks.1.addnorm2.ln.bias"), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(84940800))
 	r.From("vit_draft.yaml:37:5", "3")
 	// sum_tokens + scale
 	r.Launch(k10SumTokens, runtime.Arena.At(84940800), runtime.Arena.At(94377984))
 	r.From("vit_draft.yaml:38:5", "head")
 	// linear + add   [n×512]·[10×512]ᵀ
-	r.Launch(k11GemmNt, runtime.Arena.At(94377984), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k22GemmNt, runtime.Arena.At(94377984), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_draft.yaml:40:7", "loss")
 	// cross_entropy + broadcast_batch + cross_entropy_grad
-	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(85202944))
+	r.Launch(k23CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(85202944))
 	r.From("vit_draft.yaml:38:5", "head")
 	// sum_leading + linear_dw   [n×10]ᵀ·[n×512]
-	r.Launch(k19GemmTn, runtime.Arena.At(85202944), runtime.Arena.At(94377984), gradAt("head.weight"), gradAt("head.bias"))
+	r.Launch(k24GemmTn, runtime.Arena.At(85202944), runtime.Arena.At(94377984), gradAt("head.weight"), gradAt("head.bias"))
 	// linear_dx + scale   [n×10]·[10×512]
-	r.Launch(k20GemmNn, runtime.Arena.At(85202944), paramAt("head.weight"), runtime.Arena.At(84940800))
+	r.Launch(k25GemmNn, runtime.Arena.At(85202944), paramAt("head.weight"), runtime.Arena.At(84940800))
 	r.From("vit_draft.yaml:36:11", "blks.1.addnorm2.ln")
 	// repeat_tokens + layernorm_grad + dropout
-	r.Launch(k21LayernormGrad, runtime.Arena.At(84940800), runtime.Arena.At(75503616), paramAt("blks.1.addnorm2.ln.weight"), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(254810112), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(264247296), gradAt("blks.1.addnorm2.ln.weight"), gradAt("blks.1.addnorm2.ln.bias"))
+	r.Launch(k26LayernormGrad, runtime.Arena.At(84940800), runtime.Arena.At(75503616), paramAt("blks.1.addnorm2.ln.weight"), runtime.Arena.At(94640128), runtime.Arena.At(94658560), runtime.Arena.At(254810112), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(264247296), gradAt("blks.1.addnorm2.ln.weight"), gradAt("blks.1.addnorm2.ln.bias"))
 	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
 	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×2048]
-	r.Launch(k22GemmTn, runtime.Arena.At(264247296), runtime.Arena.At(37754880), gradAt("blks.1.ffn.dense2.weight"), gradAt("blks.1.ffn.dense2.bias"))
+	r.Launch(k27GemmTn, runtime.Arena.At(264247296), runtime.Arena.At(37754880), gradAt("blks.1.ffn.dense2.weight"), gradAt("blks.1.ffn.dense2.bias"))
 	// linear_dx + relu_grad   [n·36×512]·[512×2048]
-	r.Launch(k23GemmNn, runtime.Arena.At(264247296), paramAt("blks.1.ffn.dense2.weight"), runtime.Arena.At(37754880), runtime.Arena.At(75503616))
+	r.Launch(k28GemmNn, runtime.Arena.At(264247296), paramAt("blks.1.ffn.dense2.weight"), runtime.Arena.At(37754880), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
 	// sum_leading + linear_dw   [n·36×2048]ᵀ·[n·36×512]
-	r.Launch(k24GemmTn, runtime.Arena.At(75503616), runtime.Arena.At(245372928), gradAt("blks.1.ffn.dense1.weight"), gradAt("blks.1.ffn.dense1.bias"))
+	r.Launch(k29GemmTn, runtime.Arena.At(75503616), runtime.Arena.At(245372928), gradAt("blks.1.ffn.dense1.weight"), gradAt("blks.1.ffn.dense1.bias"))
 	// linear_dx + add   [n·36×2048]·[2048×512]
-	r.Launch(k25GemmNn, runtime.Arena.At(75503616), paramAt("blks.1.ffn.dense1.weight"), runtime.Arena.At(254810112), runtime.Arena.At(37754880))
+	r.Launch(k30GemmNn, runtime.Arena.At(75503616), paramAt("blks.1.ffn.dense1.weight"), runtime.Arena.At(254810112), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:30:11", "blks.1.addnorm1.ln")
 	// layernorm_grad + dropout
-	r.Launch(k26LayernormGrad, runtime.Arena.At(37754880), runtime.Arena.At(235935744), paramAt("blks.1.addnorm1.ln.weight"), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(66066432), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(47192064), gradAt("blks.1.addnorm1.ln.weight"), gradAt("blks.1.addnorm1.ln.bias"))
+	r.Launch(k31LayernormGrad, runtime.Arena.At(37754880), runtime.Arena.At(235935744), paramAt("blks.1.addnorm1.ln.weight"), runtime.Arena.At(278771712), runtime.Arena.At(278790144), runtime.Arena.At(66066432), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(47192064), gradAt("blks.1.addnorm1.ln.weight"), gradAt("blks.1.addnorm1.ln.bias"))
 	r.From("vit_draft.yaml:28:15", "blks.1.attention")
 	// linear_dx   [n·36×512]·[512×512]
-	r.Launch(k27GemmNn, runtime.Arena.At(47192064), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(75503616))
+	r.Launch(k32GemmNn, runtime.Arena.At(47192064), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(75503616))
 	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×512]
-	r.Launch(k28GemmTn, runtime.Arena.At(47192064), runtime.Arena.At(226498560), gradAt("blks.1.attention.W_o.weight"), gradAt("blks.1.attention.W_o.bias"))
+	r.Launch(k33GemmTn, runtime.Arena.At(47192064), runtime.Arena.At(226498560), gradAt("blks.1.attention.W_o.weight"), gradAt("blks.1.attention.W_o.bias"))
 	// attention_grad
-	r.Launch(k29AttentionGrad, runtime.Arena.At(75503616), runtime.Arena.At(141563904), runtime.Arena.At(141565952), runtime.Arena.At(141568000), runtime.Arena.At(226498560), runtime.Arena.At(278550528), runtime.Arena.At(37754880), runtime.Arena.At(37756928), runtime.Arena.At(37758976), runtime.Imm.At(3), runtime.Imm.At(6554))
+	r.Launch(k34AttentionGrad, runtime.Arena.At(75503616), runtime.Arena.At(141563904), runtime.Arena.At(141565952), runtime.Arena.At(141568000), runtime.Arena.At(226498560), runtime.Arena.At(278550528), runtime.Arena.At(37754880), runtime.Arena.At(37756928), runtime.Arena.At(37758976), runtime.Imm.At(3), runtime.Imm.At(6554))
 	// sum_leading + linear_dw   [n·36×1536]ᵀ·[n·36×512]
-	r.Launch(k30GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(217061376), gradAt("blks.1.attention.W_q.weight"), gradAt("blks.1.attention.W_q.bias"))
+	r.Launch(k35GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(217061376), gradAt("blks.1.attention.W_q.weight"), gradAt("blks.1.attention.W_q.bias"))
 	// linear_dx + add   [n·36×1536]·[1536×512]
-	r.Launch(k31GemmNn, runtime.Arena.At(37754880), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(66066432), runtime.Arena.At(75503616))
+	r.Launch(k36GemmNn, runtime.Arena.At(37754880), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(66066432), runtime.Arena.At(75503616))
 	r.From("vit_draft.yaml:36:11", "blks.0.addnorm2.ln")
 	// layernorm_grad + dropout
-	r.Launch(k26LayernormGrad, runtime.Arena.At(75503616), runtime.Arena.At(207624192), paramAt("blks.0.addnorm2.ln.weight"), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(84940800), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(94377984), gradAt("blks.0.addnorm2.ln.weight"), gradAt("blks.0.addnorm2.ln.bias"))
+	r.Launch(k31LayernormGrad, runtime.Arena.At(75503616), runtime.Arena.At(207624192), paramAt("blks.0.addnorm2.ln.weight"), runtime.Arena.At(278734848), runtime.Arena.At(278753280), runtime.Arena.At(84940800), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(94377984), gradAt("blks.0.addnorm2.ln.weight"), gradAt("blks.0.addnorm2.ln.bias"))
 	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
 	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×2048]
-	r.Launch(k22GemmTn, runtime.Arena.At(94377984), runtime.Arena.At(6144), gradAt("blks.0.ffn.dense2.weight"), gradAt("blks.0.ffn.dense2.bias"))
+	r.Launch(k27GemmTn, runtime.Arena.At(94377984), runtime.Arena.At(6144), gradAt("blks.0.ffn.dense2.weight"), gradAt("blks.0.ffn.dense2.bias"))
 	// linear_dx + relu_grad   [n·36×512]·[512×2048]
-	r.Launch(k23GemmNn, runtime.Arena.At(94377984), paramAt("blks.0.ffn.dense2.weight"), runtime.Arena.At(6144), runtime.Arena.At(37754880))
+	r.Launch(k28GemmNn, runtime.Arena.At(94377984), paramAt("blks.0.ffn.dense2.weight"), runtime.Arena.At(6144), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
 	// sum_leading + linear_dw   [n·36×2048]ᵀ·[n·36×512]
-	r.Launch(k24GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(198187008), gradAt("blks.0.ffn.dense1.weight"), gradAt("blks.0.ffn.dense1.bias"))
+	r.Launch(k29GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(198187008), gradAt("blks.0.ffn.dense1.weight"), gradAt("blks.0.ffn.dense1.bias"))
 	// linear_dx + add   [n·36×2048]·[2048×512]
-	r.Launch(k25GemmNn, runtime.Arena.At(37754880), paramAt("blks.0.ffn.dense1.weight"), runtime.Arena.At(84940800), runtime.Arena.At(6144))
+	r.Launch(k30GemmNn, runtime.Arena.At(37754880), paramAt("blks.0.ffn.dense1.weight"), runtime.Arena.At(84940800), runtime.Arena.At(6144))
 	r.From("vit_draft.yaml:30:11", "blks.0.addnorm1.ln")
 	// layernorm_grad + dropout
-	r.Launch(k26LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(188749824), paramAt("blks.0.addnorm1.ln.weight"), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(28317696), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(9443328), gradAt("blks.0.addnorm1.ln.weight"), gradAt("blks.0.addnorm1.ln.bias"))
+	r.Launch(k31LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(188749824), paramAt("blks.0.addnorm1.ln.weight"), runtime.Arena.At(278697984), runtime.Arena.At(278716416), runtime.Arena.At(28317696), runtime.Imm.At(1), runtime.Imm.At(6554), runtime.Arena.At(9443328), gradAt("blks.0.addnorm1.ln.weight"), gradAt("blks.0.addnorm1.ln.bias"))
 	r.From("vit_draft.yaml:28:15", "blks.0.attention")
 	// linear_dx   [n·36×512]·[512×512]
-	r.Launch(k27GemmNn, runtime.Arena.At(9443328), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(37754880))
+	r.Launch(k32GemmNn, runtime.Arena.At(9443328), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(37754880))
 	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×512]
-	r.Launch(k28GemmTn, runtime.Arena.At(9443328), runtime.Arena.At(179312640), gradAt("blks.0.attention.W_o.weight"), gradAt("blks.0.attention.W_o.bias"))
+	r.Launch(k33GemmTn, runtime.Arena.At(9443328), runtime.Arena.At(179312640), gradAt("blks.0.attention.W_o.weight"), gradAt("blks.0.attention.W_o.bias"))
 	// attention_grad
-	r.Launch(k29AttentionGrad, runtime.Arena.At(37754880), runtime.Arena.At(113252352), runtime.Arena.At(113254400), runtime.Arena.At(113256448), runtime.Arena.At(179312640), runtime.Arena.At(278403072), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Imm.At(0), runtime.Imm.At(6554))
+	r.Launch(k34AttentionGrad, runtime.Arena.At(37754880), runtime.Arena.At(113252352), runtime.Arena.At(113254400), runtime.Arena.At(113256448), runtime.Arena.At(179312640), runtime.Arena.At(278403072), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Imm.At(0), runtime.Imm.At(6554))
 	// sum_leading + linear_dw   [n·36×1536]ᵀ·[n·36×512]
-	r.Launch(k32GemmTn, runtime.Arena.At(6144), runtime.Arena.At(169875456), gradAt("blks.0.attention.W_q.weight"), gradAt("blks.0.attention.W_q.bias"))
+	r.Launch(k37GemmTn, runtime.Arena.At(6144), runtime.Arena.At(169875456), gradAt("blks.0.attention.W_q.weight"), gradAt("blks.0.attention.W_q.bias"))
 	// linear_dx + add   [n·36×1536]·[1536×512]
-	r.Launch(k31GemmNn, runtime.Arena.At(6144), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(28317696), runtime.Arena.At(37754880))
+	r.Launch(k36GemmNn, runtime.Arena.At(6144), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(28317696), runtime.Arena.At(37754880))
 	r.From("vit_draft.yaml:21:5", "pos_embedding")
 	// sum_leading
-	r.Launch(k33SumLeading, runtime.Arena.At(37754880), gradAt("pos_embedding"))
+	r.Launch(k38SumLeading, runtime.Arena.At(37754880), gradAt("pos_embedding"))
 	// scale
-	r.Launch(k34Scale, gradAt("pos_embedding", 73728))
+	r.Launch(k39Scale, gradAt("pos_embedding", 73728))
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv")
 	// sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×256]
-	r.Launch(k35GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(273684480), gradAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.bias"))
+	r.Launch(k40GemmTn, runtime.Arena.At(37754880), runtime.Arena.At(273684480), gradAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.bias"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit_draft.yaml:18:5", "patch_embedding.conv.weight")
 	// sgd
-	r.Launch(k36Sgd, paramAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.weight"))
+	r.Launch(k41Sgd, paramAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.weight"))
+}
+
+// pack: parameters → the packed weights that forward and eval read; due when parameters have changed.
+func pack(r *runtime.Recorder) {
+	r.From("vit_draft.yaml:18:5", "patch_embedding.conv")
+	// pack a weight   [512×256]
+	r.Launch(k42PackWeight, paramAt("patch_embedding.conv.weight"), runtime.Arena.At(56629248))
+	r.From("vit_draft.yaml:28:15", "blks.0.attention")
+	// pack a weight   [1536×512]
+	r.Launch(k43PackWeight, paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(57153536))
+	// pack a weight   [512×512]
+	r.Launch(k44PackWeight, paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(60299264))
+	r.From("vit_draft.yaml:32:15", "blks.0.ffn.dense1")
+	// pack a weight   [2048×512]
+	r.Launch(k45PackWeight, paramAt("blks.0.ffn.dense1.weight"), runtime.Arena.At(61347840))
+	r.From("vit_draft.yaml:34:15", "blks.0.ffn.dense2")
+	// pack a weight   [512×2048]
+	r.Launch(k46PackWeight, paramAt("blks.0.ffn.dense2.weight"), runtime.Arena.At(65542144))
+	r.From("vit_draft.yaml:28:15", "blks.1.attention")
+	// pack a weight   [1536×512]
+	r.Launch(k43PackWeight, paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(69736448))
+	// pack a weight   [512×512]
+	r.Launch(k44PackWeight, paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(72882176))
+	r.From("vit_draft.yaml:32:15", "blks.1.ffn.dense1")
+	// pack a weight   [2048×512]
+	r.Launch(k45PackWeight, paramAt("blks.1.ffn.dense1.weight"), runtime.Arena.At(73930752))
+	r.From("vit_draft.yaml:34:15", "blks.1.ffn.dense2")
+	// pack a weight   [512×2048]
+	r.Launch(k46PackWeight, paramAt("blks.1.ffn.dense2.weight"), runtime.Arena.At(78125056))
+	r.From("vit_draft.yaml:38:5", "head")
+	// pack a weight   [10×512]
+	r.Launch(k47PackWeight, paramAt("head.weight"), runtime.Arena.At(82319360))
 }

@@ -132,13 +132,15 @@ func describe(m *runtime.Model, target, chip string) (*infoResult, error) {
 	}
 	for id, program := range code.Programs {
 		name := runtime.ProgramID(id)
-		r.Launches[name.String()] = len(program)
+		r.count(name.String(), program)
 		for _, l := range program {
-			r.Kernels[l.Kernel].Launches[name.String()]++
 			if name == runtime.Grad || name == runtime.Update {
 				r.Step.Bytes += code.Kernels[l.Kernel].Bytes
 			}
 		}
+	}
+	if len(code.Pack) > 0 {
+		r.count("pack", code.Pack)
 	}
 	r.Memory = memoryOf(code)
 	if target == "cuda" {
@@ -161,6 +163,14 @@ func memoryOf(c *runtime.Code) memoryInfo {
 		i.Total += n
 	}
 	return i
+}
+
+// count notes a program's launches.
+func (r *infoResult) count(name string, program runtime.Program) {
+	r.Launches[name] = len(program)
+	for _, l := range program {
+		r.Kernels[l.Kernel].Launches[name]++
+	}
 }
 
 func (r *infoResult) print(out io.Writer) error {
@@ -189,6 +199,9 @@ func (r *infoResult) print(out io.Writer) error {
 	for id := range runtime.NumPrograms {
 		fmt.Fprintf(w, "  launches of %s\t%d\n", id, r.Launches[id.String()])
 	}
+	if n := r.Launches["pack"]; n > 0 {
+		fmt.Fprintf(w, "  launches of pack\t%d\t(before forward and eval, when parameters have changed)\n", n)
+	}
 	fmt.Fprint(w, "\f")
 
 	fmt.Fprintln(w, "memory\t")
@@ -211,10 +224,10 @@ func (r *infoResult) print(out io.Writer) error {
 		return w.Flush()
 	}
 
-	fmt.Fprintln(w, "kernel\tspec\tMFLOP\tMB\tlaunches: forward, eval, grad, update\twhat")
+	fmt.Fprintln(w, "kernel\tspec\tMFLOP\tMB\tlaunches: forward, eval, grad, update, pack\twhat")
 	for _, k := range r.Kernels {
-		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%d %d %d %d\t%s: %s\n", k.Name, k.Pos, float64(k.FLOPs)/1e6, float64(k.Bytes)/1e6,
-			k.Launches["forward"], k.Launches["eval"], k.Launches["grad"], k.Launches["update"], k.Layer, k.Doc)
+		fmt.Fprintf(w, "%s\t%s\t%.2f\t%.2f\t%d %d %d %d %d\t%s: %s\n", k.Name, k.Pos, float64(k.FLOPs)/1e6, float64(k.Bytes)/1e6,
+			k.Launches["forward"], k.Launches["eval"], k.Launches["grad"], k.Launches["update"], k.Launches["pack"], k.Layer, k.Doc)
 	}
 	return w.Flush()
 }

@@ -364,7 +364,7 @@ func TestBenchAndInfo(t *testing.T) {
 		t.Fatal(err)
 	}
 	if i.ParamCount != 650 || i.Memory.Optimizer != 2600 || i.Memory.Parameters != 2600 || i.Step.PrunedPercent != 40 ||
-		i.Launches["grad"] != 3 || i.Kernels[0].Launches["forward"] != 1 || i.Memory.Total <= i.Memory.Activations {
+		i.Launches["grad"] != 3 || i.Launches["pack"] != 1 || i.Kernels[6].Launches["forward"] != 1 || i.Memory.Total <= i.Memory.Activations {
 		t.Errorf("%+v", i)
 	}
 	text = mustRun(t, m, "info")

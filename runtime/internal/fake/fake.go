@@ -16,6 +16,8 @@ const (
 	sgd
 	adamw
 	average
+	linearPacked
+	packWeight
 )
 
 // New is a classifier of C×H×W images with the train section given;
@@ -23,7 +25,8 @@ const (
 //
 //	logits = scale·(W·drop(x) + b)      scale = 0.5, from the Const region
 //
-// It keeps an average of its parameters if the train section asks for one.
+// Forward and Eval read W in packed form, from where Grad has its activations. The
+// model keeps an average of its parameters if the train section asks for one.
 func New(image [3]int, classes, batch int, train runtime.Train) *runtime.Model {
 	d := image[0] * image[1] * image[2]
 	train.Accumulate = max(train.Accumulate, 1)
@@ -49,11 +52,14 @@ func New(image [3]int, classes, batch int, train runtime.Train) *runtime.Model {
 			{Name: "k03_sgd", Family: "pointwise", Layer: "optimizer", Pos: "fake.yaml:7:3", Doc: "SGD", FLOPs: int64(4 * classes * d), Bytes: int64(12 * classes * d)},
 			{Name: "k04_adamw", Family: "pointwise", Layer: "optimizer", Pos: "fake.yaml:7:3", Doc: "AdamW", FLOPs: int64(12 * classes * d), Bytes: int64(24 * classes * d)},
 			{Name: "k05_average", Family: "pointwise", Layer: "optimizer", Pos: "fake.yaml:7:3", Doc: "average", FLOPs: int64(3 * classes * d), Bytes: int64(12 * classes * d)},
+			{Name: "k06_linear_packed", Family: "gemm", Layer: "head", Pos: "fake.yaml:3:5", Doc: "linear", FLOPs: int64(2 * batch * classes * d), Bytes: int64(4 * batch * d)},
+			{Name: "k07_pack_weight", Family: "pointwise", Layer: "head", Pos: "fake.yaml:3:5", Doc: "pack a weight", Bytes: int64(8 * classes * d)},
 		},
 		ConstData: func() []float32 { return []float32{0.5} },
 		Pruned:    runtime.Pruning{StepFLOPs: 600, StepFLOPsUnpruned: 1000},
 	}
 	m.Kernels[linear].Outs = []runtime.Span{{Arg: 3, Elems: classes, PerSample: true}}
+	m.Kernels[linearPacked].Outs = m.Kernels[linear].Outs
 	m.Kernels[crossEntropy].Outs = []runtime.Span{{Arg: 2, Elems: 1, PerSample: true}, {Arg: 3, Elems: 1, PerSample: true}}
 	m.Kernels[linearGrad].Outs = []runtime.Span{{Arg: 2, Elems: classes * d}, {Arg: 3, Elems: classes}}
 	m.Kernels[sgd].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}}
@@ -82,12 +88,13 @@ func mixed(m *runtime.Model) []runtime.Ref {
 }
 
 // record lists the launches of each program and plans the arena: outputs
-// first, then the gradient of the logits.
+// first, then the gradient of the logits, or the packed weight.
 func record(m *runtime.Model, d int) {
 	b, c := int64(m.Batch), int64(m.Classes)
 	logits, loss, correct := runtime.Arena.At(0), runtime.Arena.At(4*b*c), runtime.Arena.At(4*b*(c+1))
 	dlogits := runtime.Arena.At(4 * b * (c + 2))
-	m.ArenaBytes, m.WorkspaceBytes = 4*b*(2*c+2), 256
+	packed := dlogits
+	m.ArenaBytes, m.WorkspaceBytes = dlogits.Offset+4*c*max(b, int64(d)), 256
 	m.Outputs = runtime.Outputs{Logits: logits, Loss: loss, Correct: correct}
 
 	params := func(r runtime.Region) (w, bias runtime.Ref) { return r.At(0), r.At(int64(4 * d * m.Classes)) }
@@ -95,9 +102,10 @@ func record(m *runtime.Model, d int) {
 	gw, gbias := params(runtime.Grads)
 	image, label, scale := runtime.Image.At(0), runtime.Label.At(0), runtime.Const.At(0)
 
-	var fwd, eval, grad, update runtime.Recorder
+	var fwd, eval, grad, update, pack runtime.Recorder
+	pack.Launch(packWeight, w, packed)
 	for _, r := range []*runtime.Recorder{&fwd, &eval} {
-		r.Launch(linear, image, w, bias, logits, scale)
+		r.Launch(linearPacked, image, packed, bias, logits, scale)
 	}
 	grad.Launch(linear, image, w, bias, logits, scale, image) // a sixth argument: drop
 	eval.Launch(crossEntropy, logits, label, loss, correct)
@@ -116,4 +124,5 @@ func record(m *runtime.Model, d int) {
 		update.Launch(average, w, runtime.Average.At(0))
 	}
 	m.Programs = [runtime.NumPrograms]runtime.Program{fwd.Launches, eval.Launches, grad.Launches, update.Launches}
+	m.Pack = pack.Launches
 }

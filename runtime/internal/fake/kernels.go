@@ -30,7 +30,7 @@ type call struct {
 
 func (c *code) run(program, worker uintptr) {
 	p, w := at[cpu.VGProgram](program), at[cpu.VGWorker](worker)
-	kernels := [...]func(*call){(*call).linear, (*call).crossEntropy, (*call).linearGrad, (*call).sgd, (*call).adamw, (*call).average}
+	kernels := [...]func(*call){(*call).linear, (*call).crossEntropy, (*call).linearGrad, (*call).sgd, (*call).adamw, (*call).average, (*call).linearPacked, (*call).packWeight}
 	for i, l := range slice[cpu.VGLaunch](p.Launches, int(p.LaunchCount)) {
 		start := time.Now()
 		k := call{code: c, step: at[cpu.Step](p.Step), n: int(p.Batch), worker: w,
@@ -79,7 +79,28 @@ func (c *call) dropped(x []float32) []float32 {
 	return y
 }
 
-func (c *call) linear() {
+// Packed counts the times that a weight was packed, by any model.
+var Packed atomic.Int64
+
+// packWeight writes W transposed.
+func (c *call) packWeight() {
+	classes := c.model.Classes
+	w, packed := c.floats(0, classes*c.d), c.floats(1, classes*c.d)
+	for j, end := c.share(c.d); j < end; j++ {
+		for k := range classes {
+			packed[j*classes+k] = w[k*c.d+j]
+		}
+	}
+	if c.worker.Index == 0 {
+		Packed.Add(1)
+	}
+}
+
+func (c *call) linear()       { c.product(c.d, 1) }
+func (c *call) linearPacked() { c.product(1, c.model.Classes) }
+
+// product is linear with weight (k, j) at k*perClass + j*perInput.
+func (c *call) product(perClass, perInput int) {
 	classes := c.model.Classes
 	x, w, b := c.floats(0, c.n*c.d), c.floats(1, classes*c.d), c.floats(2, classes)
 	y, scale := c.floats(3, c.n*classes), c.floats(4, 1)[0]
@@ -90,7 +111,7 @@ func (c *call) linear() {
 		for k := range classes {
 			sum := float64(b[k])
 			for j := range c.d {
-				sum += float64(x[i*c.d+j]) * float64(w[k*c.d+j])
+				sum += float64(x[i*c.d+j]) * float64(w[k*perClass+j*perInput])
 			}
 			y[i*classes+k] = scale * float32(sum)
 		}
