@@ -150,10 +150,9 @@ func (p *printer) expr(s plan.Stmt) string {
 			fmt.Sprintf("vg_dropout(%s, %s, %s)", p.args.StepRef(), p.args.Int(s.Site), p.args.Int(s.Thr)))
 		return fmt.Sprintf("%s * %s.scale<V>(%s, at.n)", args[0], d, p.dropoutIndex(s))
 	case ir.OpDropPath:
-		step := p.need("const vg_step*", "step", "&"+p.args.StepRef())
-		site := p.need("uint32_t", p.k.Args[s.Site].Name, p.args.Int(s.Site))
-		thr := p.need("uint32_t", p.k.Args[s.Thr].Name, p.args.Int(s.Thr))
-		return fmt.Sprintf("%s * V(vg_drop_path_scale(*%s, %s, %s, at.sample))", args[0], step, site, thr)
+		d := p.need("vg_drop_path", fmt.Sprintf("draw%d", s.Temp),
+			fmt.Sprintf("vg_drop_path(%s, %s, %s)", p.args.StepRef(), p.args.Int(s.Site), p.args.Int(s.Thr)))
+		return fmt.Sprintf("%s * %s.scale<V>(at.sample)", args[0], d)
 	case ir.OpPrependToken:
 		return fmt.Sprintf("at.token == 0 ? %s : %s", args[1], args[0])
 	}

@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "7a62d09edfe4ab112b10ab8ee41fea365ef7e11cb3ff085a13b220053e1fb7db",
-			"cuda": "ad2a6350ea13a37e42b8d72875238a1ef55d24358b3fac6edc9efb6373d24ef6",
+			"cpu":  "f041e915f1ee105307f94f1ee0e49ed99ebb8e0a2d68155de30a0d18129c846c",
+			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},
 		Classes:    10,

@@ -337,6 +337,25 @@ VG_FN void vg_store(float* p, vf x, int n) {
     vg_store_part(p, x, n);
 }
 
+// vp: the place of a value and not the value. Called with vp, a functor computes
+// nothing: its loads and stores only fetch the cache lines that they would touch.
+// So a loop can have an epilogue's operands on their way while it multiplies.
+struct vp {
+  vp() = default;
+  VG_FN vp(float) {}
+};
+VG_FN vp operator+(vp, vp) { return {}; }
+VG_FN vp operator-(vp, vp) { return {}; }
+VG_FN vp operator*(vp, vp) { return {}; }
+template <>
+VG_FN vp vg_load<vp>(const float* p, int) {
+  __builtin_prefetch(p, 0, 2);  // into L2: the loops around it use L1 meanwhile
+  return {};
+}
+VG_FN void vg_store(float* p, vp, int) { __builtin_prefetch(p, 1, 2); }
+template <>
+VG_FN vp vg_splat<vp>(float) { return {}; }
+
 // Lanes >= n replaced by fill.
 VG_FN vf vg_keep(vf x, int n, float fill) { return vg_select(vm{vg_iota() < n}, x, vf(fill)); }
 
@@ -477,6 +496,9 @@ struct vg_dropout {
   mutable float kept_[16 + 128 + 16] = {};       // the last 16 are only ever read into lanes beyond n
 };
 
+template <>
+VG_FN vp vg_dropout::scale<vp>(int64_t, int) const { return {}; }
+
 // The same without a cache, for a single vector.
 template <class V>
 VG_FN V vg_dropout_scale(const vg_step& step, uint32_t site, uint32_t thr, int64_t index, int n) {
@@ -489,6 +511,29 @@ VG_UNUSED inline float vg_drop_path_scale(const vg_step& step, uint32_t site, ui
   const uint32_t draw = vg_dropout_draw(step.seed_lo, step.seed_hi, step.micro_step, site, (uint64_t)sample);
   return draw >= thr ? vg_inv_keep(thr) : 0.0f;
 }
+
+// The multipliers of one drop path site: a functor asks for every vector, and a
+// sample has many. Belongs to one worker, as vg_dropout.
+struct vg_drop_path {
+  VG_FN vg_drop_path(const vg_step& s, uint32_t site, uint32_t thr) : step_(&s), site_(site), thr_(thr) {}
+
+  template <class V>
+  VG_FN V scale(int64_t sample) const {
+    if (__builtin_expect(sample != sample_, 0)) draw(sample);
+    return V(scale_);
+  }
+
+ private:
+  VG_NOINLINE void draw(int64_t sample) const {
+    scale_ = vg_drop_path_scale(*step_, site_, thr_, sample);
+    sample_ = sample;
+  }
+
+  const vg_step* step_;
+  uint32_t site_, thr_;
+  mutable int64_t sample_ = -1;
+  mutable float scale_ = 1.0f;
+};
 
 VG_END
 
@@ -505,10 +550,9 @@ VG_END
 //   vg_exp     2 ulp, subnormal results and overflow to infinity included
 //   vg_log     2 ulp (subnormal arguments included; log 0 = -inf, log -x = NaN)
 //   vg_tanh    2 ulp
-//   vg_erf     2 ulp
 //
-// The activations are bounded by 2e-7 of max(|x|, 1), which is what the
-// cancellation in 1 + erf(x) leaves. The polynomials are minimax fits (weighted
+// The activations are bounded by 2e-7 of max(|x|, 1); GELU's and its gradient's by
+// 1.2e-7, whose error is nowhere more than a few roundings. The polynomials are minimax fits (weighted
 // Lawson iteration) of the functions named beside them.
 
 VG_BEGIN
@@ -581,28 +625,6 @@ VG_FN vf vg_tanh(vf x) {
   return vg_copysign(vg_select(a < vf(0.625f), small, large), x);
 }
 
-// Small |x|: x + x P(x^2). Otherwise 1 - erfc|x| with erfc t = exp(-t Q(t)),
-// which has reached the last bit of 1 at t = 4.
-VG_FN vf vg_erf(vf x) {
-  const vf a = vg_abs(x), s = x * x;
-  vf p = -5.95375832e-4f;  // erf x / x - 1
-  p = vg_fma(p, s, vf(4.98594459e-3f));
-  p = vg_fma(p, s, vf(-2.67617234e-2f));
-  p = vg_fma(p, s, vf(0.112816827f));
-  p = vg_fma(p, s, vf(-0.376124811f));
-  p = vg_fma(p, s, vf(0.128379148f));
-  const vf small = vg_fma(p, x, x);
-  const vf t = vg_min(vf(4.0f), a);
-  vf q = -2.13984956e-4f;  // -ln(erfc t) / t
-  q = vg_fma(q, t, vf(3.21495564e-3f));
-  q = vg_fma(q, t, vf(-2.28899642e-2f));
-  q = vg_fma(q, t, vf(0.105261843f));
-  q = vg_fma(q, t, vf(0.635718315f));
-  q = vg_fma(q, t, vf(1.12851436f));
-  const vf large = vf(1.0f) - vg_exp(-t * q);
-  return vg_select(a < vf(0.93f), small, vg_copysign(large, x));
-}
-
 VG_FN vf vg_sigmoid(vf x) { return vf(1.0f) / (vf(1.0f) + vg_exp(-x)); }
 
 // max(x, 0), and NaN for NaN; its gradient is dy where x > 0 and 0 elsewhere,
@@ -610,16 +632,55 @@ VG_FN vf vg_sigmoid(vf x) { return vf(1.0f) / (vf(1.0f) + vg_exp(-x)); }
 VG_FN vf vg_relu(vf x) { return vg_max(vf(0.0f), x); }
 VG_FN vf vg_relu_grad(vf dy, vf x) { return vg_select(x <= vf(0.0f), vf(0.0f), dy); }
 
-// x Phi(x), Phi the normal distribution: x (1 + erf(x / sqrt 2)) / 2.
-VG_FN vf vg_gelu(vf x) {
-  const vf half = vf(0.5f) * x;
-  return vg_fma(half, vg_erf(x * vf(0.707106781f)), half);
+// The half of the normal distribution that GELU needs, at a = min(|x|, 13):
+//   bell = exp(-a^2/2), 0 from 13 on, where it is below 1e-36;
+//   ratio = Phi(-a) / bell, Mills' ratio but for a factor.
+// With them Phi and its density take one exponential, and no 1 + erf cancels.
+struct vg_normal {
+  vf a, bell, ratio;
+};
+VG_FN vg_normal vg_normal_tail(vf x) {
+  const vf a = vg_min(vf(13.0f), vg_abs(x));
+  // As in vg_exp. Nothing under- or overflows before 13, so 2^n goes on in one
+  // piece, straight to the exponent's bits, and ln 2 in one: |n| <= 122.
+  const vf z = vf(-0.5f) * a * a;
+  const vf magic = 12582912.0f;
+  const vf shifted = vg_fma(z, vf(1.44269504f), magic);
+  const vf r = vg_fma(shifted - magic, vf(-0.693147182f), z);
+  vf p = 1.38145598e-3f;
+  p = vg_fma(p, r, vf(8.36873557e-3f));
+  p = vg_fma(p, r, vf(4.16683899e-2f));
+  p = vg_fma(p, r, vf(0.166665205f));
+  p = vg_fma(p, r, vf(0.499999934f));
+  p = vg_fma(p, r, vf(1.0f));
+  p = vg_fma(p, r, vf(1.0f));
+  const vf bell = vg_from_bits(vg_bits(p) + (vg_bits(shifted) << 23));
+  vf q = -3.15543531e-7f;  // Phi(-a) exp(a^2/2); the error times bell is below 2e-8
+  q = vg_fma(q, a, vf(7.70878796e-6f));
+  q = vg_fma(q, a, vf(-8.47710689e-5f));
+  q = vg_fma(q, a, vf(5.6365307e-4f));
+  q = vg_fma(q, a, vf(-2.5900912e-3f));
+  q = vg_fma(q, a, vf(9.00384877e-3f));
+  q = vg_fma(q, a, vf(-2.54718196e-2f));
+  q = vg_fma(q, a, vf(6.19239323e-2f));
+  q = vg_fma(q, a, vf(-0.13280578f));
+  q = vg_fma(q, a, vf(0.249972567f));
+  q = vg_fma(q, a, vf(-0.398940593f));
+  q = vg_fma(q, a, vf(0.49999997f));
+  return {a, vg_select(a < vf(13.0f), bell, vf(0.0f)), q};
 }
-// dy (Phi(x) + x phi(x)), phi(x) = exp(-x^2 / 2) / sqrt(2 pi).
+
+// x Phi(x), Phi the normal distribution, as max(x, 0) - |x| Phi(-|x|).
+VG_FN vf vg_gelu(vf x) {
+  const vg_normal t = vg_normal_tail(x);
+  return vg_fma(-t.a * t.bell, t.ratio, vg_relu(x));
+}
+// dy (Phi(x) + x phi(x)), phi(x) = exp(-x^2/2) / sqrt(2 pi): with t = |x| phi(x) - Phi(-|x|),
+// 1 + t above zero and -t below.
 VG_FN vf vg_gelu_grad(vf dy, vf x) {
-  const vf cdf = vg_fma(vf(0.5f), vg_erf(x * vf(0.707106781f)), vf(0.5f));
-  const vf pdf = vf(0.398942280f) * vg_exp(vf(-0.5f) * x * x);
-  return dy * vg_fma(x, pdf, cdf);
+  const vg_normal n = vg_normal_tail(x);
+  const vf t = n.bell * vg_fma(vf(0.398942280f), n.a, -n.ratio);
+  return dy * vg_select(x > vf(0.0f), vf(1.0f) + t, -t);
 }
 
 // x (1 + tanh u) / 2, u = sqrt(2/pi) (x + 0.044715 x^3).
@@ -644,6 +705,16 @@ VG_FN vf vg_silu_grad(vf dy, vf x) {
   const vf s = vg_sigmoid(x);
   return dy * s * vg_fma(x, vf(1.0f) - s, vf(1.0f));
 }
+
+// On places of values: nothing.
+VG_FN vp vg_relu(vp) { return {}; }
+VG_FN vp vg_relu_grad(vp, vp) { return {}; }
+VG_FN vp vg_gelu(vp) { return {}; }
+VG_FN vp vg_gelu_grad(vp, vp) { return {}; }
+VG_FN vp vg_gelu_tanh(vp) { return {}; }
+VG_FN vp vg_gelu_tanh_grad(vp, vp) { return {}; }
+VG_FN vp vg_silu(vp) { return {}; }
+VG_FN vp vg_silu_grad(vp, vp) { return {}; }
 
 VG_END
 
@@ -820,6 +891,25 @@ constexpr bool vg_wanted<vg_none> = false;
 template <class S>
 VG_FN vf vg_value(const S& s, vg_at at) { return s.template operator()<vf>(at); }
 
+// Has what a source reads (a sink reads and writes) in columns begin .. end-1 of
+// the row fetched into L2, a cache line at a time.
+template <class S>
+VG_FN void vg_fetch_source(const S& s, vg_at at, int64_t begin, int64_t end) {
+  at.n = kLanes;
+  for (int64_t col = begin; col < end; col += 16) {
+    at.col = (int32_t)col;
+    (void)s.template operator()<vp>(at);
+  }
+}
+template <class S>
+VG_FN void vg_fetch_sink(const S& s, vg_at at, int64_t begin, int64_t end) {
+  at.n = kLanes;
+  for (int64_t col = begin; col < end; col += 16) {
+    at.col = (int32_t)col;
+    s(vp{}, at);
+  }
+}
+
 VG_END
 
 #endif  // VITGEN_CPU_CALL_H
@@ -832,10 +922,10 @@ VG_END
 //
 // A product C = A B is cut into k-blocks of kKC, and B's k-block into panels of
 // kNR columns stored [k][kNR], so that the micro-kernel reads B in order. A
-// panel (64 KB on AVX-512) stays in L2 while the micro-kernel runs down the rows
-// of A: a step reads it in order and at 9 bytes a cycle, which the prefetcher
-// hides. Half the depth would fit L1, but C would go to memory and back twice
-// as often, which costs more.
+// panel (64 KB on AVX-512) streams from L2 for every tile: a step reads it in
+// order and at 9 bytes a cycle, which the prefetcher hides, while the panel of A
+// (28 KB) stays in L1. Half the depth would have both fit L1, but C would go to
+// memory and back twice as often, which costs more.
 // The A operand has two layouts, told apart by the constant RS, the distance
 // between rows of a tile:
 //   RS = kLDA: row-major rows of one k-block, element (r, k) at r*kLDA + k. The
@@ -862,12 +952,15 @@ constexpr int kMR = 4;
 constexpr int kNV = 2;             // vectors across a tile
 constexpr int kNR = kNV * kLanes;  // columns of a tile
 constexpr int kKC = 512;           // depth of a k-block
+constexpr int kColumnPanels = 128 / kNR;  // panels of B that a panel of A meets before the next does
 constexpr int kLDA = kKC + 16;
 static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");
 
-// C[kMR x kNR] = (add ? C : 0) + A B over kc steps.
+// C[kMR x kNR] = (add ? C : 0) + A B over kc steps. The tile at next is fetched
+// meanwhile, if it will be added to.
 template <int RS>
-VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
+VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add,
+                         const float* next) {
   vg_f32v acc[kMR][kNV];
 #pragma GCC unroll 16
   for (int r = 0; r < kMR; r++)
@@ -879,6 +972,9 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
 #pragma GCC unroll 2
       for (int j = 0; j < kNV; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
   }
+  if (add)
+    for (int r = 0; r < kMR; r++)
+      for (int j = 0; j < kNV; j++) __builtin_prefetch(next + r * ldc + j * kLanes, 1);
   for (int64_t k = 0; k < kc; k++) {
     vg_f32v bv[kNV];
 #pragma GCC unroll 2
@@ -903,9 +999,13 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
 template <int RS>
 VG_NOINLINE void vg_tiles(int64_t row_panels, int64_t col_panels, int64_t kc, const float* a, int64_t a_panel,
                           int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
-  for (int64_t j = 0; j < col_panels; j++)
+  for (int64_t j0 = 0; j0 < col_panels; j0 += kColumnPanels) {
+    const int64_t j1 = vg_min64(col_panels, j0 + kColumnPanels);
     for (int64_t i = 0; i < row_panels; i++)
-      vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add);
+      for (int64_t j = j0; j < j1; j++)
+        vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add,
+                    c + i * kMR * ldc + (j + 1) * kNR);
+  }
 }
 
 // Packs one panel of B[N,K] (row-major, so this transposes): columns
@@ -1250,9 +1350,11 @@ VG_END
 // barrier each worker multiplies its rows. vg_gemm_packed finds it packed
 // already, by vg_pack_weight, and does the rest alike:
 //   - M large: a worker packs its own rows of A, one k-block of a row block at
-//     a time, into private scratch, multiplies it with all of B, and lets the
-//     epilogue run over row segments while they are in L2. A row block is at
-//     most 16 panels, fewer when its part of C, kept between k-blocks, would
+//     a time, into private scratch, and multiplies it with all of B. On the last
+//     k-block it does so by 128 columns of one row panel, and lets the epilogue
+//     run over them at once, in L1: what the epilogue reads and writes in memory
+//     is fetched before the multiplication and arrives behind it. A row block is
+//     at most 16 panels, fewer when its part of C, kept between k-blocks, would
 //     outgrow L2.
 //   - M small (kSharedRows): A is packed once into the workspace too, and the
 //     workers split both the rows and the columns.
@@ -1268,9 +1370,10 @@ constexpr int64_t kSharedRows = 512;
 constexpr int64_t kSlabRows = 256;               // fewer make too few panels for the workers
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
-constexpr int64_t kColumnPanels = 512 / kNR;     // column panels between two runs of the epilogue
 constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
 constexpr int64_t kSlab = 2 * kKC;               // depth packed at a time where K is long
+constexpr int64_t kRowsAhead = 2;                // how far ahead of packing rows are fetched: whole ones,
+constexpr int64_t kPiecesAhead = 8;              // and those of which a block's columns are read
 constexpr int64_t kColPanel = kKC * kMR + kLanes;  // a packed panel of A^T, with room for the last vector's overhang
 static_assert(kColPanel <= kMR * kLDA, "both layouts of A use the workspace formula of the larger");
 
@@ -1321,6 +1424,7 @@ struct vg_row_packer {
   VG_NOINLINE void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
     const int64_t first = panel0 * kMR, last = first + panels * kMR, k0 = kb * kKC;
     for (int64_t r = first; r < last; r++, out += kLDA) {
+      if (r + kRowsAhead < s.m) vg_fetch_source(a, vg_at_row<T>(r + kRowsAhead), k0, k0 + s.depth(kb));
       if (r < s.m)
         vg_each_vector(vg_at_row<T>(r), k0, k0 + s.depth(kb),
                        [&](vg_at at) VG_LAMBDA { vg_store_full(out + at.col - k0, vg_value(a, at)); });
@@ -1353,6 +1457,8 @@ struct vg_col_packer {
       for (int64_t p = 0; p < panels; p++) part[p] = vf(0.0f);
     for (int64_t k = 0; k < s.depth(kb); k++) {
       vg_at at = vg_at_row<T>(kb * kKC + k);
+      if (kb * kKC + k + kPiecesAhead < s.k)
+        vg_fetch_source(a, vg_at_row<T>(kb * kKC + k + kPiecesAhead), panel0 * kMR, vg_min64(s.m, (panel0 + panels) * kMR));
       for (int64_t p = 0; p < panels; p++) {
         at.col = (int32_t)((panel0 + p) * kMR);
         at.n = (int)vg_min64(kMR, s.m - at.col);
@@ -1430,6 +1536,7 @@ struct vg_source_packer {
     for (int64_t k = from + mine.begin * 16; k < last; k++) {
       const int64_t kb = k / kKC, step = kNR * s.depth(kb);
       float* to = out + (kb * kKC - from) * width + (k % kKC) * kNR;
+      if (k + kRowsAhead < last) vg_fetch_source(b, vg_at_row<T>(k + kRowsAhead), 0, s.n);
       vg_each_vector(vg_at_row<T>(k), 0, s.n, [&](vg_at at) VG_LAMBDA {
         vg_store_full(to + at.col / kNR * step + at.col % kNR, vg_value(b, at));
       });
@@ -1445,6 +1552,15 @@ VG_NOINLINE void vg_epilogue(const E& epilogue, const float* c, int64_t ldc, vg_
   for (int64_t r = rows.begin; r < rows.end; r++, c += ldc)
     vg_each_vector(vg_at_row<T>(r), cols.begin, cols.end,
                    [&](vg_at at) VG_LAMBDA { epilogue(vg_load_full(c + at.col - cols.begin), at); });
+}
+
+// Has what the epilogue will read and write there fetched.
+template <int T, class E>
+VG_FN void vg_fetch_panels(const E& epilogue, const vg_gemm_shape& s, int64_t p0, int64_t panels, int64_t q0,
+                           int64_t col_panels) {
+  const int64_t last = vg_min64(s.m, (p0 + panels) * kMR), end = vg_min64(s.n, (q0 + col_panels) * kNR);
+  for (int64_t r = p0 * kMR; r < last; r++)
+    vg_fetch_sink(epilogue, vg_at_row<T>(r), q0 * kNR, end);
 }
 
 // The piece of C at row panel p0 and column panel q0, without the padding.
@@ -1471,9 +1587,12 @@ VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& pac
   packer.pack(s, p0, panels, last, a);
   for (int64_t q0 = 0; q0 < q_all; q0 += kColumnPanels) {
     const int64_t q = vg_min64(kColumnPanels, q_all - q0);
-    float* cq = last > 0 ? c + q0 * kNR : c;
-    vg_tiles<P::rs>(panels, q, s.depth(last), a, P::panel, P::ks, b + s.b_at(last, q0), cq, ldc, last > 0);
-    vg_epilogue_panels<T>(epilogue, s, cq, ldc, p0, panels, q0, q);
+    for (int64_t i = 0; i < panels; i++) {
+      float* ci = last > 0 ? c + i * kMR * ldc + q0 * kNR : c;
+      vg_fetch_panels<T>(epilogue, s, p0 + i, 1, q0, q);
+      vg_tiles<P::rs>(1, q, s.depth(last), a + i * P::panel, P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0);
+      vg_epilogue_panels<T>(epilogue, s, ci, ldc, p0 + i, 1, q0, q);
+    }
   }
   packer.end(s, p0, panels);
 }

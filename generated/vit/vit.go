@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "ce598d2db6887c78b58dfb0900be639b5dbb7bfc066d78875a2dcb51888b0e29",
-			"cuda": "ac613fba8f169a4b03eeffde4909c3c9c673c38df32190dc90eeb80e54830f32",
+			"cpu":  "61a320a33402e372d6ce378662b85fe6855727be2ac784059e68ffbe61ab8283",
+			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,

@@ -495,14 +495,12 @@ VG_EXPORT(k21_gemm_nt)
 // grid 600, block 256, shared 36864 bytes
 struct k22_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   const float* add_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     const V v2 = vg_load<V>(add_in + at.row * 768 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 768 + at.col, v2, at.n);
   }
@@ -512,7 +510,7 @@ VG_KERNEL(256, 1) k22_gemm_nt(const vg_state* __restrict__ state, char* workspac
     const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
     uint64_t drop_path_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k22_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), add_in, add_out};
+  const k22_epilogue epilogue{bias, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), add_in, add_out};
   vg_gemm<k22_tile, 197>(c, c.batch() * 197, 768, 768,
       vg_matrix{o_in, 768},
       vg_matrix{weight, 768},
@@ -525,14 +523,12 @@ VG_EXPORT(k22_gemm_nt)
 // grid 900, block 256, shared 69632 bytes
 struct k23_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   const float* add_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     const V v2 = vg_load<V>(add_in + at.row * 768 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 768 + at.col, v2, at.n);
   }
@@ -542,7 +538,7 @@ VG_KERNEL(256, 1) k23_gemm_nt(const vg_state* __restrict__ state, char* workspac
     const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
     uint64_t drop_path_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k23_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), add_in, add_out};
+  const k23_epilogue epilogue{bias, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), add_in, add_out};
   vg_gemm<k23_tile, 197>(c, c.batch() * 197, 768, 3072,
       vg_matrix{gelu_in, 3072},
       vg_matrix{weight, 3072},
@@ -627,13 +623,11 @@ VG_EXPORT(k26_attention)
 // grid 96, block 256, shared 18432 bytes
 struct k27_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
@@ -642,7 +636,7 @@ VG_KERNEL(256, 2) k27_gemm_nt(const vg_state* __restrict__ state, char* workspac
     const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
     uint64_t drop_path_thr, float* __restrict__ drop_path_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k27_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
+  const k27_epilogue epilogue{bias, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), drop_path_out};
   vg_gemm<k27_tile, 1>(c, c.batch(), 768, 768,
       vg_matrix{o_in, 768},
       vg_matrix{weight, 768},
@@ -722,14 +716,12 @@ VG_EXPORT(k30_gemm_nt)
 // grid 96, block 256, shared 18432 bytes
 struct k31_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   const float* add_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     const V v2 = vg_load<V>(add_in + at.row * 768 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 768 + at.col, v2, at.n);
   }
@@ -739,7 +731,7 @@ VG_KERNEL(256, 2) k31_gemm_nt(const vg_state* __restrict__ state, char* workspac
     const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
     uint64_t drop_path_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k31_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), add_in, add_out};
+  const k31_epilogue epilogue{bias, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), add_in, add_out};
   vg_gemm<k31_tile, 1>(c, c.batch(), 768, 3072,
       vg_matrix{gelu_in, 3072},
       vg_matrix{weight, 3072},
@@ -844,18 +836,16 @@ VG_FN void k35_add_part(const vg_call& c, const float* d_bias, const float* sum_
 // layernorm_grad + drop_path
 struct k36_epilogue {
   float* dx_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw0;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     vg_store(dx_out + at.row * 768 + at.col, acc, at.n);
-    const V v0 = acc * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v0 = acc * draw0.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v0, at.n);
   }
 };
 VG_FN void k36_layernorm_grad_part(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, float* dx_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
-  const k36_epilogue epilogue{dx_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
+  const k36_epilogue epilogue{dx_out, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), drop_path_out};
   vg_layernorm_grad<1, 768>(c, c.batch(), vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
@@ -1047,19 +1037,17 @@ VG_EXPORT(k39_k40_k41_k42)
 struct k43_epilogue {
   const float* dx_in;
   float* add_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = vg_load<V>(dx_in + at.row * 768 + at.col, at.n) + acc;
     vg_store(add_out + at.row * 768 + at.col, v0, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
 VG_FN void k43_layernorm_grad_part(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, const float* dx_in, float* add_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
-  const k43_epilogue epilogue{dx_in, add_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
+  const k43_epilogue epilogue{dx_in, add_out, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), drop_path_out};
   vg_layernorm_grad<1, 768>(c, c.batch(), vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
@@ -1407,14 +1395,12 @@ struct k56_dy {
 struct k56_epilogue {
   const float* pad_tokens_in;
   float* add_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = vg_load<V>(pad_tokens_in + at.row * 768 + at.col, at.n) + acc;
     vg_store(add_out + at.row * 768 + at.col, v0, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
@@ -1425,7 +1411,7 @@ VG_KERNEL(256, 1) k56_layernorm_grad(const vg_state* __restrict__ state, char* w
     float* __restrict__ dbeta_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
   const k56_dy dy{linear_dx_in, linear_dx_in2};
-  const k56_epilogue epilogue{pad_tokens_in, add_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
+  const k56_epilogue epilogue{pad_tokens_in, add_out, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), drop_path_out};
   vg_layernorm_grad<197, 768>(c, c.batch() * 197, dy, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 VG_EXPORT(k56_layernorm_grad)
@@ -1565,19 +1551,17 @@ VG_EXPORT(k59_k60_k41_k42)
 struct k61_epilogue {
   const float* add_in2;
   float* add_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = vg_load<V>(add_in2 + at.row * 768 + at.col, at.n) + acc;
     vg_store(add_out + at.row * 768 + at.col, v0, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
 VG_FN void k61_layernorm_grad_part(const vg_call& c, const float* linear_dx_in, const float* add_in, const float* weight, const float* mean_in, const float* rstd_in, const float* add_in2, float* add_out, uint64_t drop_path_site, uint64_t drop_path_thr, float* drop_path_out, float* dgamma_out, float* dbeta_out) {
-  const k61_epilogue epilogue{add_in2, add_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
+  const k61_epilogue epilogue{add_in2, add_out, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), drop_path_out};
   vg_layernorm_grad<197, 768>(c, c.batch() * 197, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 

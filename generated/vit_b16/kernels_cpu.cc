@@ -569,14 +569,12 @@ void k25_gemm_nt(const vg_call& c) {
 // linear + add + drop_path   [n·197×768]·[768×768]ᵀ
 struct k26_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   const float* add_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     const V v2 = vg_load<V>(add_in + at.row * 768 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 768 + at.col, v2, at.n);
   }
@@ -589,7 +587,7 @@ void k26_gemm_nt(const vg_call& c) {
   const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
   const float* add_in = c.arg<float>(5);
   float* add_out = c.arg<float>(6);
-  const k26_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, add_in, add_out};
+  const k26_epilogue epilogue{bias, vg_drop_path(c.step(), drop_path_site, drop_path_thr), add_in, add_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 768, 768,
       vg_matrix{o_in, 768},
       weight, 768,
@@ -600,14 +598,12 @@ void k26_gemm_nt(const vg_call& c) {
 // linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
 struct k27_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   const float* add_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     const V v2 = vg_load<V>(add_in + at.row * 768 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 768 + at.col, v2, at.n);
   }
@@ -620,7 +616,7 @@ void k27_gemm_nt(const vg_call& c) {
   const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
   const float* add_in = c.arg<float>(5);
   float* add_out = c.arg<float>(6);
-  const k27_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, add_in, add_out};
+  const k27_epilogue epilogue{bias, vg_drop_path(c.step(), drop_path_site, drop_path_thr), add_in, add_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 768, 3072,
       vg_matrix{gelu_in, 3072},
       weight, 3072,
@@ -710,13 +706,11 @@ void k31_attention(const vg_call& c) {
 // linear + add + drop_path   [n×768]·[768×768]ᵀ
 struct k32_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
@@ -727,7 +721,7 @@ void k32_gemm_nt(const vg_call& c) {
   const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(3)));
   const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
   float* drop_path_out = c.arg<float>(5);
-  const k32_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  const k32_epilogue epilogue{bias, vg_drop_path(c.step(), drop_path_site, drop_path_thr), drop_path_out};
   vg_gemm_nt<1>(c, c.batch(), 768, 768,
       vg_matrix{o_in, 768},
       weight, 768,
@@ -804,14 +798,12 @@ void k35_gemm_nt(const vg_call& c) {
 // linear + add + drop_path   [n×3072]·[768×3072]ᵀ
 struct k36_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   const float* add_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     const V v2 = vg_load<V>(add_in + at.row * 768 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 768 + at.col, v2, at.n);
   }
@@ -824,7 +816,7 @@ void k36_gemm_nt(const vg_call& c) {
   const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
   const float* add_in = c.arg<float>(5);
   float* add_out = c.arg<float>(6);
-  const k36_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, add_in, add_out};
+  const k36_epilogue epilogue{bias, vg_drop_path(c.step(), drop_path_site, drop_path_thr), add_in, add_out};
   vg_gemm_nt<1>(c, c.batch(), 768, 3072,
       vg_matrix{gelu_in, 3072},
       weight, 3072,
@@ -943,13 +935,11 @@ void k41_add(const vg_call& c) {
 // layernorm_grad + drop_path
 struct k42_epilogue {
   float* dx_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw0;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     vg_store(dx_out + at.row * 768 + at.col, acc, at.n);
-    const V v0 = acc * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v0 = acc * draw0.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v0, at.n);
   }
 };
@@ -965,7 +955,7 @@ void k42_layernorm_grad(const vg_call& c) {
   float* drop_path_out = c.arg<float>(8);
   float* dgamma_out = c.arg<float>(9);
   float* dbeta_out = c.arg<float>(10);
-  const k42_epilogue epilogue{dx_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  const k42_epilogue epilogue{dx_out, vg_drop_path(c.step(), drop_path_site, drop_path_thr), drop_path_out};
   vg_layernorm_grad<1>(c, c.batch(), 768, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
@@ -1075,14 +1065,12 @@ void k46_gemm_nn(const vg_call& c) {
 struct k47_epilogue {
   const float* dx_in;
   float* add_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = vg_load<V>(dx_in + at.row * 768 + at.col, at.n) + acc;
     vg_store(add_out + at.row * 768 + at.col, v0, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
@@ -1099,7 +1087,7 @@ void k47_layernorm_grad(const vg_call& c) {
   float* drop_path_out = c.arg<float>(9);
   float* dgamma_out = c.arg<float>(10);
   float* dbeta_out = c.arg<float>(11);
-  const k47_epilogue epilogue{dx_in, add_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  const k47_epilogue epilogue{dx_in, add_out, vg_drop_path(c.step(), drop_path_site, drop_path_thr), drop_path_out};
   vg_layernorm_grad<1>(c, c.batch(), 768, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
@@ -1422,14 +1410,12 @@ struct k62_dy {
 struct k62_epilogue {
   const float* pad_tokens_in;
   float* add_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = vg_load<V>(pad_tokens_in + at.row * 768 + at.col, at.n) + acc;
     vg_store(add_out + at.row * 768 + at.col, v0, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
@@ -1448,7 +1434,7 @@ void k62_layernorm_grad(const vg_call& c) {
   float* dgamma_out = c.arg<float>(11);
   float* dbeta_out = c.arg<float>(12);
   const k62_dy dy{linear_dx_in, linear_dx_in2};
-  const k62_epilogue epilogue{pad_tokens_in, add_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  const k62_epilogue epilogue{pad_tokens_in, add_out, vg_drop_path(c.step(), drop_path_site, drop_path_thr), drop_path_out};
   vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, dy, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 
@@ -1559,14 +1545,12 @@ void k66_gemm_nn(const vg_call& c) {
 struct k67_epilogue {
   const float* add_in2;
   float* add_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = vg_load<V>(add_in2 + at.row * 768 + at.col, at.n) + acc;
     vg_store(add_out + at.row * 768 + at.col, v0, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 768 + at.col, v1, at.n);
   }
 };
@@ -1583,7 +1567,7 @@ void k67_layernorm_grad(const vg_call& c) {
   float* drop_path_out = c.arg<float>(9);
   float* dgamma_out = c.arg<float>(10);
   float* dbeta_out = c.arg<float>(11);
-  const k67_epilogue epilogue{add_in2, add_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  const k67_epilogue epilogue{add_in2, add_out, vg_drop_path(c.step(), drop_path_site, drop_path_thr), drop_path_out};
   vg_layernorm_grad<197>(c, int64_t(c.batch()) * 197, 768, vg_matrix{linear_dx_in, 768}, vg_matrix{add_in, 768}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{dgamma_out, 0}, vg_store_matrix{dbeta_out, 0});
 }
 

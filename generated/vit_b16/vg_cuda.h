@@ -961,6 +961,15 @@ VG_FN float vg_drop_path_scale(const vg_step& step, uint32_t site, uint32_t thr,
   return draw >= thr ? (thr < 65536 ? vg_inv_keep(thr) : 0.0f) : 0.0f;
 }
 
+// The multipliers of one drop path site.
+struct vg_drop_path {
+  const vg_step& step;
+  uint32_t site, thr;
+  VG_FN vg_drop_path(const vg_step& s, uint32_t site, uint32_t thr) : step(s), site(site), thr(thr) {}
+  template <class V>
+  VG_FN V scale(int64_t sample) const { return vg_drop_path_scale(step, site, thr, sample); }
+};
+
 #endif  // VITGEN_CUDA_DROPOUT_CUH
 
 #ifndef VITGEN_CUDA_ATTENTION_DROPOUT_CUH

@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "d6950fefae79568eac8627eb2c32b87eb1f2894b0184fbb63ec5d17c7ab80412",
-			"cuda": "725c114ba208486dbf473865004162abe5a0e0dd50c3dd03f2f64d5d0f103d4f",
+			"cpu":  "bac9fae8ef810577b620a879674d1fe8e4e04cbbbe7a64432ad54a8520bd96e0",
+			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},
 		Classes:    1000,

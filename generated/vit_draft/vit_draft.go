@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "5234d8b67d24333b10248e2f5548e2ed56254e8254c082661970acfd7c6e42dd",
-			"cuda": "c90315274a4e0981f31c802749494806a0b1ddd61f1b4f9c5645ab3455fef48f",
+			"cpu":  "d3f0fb2318ff535ea66e8012e4e6172f3a4477193dff76f285a86bf56a0354db",
+			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,

@@ -567,13 +567,11 @@ VG_EXPORT(k24_attention)
 // grid 2, block 256, shared 18432 bytes
 struct k25_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 64 + at.col, v1, at.n);
   }
 };
@@ -582,7 +580,7 @@ VG_KERNEL(256, 2) k25_gemm_nt(const vg_state* __restrict__ state, char* workspac
     const float* __restrict__ o_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
     uint64_t drop_path_thr, float* __restrict__ drop_path_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k25_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
+  const k25_epilogue epilogue{bias, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), drop_path_out};
   vg_gemm<k25_tile, 1>(c, c.batch(), 64, 64,
       vg_matrix{o_in, 64},
       vg_matrix{weight, 64},
@@ -662,14 +660,12 @@ VG_EXPORT(k28_gemm_nt)
 // grid 4, block 256, shared 18432 bytes
 struct k29_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   const float* add_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     const V v2 = vg_load<V>(add_in + at.row * 64 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 64 + at.col, v2, at.n);
   }
@@ -679,7 +675,7 @@ VG_KERNEL(256, 2) k29_gemm_nt(const vg_state* __restrict__ state, char* workspac
     const float* __restrict__ gelu_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t drop_path_site,
     uint64_t drop_path_thr, const float* __restrict__ add_in, float* __restrict__ add_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k29_epilogue epilogue{bias, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), add_in, add_out};
+  const k29_epilogue epilogue{bias, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), add_in, add_out};
   vg_gemm<k29_tile, 1>(c, c.batch(), 64, 128,
       vg_matrix{gelu_in, 128},
       vg_matrix{weight, 128},
@@ -785,19 +781,17 @@ VG_EXPORT(k33_layernorm_grad)
 // grid 4, block 256, shared 0 bytes
 struct k34_body {
   const float* layernorm_grad_in;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw0;
   float* drop_path_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(layernorm_grad_in + at.row * 64 + at.col, at.n) * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v0 = vg_load<V>(layernorm_grad_in + at.row * 64 + at.col, at.n) * draw0.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 64 + at.col, v0, at.n);
   }
 };
 VG_KERNEL(256, 1) k34_drop_path(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     uint64_t drop_path_site, uint64_t drop_path_thr, const float* __restrict__ layernorm_grad_in, float* __restrict__ drop_path_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k34_body body{layernorm_grad_in, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
+  const k34_body body{layernorm_grad_in, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), drop_path_out};
   vg_pointwise<1, 64>(c, c.batch(), body);
 }
 VG_EXPORT(k34_drop_path)
@@ -924,14 +918,12 @@ VG_EXPORT(k37_k38)
 struct k39_epilogue {
   const float* layernorm_grad_in;
   float* add_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = vg_load<V>(layernorm_grad_in + at.row * 64 + at.col, at.n) + acc;
     vg_store(add_out + at.row * 64 + at.col, v0, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 64 + at.col, v1, at.n);
   }
 };
@@ -940,7 +932,7 @@ VG_KERNEL(256, 1) k39_layernorm_grad(const vg_state* __restrict__ state, char* w
     const float* __restrict__ rstd_in, const float* __restrict__ layernorm_grad_in, float* __restrict__ add_out, uint64_t drop_path_site,
     uint64_t drop_path_thr, float* __restrict__ drop_path_out, float* __restrict__ d_weight, float* __restrict__ d_bias) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k39_epilogue epilogue{layernorm_grad_in, add_out, &c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr), drop_path_out};
+  const k39_epilogue epilogue{layernorm_grad_in, add_out, vg_drop_path(c.step(), uint32_t(drop_path_site), uint32_t(drop_path_thr)), drop_path_out};
   vg_layernorm_grad<1, 64>(c, c.batch(), vg_matrix{linear_dx_in, 64}, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 VG_EXPORT(k39_layernorm_grad)

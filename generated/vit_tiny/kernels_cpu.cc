@@ -652,13 +652,11 @@ void k29_attention(const vg_call& c) {
 // linear + add + drop_path   [n×64]·[64×64]ᵀ
 struct k30_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 64 + at.col, v1, at.n);
   }
 };
@@ -669,7 +667,7 @@ void k30_gemm_nt(const vg_call& c) {
   const uint32_t drop_path_site = uint32_t(uintptr_t(c.arg<char>(3)));
   const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
   float* drop_path_out = c.arg<float>(5);
-  const k30_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  const k30_epilogue epilogue{bias, vg_drop_path(c.step(), drop_path_site, drop_path_thr), drop_path_out};
   vg_gemm_nt<1>(c, c.batch(), 64, 64,
       vg_matrix{o_in, 64},
       weight, 64,
@@ -746,14 +744,12 @@ void k33_gemm_nt(const vg_call& c) {
 // linear + add + drop_path   [n×128]·[64×128]ᵀ
 struct k34_epilogue {
   const float* bias;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   const float* add_in;
   float* add_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     const V v2 = vg_load<V>(add_in + at.row * 64 + at.col, at.n) + v1;
     vg_store(add_out + at.row * 64 + at.col, v2, at.n);
   }
@@ -766,7 +762,7 @@ void k34_gemm_nt(const vg_call& c) {
   const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(4)));
   const float* add_in = c.arg<float>(5);
   float* add_out = c.arg<float>(6);
-  const k34_epilogue epilogue{bias, &c.step(), drop_path_site, drop_path_thr, add_in, add_out};
+  const k34_epilogue epilogue{bias, vg_drop_path(c.step(), drop_path_site, drop_path_thr), add_in, add_out};
   vg_gemm_nt<1>(c, c.batch(), 64, 128,
       vg_matrix{gelu_in, 128},
       weight, 128,
@@ -884,12 +880,10 @@ void k39_layernorm_grad(const vg_call& c) {
 // drop_path
 struct k40_body {
   const float* layernorm_grad_in;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw0;
   float* drop_path_out;
   template <class V> VG_FN void operator()(vg_at at) const {
-    const V v0 = vg_load<V>(layernorm_grad_in + at.row * 64 + at.col, at.n) * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v0 = vg_load<V>(layernorm_grad_in + at.row * 64 + at.col, at.n) * draw0.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 64 + at.col, v0, at.n);
   }
 };
@@ -898,7 +892,7 @@ void k40_drop_path(const vg_call& c) {
   const uint32_t drop_path_thr = uint32_t(uintptr_t(c.arg<char>(1)));
   const float* layernorm_grad_in = c.arg<float>(2);
   float* drop_path_out = c.arg<float>(3);
-  const k40_body body{layernorm_grad_in, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  const k40_body body{layernorm_grad_in, vg_drop_path(c.step(), drop_path_site, drop_path_thr), drop_path_out};
   vg_pointwise<1>(c, c.batch(), 64, body);
 }
 
@@ -1002,14 +996,12 @@ void k44_gemm_nn(const vg_call& c) {
 struct k45_epilogue {
   const float* layernorm_grad_in;
   float* add_out;
-  const vg_step* step;
-  uint32_t drop_path_site;
-  uint32_t drop_path_thr;
+  vg_drop_path draw1;
   float* drop_path_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = vg_load<V>(layernorm_grad_in + at.row * 64 + at.col, at.n) + acc;
     vg_store(add_out + at.row * 64 + at.col, v0, at.n);
-    const V v1 = v0 * V(vg_drop_path_scale(*step, drop_path_site, drop_path_thr, at.sample));
+    const V v1 = v0 * draw1.scale<V>(at.sample);
     vg_store(drop_path_out + at.row * 64 + at.col, v1, at.n);
   }
 };
@@ -1026,7 +1018,7 @@ void k45_layernorm_grad(const vg_call& c) {
   float* drop_path_out = c.arg<float>(9);
   float* d_weight = c.arg<float>(10);
   float* d_bias = c.arg<float>(11);
-  const k45_epilogue epilogue{layernorm_grad_in, add_out, &c.step(), drop_path_site, drop_path_thr, drop_path_out};
+  const k45_epilogue epilogue{layernorm_grad_in, add_out, vg_drop_path(c.step(), drop_path_site, drop_path_thr), drop_path_out};
   vg_layernorm_grad<1>(c, c.batch(), 64, vg_matrix{linear_dx_in, 64}, vg_matrix{add_in, 64}, mean_in, rstd_in, weight, epilogue, vg_store_matrix{d_weight, 0}, vg_store_matrix{d_bias, 0});
 }
 

@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "41f32bb85cbf6a4397a3a25e13fde970ed67da1aa20974543a8f29738f1c7d28",
-			"cuda": "4f38698f5a24e7cb00f3f0970f4c35a255df13641d94fe5e36f35d83fdebc625",
+			"cpu":  "3dc31ff607ad8ce2bcd7f95f16e533e5c47fdf6c0d7fc0caea87c4fdd54af4f5",
+			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},
 		Classes:    10,

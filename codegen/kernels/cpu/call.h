@@ -169,4 +169,23 @@ constexpr bool vg_wanted<vg_none> = false;
 template <class S>
 VG_FN vf vg_value(const S& s, vg_at at) { return s.template operator()<vf>(at); }
 
+// Has what a source reads (a sink reads and writes) in columns begin .. end-1 of
+// the row fetched into L2, a cache line at a time.
+template <class S>
+VG_FN void vg_fetch_source(const S& s, vg_at at, int64_t begin, int64_t end) {
+  at.n = kLanes;
+  for (int64_t col = begin; col < end; col += 16) {
+    at.col = (int32_t)col;
+    (void)s.template operator()<vp>(at);
+  }
+}
+template <class S>
+VG_FN void vg_fetch_sink(const S& s, vg_at at, int64_t begin, int64_t end) {
+  at.n = kLanes;
+  for (int64_t col = begin; col < end; col += 16) {
+    at.col = (int32_t)col;
+    s(vp{}, at);
+  }
+}
+
 VG_END

@@ -103,6 +103,9 @@ struct vg_dropout {
   mutable float kept_[16 + 128 + 16] = {};       // the last 16 are only ever read into lanes beyond n
 };
 
+template <>
+VG_FN vp vg_dropout::scale<vp>(int64_t, int) const { return {}; }
+
 // The same without a cache, for a single vector.
 template <class V>
 VG_FN V vg_dropout_scale(const vg_step& step, uint32_t site, uint32_t thr, int64_t index, int n) {
@@ -115,5 +118,28 @@ VG_UNUSED inline float vg_drop_path_scale(const vg_step& step, uint32_t site, ui
   const uint32_t draw = vg_dropout_draw(step.seed_lo, step.seed_hi, step.micro_step, site, (uint64_t)sample);
   return draw >= thr ? vg_inv_keep(thr) : 0.0f;
 }
+
+// The multipliers of one drop path site: a functor asks for every vector, and a
+// sample has many. Belongs to one worker, as vg_dropout.
+struct vg_drop_path {
+  VG_FN vg_drop_path(const vg_step& s, uint32_t site, uint32_t thr) : step_(&s), site_(site), thr_(thr) {}
+
+  template <class V>
+  VG_FN V scale(int64_t sample) const {
+    if (__builtin_expect(sample != sample_, 0)) draw(sample);
+    return V(scale_);
+  }
+
+ private:
+  VG_NOINLINE void draw(int64_t sample) const {
+    scale_ = vg_drop_path_scale(*step_, site_, thr_, sample);
+    sample_ = sample;
+  }
+
+  const vg_step* step_;
+  uint32_t site_, thr_;
+  mutable int64_t sample_ = -1;
+  mutable float scale_ = 1.0f;
+};
 
 VG_END

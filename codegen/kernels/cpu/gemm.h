@@ -12,9 +12,11 @@
 // barrier each worker multiplies its rows. vg_gemm_packed finds it packed
 // already, by vg_pack_weight, and does the rest alike:
 //   - M large: a worker packs its own rows of A, one k-block of a row block at
-//     a time, into private scratch, multiplies it with all of B, and lets the
-//     epilogue run over row segments while they are in L2. A row block is at
-//     most 16 panels, fewer when its part of C, kept between k-blocks, would
+//     a time, into private scratch, and multiplies it with all of B. On the last
+//     k-block it does so by 128 columns of one row panel, and lets the epilogue
+//     run over them at once, in L1: what the epilogue reads and writes in memory
+//     is fetched before the multiplication and arrives behind it. A row block is
+//     at most 16 panels, fewer when its part of C, kept between k-blocks, would
 //     outgrow L2.
 //   - M small (kSharedRows): A is packed once into the workspace too, and the
 //     workers split both the rows and the columns.
@@ -32,9 +34,10 @@ constexpr int64_t kSharedRows = 512;
 constexpr int64_t kSlabRows = 256;               // fewer make too few panels for the workers
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
-constexpr int64_t kColumnPanels = 512 / kNR;     // column panels between two runs of the epilogue
 constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
 constexpr int64_t kSlab = 2 * kKC;               // depth packed at a time where K is long
+constexpr int64_t kRowsAhead = 2;                // how far ahead of packing rows are fetched: whole ones,
+constexpr int64_t kPiecesAhead = 8;              // and those of which a block's columns are read
 constexpr int64_t kColPanel = kKC * kMR + kLanes;  // a packed panel of A^T, with room for the last vector's overhang
 static_assert(kColPanel <= kMR * kLDA, "both layouts of A use the workspace formula of the larger");
 
@@ -85,6 +88,7 @@ struct vg_row_packer {
   VG_NOINLINE void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
     const int64_t first = panel0 * kMR, last = first + panels * kMR, k0 = kb * kKC;
     for (int64_t r = first; r < last; r++, out += kLDA) {
+      if (r + kRowsAhead < s.m) vg_fetch_source(a, vg_at_row<T>(r + kRowsAhead), k0, k0 + s.depth(kb));
       if (r < s.m)
         vg_each_vector(vg_at_row<T>(r), k0, k0 + s.depth(kb),
                        [&](vg_at at) VG_LAMBDA { vg_store_full(out + at.col - k0, vg_value(a, at)); });
@@ -117,6 +121,8 @@ struct vg_col_packer {
       for (int64_t p = 0; p < panels; p++) part[p] = vf(0.0f);
     for (int64_t k = 0; k < s.depth(kb); k++) {
       vg_at at = vg_at_row<T>(kb * kKC + k);
+      if (kb * kKC + k + kPiecesAhead < s.k)
+        vg_fetch_source(a, vg_at_row<T>(kb * kKC + k + kPiecesAhead), panel0 * kMR, vg_min64(s.m, (panel0 + panels) * kMR));
       for (int64_t p = 0; p < panels; p++) {
         at.col = (int32_t)((panel0 + p) * kMR);
         at.n = (int)vg_min64(kMR, s.m - at.col);
@@ -194,6 +200,7 @@ struct vg_source_packer {
     for (int64_t k = from + mine.begin * 16; k < last; k++) {
       const int64_t kb = k / kKC, step = kNR * s.depth(kb);
       float* to = out + (kb * kKC - from) * width + (k % kKC) * kNR;
+      if (k + kRowsAhead < last) vg_fetch_source(b, vg_at_row<T>(k + kRowsAhead), 0, s.n);
       vg_each_vector(vg_at_row<T>(k), 0, s.n, [&](vg_at at) VG_LAMBDA {
         vg_store_full(to + at.col / kNR * step + at.col % kNR, vg_value(b, at));
       });
@@ -209,6 +216,15 @@ VG_NOINLINE void vg_epilogue(const E& epilogue, const float* c, int64_t ldc, vg_
   for (int64_t r = rows.begin; r < rows.end; r++, c += ldc)
     vg_each_vector(vg_at_row<T>(r), cols.begin, cols.end,
                    [&](vg_at at) VG_LAMBDA { epilogue(vg_load_full(c + at.col - cols.begin), at); });
+}
+
+// Has what the epilogue will read and write there fetched.
+template <int T, class E>
+VG_FN void vg_fetch_panels(const E& epilogue, const vg_gemm_shape& s, int64_t p0, int64_t panels, int64_t q0,
+                           int64_t col_panels) {
+  const int64_t last = vg_min64(s.m, (p0 + panels) * kMR), end = vg_min64(s.n, (q0 + col_panels) * kNR);
+  for (int64_t r = p0 * kMR; r < last; r++)
+    vg_fetch_sink(epilogue, vg_at_row<T>(r), q0 * kNR, end);
 }
 
 // The piece of C at row panel p0 and column panel q0, without the padding.
@@ -235,9 +251,12 @@ VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& pac
   packer.pack(s, p0, panels, last, a);
   for (int64_t q0 = 0; q0 < q_all; q0 += kColumnPanels) {
     const int64_t q = vg_min64(kColumnPanels, q_all - q0);
-    float* cq = last > 0 ? c + q0 * kNR : c;
-    vg_tiles<P::rs>(panels, q, s.depth(last), a, P::panel, P::ks, b + s.b_at(last, q0), cq, ldc, last > 0);
-    vg_epilogue_panels<T>(epilogue, s, cq, ldc, p0, panels, q0, q);
+    for (int64_t i = 0; i < panels; i++) {
+      float* ci = last > 0 ? c + i * kMR * ldc + q0 * kNR : c;
+      vg_fetch_panels<T>(epilogue, s, p0 + i, 1, q0, q);
+      vg_tiles<P::rs>(1, q, s.depth(last), a + i * P::panel, P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0);
+      vg_epilogue_panels<T>(epilogue, s, ci, ldc, p0 + i, 1, q0, q);
+    }
   }
   packer.end(s, p0, panels);
 }

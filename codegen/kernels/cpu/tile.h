@@ -3,10 +3,10 @@
 //
 // A product C = A B is cut into k-blocks of kKC, and B's k-block into panels of
 // kNR columns stored [k][kNR], so that the micro-kernel reads B in order. A
-// panel (64 KB on AVX-512) stays in L2 while the micro-kernel runs down the rows
-// of A: a step reads it in order and at 9 bytes a cycle, which the prefetcher
-// hides. Half the depth would fit L1, but C would go to memory and back twice
-// as often, which costs more.
+// panel (64 KB on AVX-512) streams from L2 for every tile: a step reads it in
+// order and at 9 bytes a cycle, which the prefetcher hides, while the panel of A
+// (28 KB) stays in L1. Half the depth would have both fit L1, but C would go to
+// memory and back twice as often, which costs more.
 // The A operand has two layouts, told apart by the constant RS, the distance
 // between rows of a tile:
 //   RS = kLDA: row-major rows of one k-block, element (r, k) at r*kLDA + k. The
@@ -35,12 +35,15 @@ constexpr int kMR = 4;
 constexpr int kNV = 2;             // vectors across a tile
 constexpr int kNR = kNV * kLanes;  // columns of a tile
 constexpr int kKC = 512;           // depth of a k-block
+constexpr int kColumnPanels = 128 / kNR;  // panels of B that a panel of A meets before the next does
 constexpr int kLDA = kKC + 16;
 static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");
 
-// C[kMR x kNR] = (add ? C : 0) + A B over kc steps.
+// C[kMR x kNR] = (add ? C : 0) + A B over kc steps. The tile at next is fetched
+// meanwhile, if it will be added to.
 template <int RS>
-VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
+VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add,
+                         const float* next) {
   vg_f32v acc[kMR][kNV];
 #pragma GCC unroll 16
   for (int r = 0; r < kMR; r++)
@@ -52,6 +55,9 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
 #pragma GCC unroll 2
       for (int j = 0; j < kNV; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
   }
+  if (add)
+    for (int r = 0; r < kMR; r++)
+      for (int j = 0; j < kNV; j++) __builtin_prefetch(next + r * ldc + j * kLanes, 1);
   for (int64_t k = 0; k < kc; k++) {
     vg_f32v bv[kNV];
 #pragma GCC unroll 2
@@ -76,9 +82,13 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
 template <int RS>
 VG_NOINLINE void vg_tiles(int64_t row_panels, int64_t col_panels, int64_t kc, const float* a, int64_t a_panel,
                           int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
-  for (int64_t j = 0; j < col_panels; j++)
+  for (int64_t j0 = 0; j0 < col_panels; j0 += kColumnPanels) {
+    const int64_t j1 = vg_min64(col_panels, j0 + kColumnPanels);
     for (int64_t i = 0; i < row_panels; i++)
-      vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add);
+      for (int64_t j = j0; j < j1; j++)
+        vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add,
+                    c + i * kMR * ldc + (j + 1) * kNR);
+  }
 }
 
 // Packs one panel of B[N,K] (row-major, so this transposes): columns

@@ -58,8 +58,6 @@ void ulp_bounds() {
   sweep("log", vg_log, log, 0.5f, 2.0f, false, 2);
   sweep("tanh", vg_tanh, tanh, kSmallest, kLargest, true, 2);
   sweep("tanh", vg_tanh, tanh, 0.01f, 10.0f, true, 2);
-  sweep("erf", vg_erf, erf, kSmallest, kLargest, true, 2);
-  sweep("erf", vg_erf, erf, 0.01f, 5.0f, true, 2);
   sweep("sqrt", vg_sqrt, sqrt, kSmallest, kLargest, false, 0.5);
 }
 
@@ -79,7 +77,7 @@ double silu_grad(double x) {
 double relu(double x) { return x > 0 ? x : 0; }
 double relu_grad(double x) { return x > 0; }
 
-void activation(const char* name, vector_fn f, double (*want)(double)) {
+void activation(const char* name, vector_fn f, double (*want)(double), double bound = 2e-7) {
   double worst = 0;
   float where = 0;
   for (int i = -400000; i <= 400000; i++) {
@@ -88,13 +86,13 @@ void activation(const char* name, vector_fn f, double (*want)(double)) {
     if (!(e <= worst)) worst = e, where = x;
   }
   printf("%-14s %.2g at %.9g\n", name, worst, where);
-  that(worst <= 2e-7, text("%s: error %.3g at %.9g", name, worst, where));
+  that(worst <= bound, text("%s: error %.3g at %.9g", name, worst, where));
   that(isnan(at1(f, NAN)), text("%s(NaN) is a number", name));
 }
 
 void activations() {
-  activation("gelu", vg_gelu, gelu);
-  activation("gelu_grad", [](vf x) { return vg_gelu_grad(vf(1.0f), x); }, gelu_grad);
+  activation("gelu", vg_gelu, gelu, 1.2e-7);
+  activation("gelu_grad", [](vf x) { return vg_gelu_grad(vf(1.0f), x); }, gelu_grad, 1.2e-7);
   activation("gelu_tanh", vg_gelu_tanh, gelu_tanh);
   activation("gelu_tanh_grad", [](vf x) { return vg_gelu_tanh_grad(vf(1.0f), x); }, gelu_tanh_grad);
   activation("silu", vg_silu, silu);
@@ -115,13 +113,12 @@ void activations() {
 
 void special_values() {
   const float inf = INFINITY;
-  for (vector_fn f : {(vector_fn)vg_exp, (vector_fn)vg_log, (vector_fn)vg_tanh, (vector_fn)vg_erf, (vector_fn)vg_sqrt})
+  for (vector_fn f : {(vector_fn)vg_exp, (vector_fn)vg_log, (vector_fn)vg_tanh, (vector_fn)vg_sqrt})
     that(isnan(at1(f, NAN)), "NaN must propagate");
   that(at1(vg_exp, inf) == inf && at1(vg_exp, -inf) == 0 && at1(vg_exp, 0) == 1, "exp at infinity and zero");
   that(at1(vg_log, inf) == inf && at1(vg_log, 0) == -inf && isnan(at1(vg_log, -1)), "log at infinity, zero and -1");
   that(at1(vg_tanh, inf) == 1 && at1(vg_tanh, -inf) == -1, "tanh at infinity");
-  that(at1(vg_erf, inf) == 1 && at1(vg_erf, -inf) == -1, "erf at infinity");
-  that(signbit(at1(vg_tanh, -0.0f)) && signbit(at1(vg_erf, -0.0f)), "odd functions keep the sign of zero");
+  that(signbit(at1(vg_tanh, -0.0f)), "an odd function keeps the sign of zero");
   that(signbit(vf(-0.0f).v[0]), "a splat keeps the sign of zero");
   that(isnan(vg_max(vf(1.0f), vf(NAN)).v[0]) && isnan(vg_min(vf(1.0f), vf(NAN)).v[0]), "max, min: second operand's NaN");
   that(at1([](vf x) { return vg_rsqrt(x); }, 16) == 0.25f, "rsqrt");
