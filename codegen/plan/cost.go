@@ -95,25 +95,31 @@ func (b *launchBuilder) traffic() int64 {
 		}
 		return arrays * 4 * int64(b.plan.Layout.Elems)
 	}
-	seen := map[*ir.Value]bool{}
-	var total int64
-	count := func(v *ir.Value) {
-		if !seen[v] && b.slots[v].Home != ir.HomeNone {
-			seen[v] = true
-			total += int64(v.Type.Elems()) * int64(b.slots[v].Root.MemoryType().Size())
+	elems := map[*ir.Value]int64{} // of each value in memory that move
+	count := func(v *ir.Value, n int) {
+		if b.slots[v].Home != ir.HomeNone {
+			elems[v] = min(elems[v]+int64(n), int64(v.Type.Elems()))
 		}
 	}
 	for _, n := range b.gr.Nodes {
 		for _, a := range n.Args {
-			if !b.inGroup[a.Def] {
-				count(a)
+			switch {
+			case b.inGroup[a.Def]:
+			case n.Op == ir.OpSliceTokens: // reads what it takes
+				count(a, n.Out().Type.Elems())
+			default:
+				count(a, a.Type.Elems())
 			}
 		}
 		for _, o := range n.Outs {
 			if b.stored[o] {
-				count(o)
+				count(o, o.Type.Elems())
 			}
 		}
+	}
+	var total int64
+	for v, n := range elems {
+		total += n * int64(b.slots[v].Root.MemoryType().Size())
 	}
 	return total
 }
