@@ -95,6 +95,9 @@ func (d *cpuDevice) Name() string {
 	return fmt.Sprintf("cpu (%d thread%s, %s)", d.team.Threads(), s, d.isa)
 }
 
+// Cores is for Session.Cores.
+func (d *cpuDevice) Cores() (threads int, isa string) { return d.team.Threads(), d.isa }
+
 func (d *cpuDevice) Code() *Code { return d.code }
 
 func (d *cpuDevice) Write(dst Ref, src []byte) error {

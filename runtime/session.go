@@ -170,6 +170,19 @@ func (s *Session) DeviceBytes() int64 {
 	return 0
 }
 
+// Cores says what a session on the CPU computes with: how many threads, and the
+// instruction set of its kernels. No threads: it is on another device.
+func (s *Session) Cores() (threads int, isa string) {
+	if s.lockBusy() != nil {
+		return 0, ""
+	}
+	defer s.mu.Unlock()
+	if d, ok := s.dev.(interface{ Cores() (int, string) }); ok {
+		return d.Cores()
+	}
+	return 0, ""
+}
+
 // Seed of initialization and dropout.
 func (s *Session) Seed() uint64 { return s.seed }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vitgen/vitgen/bench/measure"
@@ -70,8 +71,8 @@ func (p *productsRun) run(ctx context.Context) (*products, error) {
 	return r, nil
 }
 
-// build compiles the program that times products, against the library as it lies
-// in the repository.
+// build compiles the program that times products, with the library and the
+// trainers' team of threads as they lie in the repository.
 func build(ctx context.Context, dir string, isa kernels.ISA) (string, error) {
 	root, err := filepath.Abs(".")
 	if err != nil {
@@ -88,12 +89,20 @@ func build(ctx context.Context, dir string, isa kernels.ISA) (string, error) {
 		}
 		source = wrapper
 	}
-	program := filepath.Join(dir, "products")
-	args := append(append([]string{}, kernels.CompileFlags...), "-I", root, source, "-o", program, "-lpthread")
-	if out, err := exec.CommandContext(ctx, "g++", args...).CombinedOutput(); err != nil {
-		return "", fmt.Errorf("g++: %w\n%s", err, out)
+	threads, program := filepath.Join(dir, "threads.o"), filepath.Join(dir, "products")
+	team := []string{"-O2", "-c", filepath.Join(root, "runtime/cpu/threads.c"), "-o", threads}
+	products := append(slices.Clone(kernels.CompileFlags), "-I", root, source, threads, "-o", program, "-lpthread")
+	if err := tool(ctx, "gcc", team...); err != nil {
+		return "", err
 	}
-	return program, nil
+	return program, tool(ctx, "g++", products...)
+}
+
+func tool(ctx context.Context, name string, args ...string) error {
+	if out, err := exec.CommandContext(ctx, name, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", name, err, out)
+	}
+	return nil
 }
 
 // mostPool bounds the memory that operands are taken from: more than the caches

@@ -31,6 +31,9 @@ type benchResult struct {
 	UnprunedFLOPs int64         `json:"step_flops_unpruned"`
 	PeakBytes     int64         `json:"peak_rss_bytes"`         // of this process
 	DeviceBytes   int64         `json:"device_bytes,omitempty"` // allocated on a GPU
+	Roofs         *roofs        `json:"roofs,omitempty"`        // what bounds kernels; not of a GPU
+	BoundMS       float64       `json:"bound_ms,omitempty"`     // of an update: the bounds of all its launches
+	OfBound       float64       `json:"of_bound,omitempty"`     // BoundMS / StepMS
 	Kernels       []kernelTimes `json:"kernels"`
 	Data          *dataBench    `json:"data,omitempty"` // updates on a real data set
 }
@@ -45,6 +48,7 @@ type kernelTimes struct {
 	Percent  float64 `json:"percent"` // of all kernels
 	GFLOPS   float64 `json:"gflops"`
 	GBps     float64 `json:"gb_per_sec"` // against the least traffic possible
+	bounded          // against the roofs
 }
 
 // bench is the command.
@@ -79,10 +83,13 @@ func (a *app) bench(args []string) error {
 	if err := r.time(s, *stream || !s.CanUpload()); err != nil {
 		return err
 	}
+	r.PeakBytes, r.DeviceBytes = peakBytes(), s.DeviceBytes() // before roofs take memory
+	if r.Roofs, err = measureRoofs(s.Cores()); err != nil {
+		return err
+	}
 	if err := r.profile(s); err != nil {
 		return err
 	}
-	r.PeakBytes, r.DeviceBytes = peakBytes(), s.DeviceBytes()
 	if err := r.measureData(a, s, &from, *stream); err != nil {
 		return err
 	}
@@ -202,6 +209,10 @@ func (r *benchResult) profile(s *runtime.Session) error {
 	var total float64
 	for _, id := range []runtime.ProgramID{runtime.Grad, runtime.Update} {
 		times := make([][]float64, len(code.Programs[id]))
+		perUpdate := 1.0
+		if id == runtime.Grad {
+			perUpdate = float64(m.Train.Accumulate)
+		}
 		for range profileRuns {
 			d, err := s.Profile(id, m.Batch)
 			if err != nil {
@@ -216,8 +227,15 @@ func (r *benchResult) profile(s *runtime.Session) error {
 			k.Launches++
 			k.MS += median(times[i])
 			total += median(times[i])
+			if r.Roofs != nil {
+				var ms float64
+				ms, k.Bound = r.Roofs.bound(code.Kernels[l.Kernel].FLOPs, code.Kernels[l.Kernel].Bytes)
+				k.BoundMS += ms
+				r.BoundMS += ms * perUpdate
+			}
 		}
 	}
+	r.OfBound = r.BoundMS / r.StepMS
 	for i := range kernels {
 		k, of := &kernels[i], &code.Kernels[i]
 		if k.Launches == 0 {
@@ -228,6 +246,7 @@ func (r *benchResult) profile(s *runtime.Session) error {
 			k.GFLOPS = float64(of.FLOPs) * float64(k.Launches) / k.MS / 1e6
 			k.GBps = float64(of.Bytes) * float64(k.Launches) / k.MS / 1e6
 			k.Percent = 100 * k.MS / total
+			k.OfBound = k.BoundMS / k.MS
 		}
 		r.Kernels = append(r.Kernels, *k)
 	}
@@ -251,14 +270,24 @@ func (a *app) printBench(s *runtime.Session, r *benchResult) error {
 	}
 	fmt.Fprintf(a.out, "update of %d samples: %.3f ms (median of %d, least %.3f), %.1f samples/s, %.1f GFLOP/s, peak memory %s\n",
 		r.Batch, r.StepMS, r.Steps, r.StepMSMin, r.SamplesPerSec, r.GFLOPS, memory)
+	if r.Roofs != nil {
+		fmt.Fprintln(a.out, r.boundLine())
+	}
 	if r.Data != nil {
 		fmt.Fprintln(a.out, r.Data.line())
 	}
 	fmt.Fprintln(a.out)
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "ms\t%\tGFLOP/s\tGB/s\tlaunches\t  kernel")
+	bound, ofBound := "", ""
+	if r.Roofs != nil {
+		bound = "% of bound\t"
+	}
+	fmt.Fprintln(w, "ms\t%\tGFLOP/s\tGB/s\t"+bound+"launches\t  kernel")
 	for _, k := range r.Kernels {
-		fmt.Fprintf(w, "%.3f\t%.1f\t%.1f\t%.1f\t%d\t  %s  %s  %s\n", k.MS, k.Percent, k.GFLOPS, k.GBps, k.Launches, k.Name, k.Pos, k.Layer)
+		if r.Roofs != nil {
+			ofBound = fmt.Sprintf("%s %.1f\t", k.Bound, 100*k.OfBound)
+		}
+		fmt.Fprintf(w, "%.3f\t%.1f\t%.1f\t%.1f\t%s%d\t  %s  %s  %s\n", k.MS, k.Percent, k.GFLOPS, k.GBps, ofBound, k.Launches, k.Name, k.Pos, k.Layer)
 	}
 	return w.Flush()
 }

@@ -9,7 +9,6 @@
 // Operands lie in a pool of random numbers that all products walk through in turn,
 // and results in a second one, so that a product finds in the core's own cache no
 // more of them than in a step.
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +18,7 @@
 
 #include "codegen/kernels/cpu/gemm.h"
 #include "runtime/cpu/roof/loops.h"
+#include "runtime/cpu/threads.h"
 
 namespace vg { inline namespace VG_ISA_NAME { namespace {
 
@@ -62,16 +62,7 @@ void tn(const vg_call& call) {
 }
 constexpr vg_kernel table[] = {meet, peak, nt, nn, tn};
 
-struct Member {
-  const vg_program* program;
-  vg_worker worker;
-};
-
-void* walk(void* member) {
-  Member* m = (Member*)member;
-  vg_run(table, m->program, &m->worker);
-  return nullptr;
-}
+void walk(const vg_program* program, vg_worker* worker) { vg_run(table, program, worker); }
 
 [[noreturn]] void fail(const char* what) {
   fprintf(stderr, "products: %s\n", what);
@@ -90,15 +81,25 @@ char* allocate(size_t bytes) {
   return p;
 }
 
-// A team that runs lists of launches.
+// A trainer's team, which runs lists of launches.
 struct Team {
-  int count;
+  int count, error;
   vg_step step = {};
   vg_barrier* barrier = (vg_barrier*)allocate(sizeof(vg_barrier));
   char *workspace, *scratch;
+  vg_worker* workers = (vg_worker*)allocate((size_t)count * kStride);
+  vg_threads* threads;
+
+  static constexpr size_t kStride = 64;  // a cache line for each worker
 
   Team(int threads, size_t workspace_bytes)
-      : count(threads), workspace(allocate(workspace_bytes)), scratch(allocate((size_t)threads * VG_SCRATCH_BYTES)) {}
+      : count(threads), workspace(allocate(workspace_bytes)), scratch(allocate((size_t)threads * VG_SCRATCH_BYTES)) {
+    for (int i = 0; i < count; i++)
+      *(vg_worker*)((char*)workers + (size_t)i * kStride) = {i, count, scratch + (size_t)i * VG_SCRATCH_BYTES};
+    this->threads = vg_threads_start(walk, (uintptr_t)workers, kStride, count, &error);
+    if (!this->threads) fail("cannot start a thread");
+  }
+  ~Team() { vg_threads_stop(threads); }
 
   // Runs kernels[i] on products[i] one after the other; nanoseconds of each.
   std::vector<uint64_t> run(const std::vector<uint32_t>& kernels, std::vector<Product>& products) {
@@ -110,13 +111,7 @@ struct Team {
     }
     std::vector<uint64_t> ns(kernels.size());
     const vg_program program = {launches.data(), args.data(), &step, workspace, barrier, ns.data(), (int32_t)ns.size(), 1};
-    std::vector<Member> members;
-    for (int i = 0; i < count; i++) members.push_back({&program, {i, count, scratch + (size_t)i * VG_SCRATCH_BYTES}});
-    std::vector<pthread_t> threads((size_t)count);
-    for (size_t i = 1; i < threads.size(); i++)
-      if (pthread_create(&threads[i], nullptr, walk, &members[i]) != 0) fail("cannot start a thread");
-    walk(&members[0]);
-    for (size_t i = 1; i < threads.size(); i++) pthread_join(threads[i], nullptr);
+    vg_threads_run(threads, (uintptr_t)&program);
     return ns;
   }
 };

@@ -94,18 +94,22 @@ func Alloc(bytes int64, threads int) (*cpu.Memory, error) {
 	return m, nil
 }
 
+// result is that of a run: its time, the shortest time of a thread, and the work
+// of all, in FLOPs or bytes.
+type result struct{ seconds, least, work float64 }
+
 // Rate runs the loop for about that long and gives FLOP/s or bytes/s of all
 // threads. How many rounds that takes it finds out by trying, once.
 func (b *Bench) Rate(during time.Duration) (float64, error) {
 	for {
-		seconds, work, err := run(b.isa, b.op, b.threads, b.memory, b.bytes, b.rounds)
+		r, err := run(b.isa, b.op, b.threads, b.memory, b.bytes, b.rounds)
 		if err != nil {
 			return 0, err
 		}
-		if want := during.Seconds() / seconds; want > 1.5 {
+		if want := during.Seconds() / max(r.least, 1e-9); want > 1.5 {
 			b.rounds = max(b.rounds+1, uint64(float64(b.rounds)*min(want, 10)))
 			continue
 		}
-		return work / seconds, nil
+		return r.work / r.seconds, nil
 	}
 }

@@ -7,6 +7,6 @@ import "errors"
 // BestISA is what a build without C++ knows of: nothing.
 func BestISA() ISA { return Plain }
 
-func run(ISA, Op, int, uintptr, int, uint64) (seconds, work float64, err error) {
-	return 0, 0, errors.New("roof: built without cgo, there is nothing to measure with")
+func run(ISA, Op, int, uintptr, int, uint64) (result, error) {
+	return result{}, errors.New("roof: built without cgo, there is nothing to measure with")
 }

@@ -15,10 +15,10 @@ import "errors"
 func BestISA() ISA { return ISA(C.roof_isa()) }
 
 // run does rounds of an op on each of threads threads.
-func run(isa ISA, o Op, threads int, data uintptr, bytes int, rounds uint64) (seconds, work float64, err error) {
+func run(isa ISA, o Op, threads int, data uintptr, bytes int, rounds uint64) (result, error) {
 	r := C.roof_run(C.int(isa), C.int(o), C.int(threads), C.uintptr_t(data), C.size_t(bytes), C.uint64_t(rounds))
 	if r.seconds <= 0 {
-		return 0, 0, errors.New("roof: a thread cannot be started")
+		return result{}, errors.New("roof: a thread cannot be started")
 	}
-	return float64(r.seconds), float64(r.work), nil
+	return result{float64(r.seconds), float64(r.least), float64(r.work)}, nil
 }

@@ -16,10 +16,12 @@ int roof_isa(void);
 
 typedef struct roof_result {
   double seconds;  // from the common start to the end of the last thread; 0: a thread could not start
+  double least;    // the shortest time of a thread, without waiting for a core at its start
   double work;     // FLOPs or bytes, of all threads
 } roof_result;
 
-// Runs `rounds` rounds of an op on each of `threads` threads, all at once. A round
+// Runs `rounds` rounds of an op on each of `threads` threads, all at once, each on
+// a core of its own if there are as many. A round
 // of ROOF_FMA stays in registers; one of the others goes once over the thread's own
 // `bytes` (a multiple of 1024) at data + thread * bytes. ROOF_COPY reads the first
 // half of them and writes the second.

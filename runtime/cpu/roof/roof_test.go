@@ -42,18 +42,18 @@ func TestWork(t *testing.T) {
 	defer memory.Free()
 	perRound := map[ISA]float64{Plain: 2 * 12 * 4, AVX2: 2 * 12 * 8, AVX512: 2 * 24 * 16}
 	for isa := Plain; isa <= BestISA(); isa++ {
-		if _, work, err := run(isa, FMA, 3, 0, 0, 1000); err != nil || work != 3*1000*perRound[isa] {
-			t.Errorf("%v: %g FLOPs, %v", isa, work, err)
+		if r, err := run(isa, FMA, 3, 0, 0, 1000); err != nil || r.work != 3*1000*perRound[isa] || !(r.least > 0) || r.least > r.seconds {
+			t.Errorf("%v: %+v, %v", isa, r, err)
 		}
-		if _, work, err := run(isa, Read, 2, memory.Address(), 32<<10, 5); err != nil || work != 2*5*32<<10 {
-			t.Errorf("%v: %g bytes read, %v", isa, work, err)
+		if r, err := run(isa, Read, 2, memory.Address(), 32<<10, 5); err != nil || r.work != 2*5*32<<10 {
+			t.Errorf("%v: reading: %+v, %v", isa, r, err)
 		}
 	}
 	// A copy moves the first half over the second, and nothing else.
 	data := memory.Float32s()
 	half := len(data) / 2
 	first := append([]float32(nil), data[:half]...)
-	if _, _, err := run(BestISA(), Copy, 1, memory.Address(), 64<<10, 1); err != nil {
+	if _, err := run(BestISA(), Copy, 1, memory.Address(), 64<<10, 1); err != nil {
 		t.Fatal(err)
 	}
 	for i, x := range first {
@@ -61,7 +61,7 @@ func TestWork(t *testing.T) {
 			t.Fatalf("element %d: %g and %g after the copy of %g", i, data[i], data[half+i], x)
 		}
 	}
-	if _, _, err := run(BestISA(), Write, 1, memory.Address(), 32<<10, 1); err != nil {
+	if _, err := run(BestISA(), Write, 1, memory.Address(), 32<<10, 1); err != nil {
 		t.Fatal(err)
 	}
 	if data[0] != data[half-1] || data[half] != first[0] {
