@@ -41,7 +41,7 @@ func TestShapesOf(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, s := range one {
-		if s.Kind != "nt" || s.M > 37 {
+		if s.Kind != "packed" || s.M > 37 {
 			t.Errorf("%+v in the forward pass of one sample", s)
 		}
 	}
@@ -115,6 +115,21 @@ func TestProducts(t *testing.T) {
 	}
 	if text := r.text(); !strings.Contains(text, "All launches together") {
 		t.Error(text)
+	}
+}
+
+// Inference multiplies with packed weights.
+func TestPackedProducts(t *testing.T) {
+	t.Chdir("../..")
+	p := productsRun{spec: "examples/vit_tiny.yaml", program: "forward", batch: 1, threads: 1, rounds: 1}
+	r, err := p.run(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range r.Products {
+		if p.Kind != "packed" || !(p.GFLOPS > 0) || !(p.OfPeak > 0) {
+			t.Errorf("%+v", p)
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 
 // shape is one matrix product, as plan.Gemm has it.
 type shape struct {
-	Kind  string `json:"kind"` // nt, nn or tn
+	Kind  string `json:"kind"` // nt, nn, tn; packed: nt with a weight that is packed already
 	M     int    `json:"m"`
 	N     int    `json:"n"`
 	K     int    `json:"k"`
@@ -75,10 +75,14 @@ func distinct(p *plan.Program) (shapes []shape) {
 		if !ok {
 			continue
 		}
-		i := slices.IndexFunc(shapes, func(s shape) bool { return s.Kind == g.Kind && s.M == g.M && s.N == g.N && s.K == g.K })
+		kind := g.Kind
+		if g.Packed {
+			kind = "packed"
+		}
+		i := slices.IndexFunc(shapes, func(s shape) bool { return s.Kind == kind && s.M == g.M && s.N == g.N && s.K == g.K })
 		if i < 0 {
 			i = len(shapes)
-			shapes = append(shapes, shape{Kind: g.Kind, M: g.M, N: g.N, K: g.K})
+			shapes = append(shapes, shape{Kind: kind, M: g.M, N: g.N, K: g.K})
 		}
 		shapes[i].Count++
 	}

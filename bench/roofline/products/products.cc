@@ -2,7 +2,8 @@
 //
 //   products THREADS ROUNDS POOL_BYTES < shapes
 //
-// A shape is a line "KIND M N K WORKSPACE_BYTES". For each round and each shape one
+// A shape is a line "KIND M N K WORKSPACE_BYTES", KIND one of nt, nn, tn and packed:
+// nt with a weight that is packed already. For each round and each shape one
 // line comes out: the shape's number, what FMAs in registers reached just before it
 // (GFLOP/s, all threads), and the seconds of one product.
 //
@@ -22,14 +23,14 @@
 
 namespace vg { inline namespace VG_ISA_NAME { namespace {
 
-enum { kMeet, kPeak, kNT, kNN, kTN };
+enum { kMeet, kPeak, kNT, kNN, kTN, kPacked };
 
 struct Shape {
   int kind;
   int64_t m, n, k;
   size_t workspace;
   int64_t a() const { return m * k; }
-  int64_t b() const { return n * k; }
+  int64_t b() const { return kind == kPacked ? vg_gemm_shape{m, n, k}.b_size() : n * k; }
   int64_t c() const { return m * n; }
 };
 
@@ -60,7 +61,19 @@ void tn(const vg_call& call) {
   const Shape& s = p.shape;
   vg_gemm_tn<1>(call, s.m, s.n, s.k, vg_matrix{p.a, s.m}, vg_matrix{p.b, s.n}, vg_store_matrix{p.c, s.n}, vg_none{});
 }
-constexpr vg_kernel table[] = {meet, peak, nt, nn, tn};
+void packed(const vg_call& call) {
+  const Product& p = *call.arg<Product>(0);
+  const Shape& s = p.shape;
+  vg_gemm_packed<1>(call, s.m, s.n, s.k, vg_matrix{p.a, s.k}, p.b, vg_store_matrix{p.c, s.n});
+}
+constexpr vg_kernel table[] = {meet, peak, nt, nn, tn, packed};
+
+int kernel_of(const char* kind) {
+  const char* kinds[] = {"nt", "nn", "tn", "packed"};
+  for (int i = 0; i < 4; i++)
+    if (!strcmp(kind, kinds[i])) return kNT + i;
+  return kMeet;
+}
 
 void walk(const vg_program* program, vg_worker* worker) { vg_run(table, program, worker); }
 
@@ -158,10 +171,10 @@ Reading measure(Team& team, const Shape& s, int64_t launches, Pool& in, Pool& ou
 
 std::vector<Shape> read_shapes() {
   std::vector<Shape> shapes;
-  char kind[3];
+  char kind[8];
   long m, n, k, workspace;
-  while (scanf("%2s %ld %ld %ld %ld", kind, &m, &n, &k, &workspace) == 5) {
-    const int kernel = !strcmp(kind, "nt") ? kNT : !strcmp(kind, "nn") ? kNN : !strcmp(kind, "tn") ? kTN : kMeet;
+  while (scanf("%7s %ld %ld %ld %ld", kind, &m, &n, &k, &workspace) == 5) {
+    const int kernel = kernel_of(kind);
     if (kernel == kMeet || m < 1 || n < 1 || k < 1 || workspace < 0) fail("a shape makes no sense");
     shapes.push_back({kernel, m, n, k, (size_t)workspace});
   }
