@@ -18,7 +18,8 @@ type benchResult struct {
 	SpecHash      string        `json:"spec_hash"`
 	Device        string        `json:"device"`
 	Precision     string        `json:"precision"`
-	Batch         int           `json:"batch"` // samples of an update
+	Pass          string        `json:"pass"`  // update or forward: what a step is
+	Batch         int           `json:"batch"` // samples of a step
 	Warmup        int           `json:"warmup"`
 	Steps         int           `json:"steps"`
 	Input         string        `json:"input"`   // host: the batch is copied in each time; device: gathered from a data set there
@@ -28,17 +29,17 @@ type benchResult struct {
 	SamplesPerSec float64       `json:"samples_per_sec"`
 	GFLOPS        float64       `json:"gflops"` // of the work done, after pruning
 	StepFLOPs     int64         `json:"step_flops"`
-	UnprunedFLOPs int64         `json:"step_flops_unpruned"`
-	PeakBytes     int64         `json:"peak_rss_bytes"`         // of this process
-	DeviceBytes   int64         `json:"device_bytes,omitempty"` // allocated on a GPU
-	Roofs         *roofs        `json:"roofs,omitempty"`        // what bounds kernels; not of a GPU
-	BoundMS       float64       `json:"bound_ms,omitempty"`     // of an update: the bounds of all its launches
-	OfBound       float64       `json:"of_bound,omitempty"`     // BoundMS / StepMS
+	UnprunedFLOPs int64         `json:"step_flops_unpruned,omitempty"` // of updates
+	PeakBytes     int64         `json:"peak_rss_bytes"`                // of this process
+	DeviceBytes   int64         `json:"device_bytes,omitempty"`        // allocated on a GPU
+	Roofs         *roofs        `json:"roofs,omitempty"`               // what bounds kernels; not of a GPU
+	BoundMS       float64       `json:"bound_ms,omitempty"`            // of a step: the bounds of all its launches
+	OfBound       float64       `json:"of_bound,omitempty"`            // BoundMS / StepMS
 	Kernels       []kernelTimes `json:"kernels"`
 	Data          *dataBench    `json:"data,omitempty"` // updates on a real data set
 }
 
-// kernelTimes is one kernel's share of an update.
+// kernelTimes is one kernel's share of a step.
 type kernelTimes struct {
 	Name     string  `json:"name"`
 	Pos      string  `json:"pos"`
@@ -57,8 +58,10 @@ func (a *app) bench(args []string) error {
 	var where placement
 	where.define(fs)
 	where.defineSeed(fs)
-	steps := fs.Int("steps", 10, "`number` of updates to time")
-	warmup := fs.Int("warmup", 3, "`number` of updates before that")
+	steps := fs.Int("steps", 10, "`number` of updates, or forward passes, to time")
+	warmup := fs.Int("warmup", 3, "`number` of them before that")
+	forward := fs.Bool("forward", false, "time inference instead: the logits of a batch of images")
+	batch := fs.Int("batch", 0, "`number` of images of a forward pass; 0: the spec's batch")
 	stream := fs.Bool("stream", false, "send each batch from the host, even to a device that could keep the data set")
 	asJSON := fs.Bool("json", false, "print one JSON object")
 	from := source{warn: a.warn}
@@ -69,28 +72,23 @@ func (a *app) bench(args []string) error {
 	if *steps < 1 || *warmup < 0 {
 		return usagef("bench: --steps must be positive and --warmup not negative")
 	}
+	if err := checkForward(*forward, *batch, from.name, *stream); err != nil {
+		return err
+	}
 	s, err := a.open(where)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	s.SetSteps(0, *steps+*warmup)
 	r := &benchResult{
-		Model: a.model.Name, SpecHash: a.model.SpecHash, Device: s.Device(), Precision: s.Precision(),
-		Batch: a.model.Batch * a.model.Train.Accumulate, Warmup: *warmup, Steps: *steps,
-		StepFLOPs: a.model.Pruned.StepFLOPs, UnprunedFLOPs: a.model.Pruned.StepFLOPsUnpruned,
+		Model: a.model.Name, SpecHash: a.model.SpecHash, Device: s.Device(), Precision: s.Precision(), Warmup: *warmup, Steps: *steps,
 	}
-	if err := r.time(s, *stream || !s.CanUpload()); err != nil {
-		return err
+	if *forward {
+		err = r.forward(s, *batch)
+	} else {
+		err = r.updates(a, s, &from, *stream)
 	}
-	r.PeakBytes, r.DeviceBytes = peakBytes(), s.DeviceBytes() // before roofs take memory
-	if r.Roofs, err = measureRoofs(s.Cores()); err != nil {
-		return err
-	}
-	if err := r.profile(s); err != nil {
-		return err
-	}
-	if err := r.measureData(a, s, &from, *stream); err != nil {
+	if err != nil {
 		return err
 	}
 	if *asJSON {
@@ -99,6 +97,20 @@ func (a *app) bench(args []string) error {
 		return e.Encode(r)
 	}
 	return a.printBench(s, r)
+}
+
+// updates times training steps.
+func (r *benchResult) updates(a *app, s *runtime.Session, from *source, stream bool) error {
+	r.Pass, r.Batch = passUpdate, a.model.Batch*a.model.Train.Accumulate
+	r.StepFLOPs, r.UnprunedFLOPs = a.model.Pruned.StepFLOPs, a.model.Pruned.StepFLOPsUnpruned
+	s.SetSteps(0, r.Steps+r.Warmup)
+	if err := r.time(s, stream || !s.CanUpload()); err != nil {
+		return err
+	}
+	if err := r.profile(s, a.model.Batch, runtime.Grad, runtime.Update); err != nil {
+		return err
+	}
+	return r.measureData(a, s, from, stream)
 }
 
 // time runs the updates on one random batch: never zeros, on which processors
@@ -147,9 +159,7 @@ func (r *benchResult) time(s *runtime.Session, stream bool) error {
 	if err := wait(waiting); err != nil {
 		return err
 	}
-	r.StepMS, r.StepMSMin = median(r.StepMSAll), slices.Min(r.StepMSAll)
-	r.SamplesPerSec = float64(r.Batch) / r.StepMS * 1000
-	r.GFLOPS = float64(r.StepFLOPs) * float64(m.Train.Accumulate) / r.StepMS / 1e6
+	r.figures(r.StepFLOPs * int64(m.Train.Accumulate))
 	return nil
 }
 
@@ -202,19 +212,27 @@ func (n *noise) Sample(i int, pixels []uint8) (int, error) {
 // profileRuns is the number of profiled passes whose median counts.
 const profileRuns = 5
 
-// profile times the launches of a micro-batch's Grad and of Update.
-func (r *benchResult) profile(s *runtime.Session) error {
+// profile notes how much memory the steps took, and times the launches of their
+// programs on n samples, a micro-batch at most. Kernels say their FLOPs and bytes
+// at full batch; of fewer samples the bytes come out too few, as weights are read
+// for any number of them.
+func (r *benchResult) profile(s *runtime.Session, n int, programs ...runtime.ProgramID) (err error) {
+	r.PeakBytes, r.DeviceBytes = peakBytes(), s.DeviceBytes() // before roofs take memory
+	if r.Roofs, err = measureRoofs(s.Cores()); err != nil {
+		return err
+	}
 	m, code := s.Model(), s.Code()
+	part := func(full int64) int64 { return full * int64(n) / int64(m.Batch) }
 	kernels := make([]kernelTimes, len(code.Kernels))
 	var total float64
-	for _, id := range []runtime.ProgramID{runtime.Grad, runtime.Update} {
+	for _, id := range programs {
 		times := make([][]float64, len(code.Programs[id]))
-		perUpdate := 1.0
-		if id == runtime.Grad {
-			perUpdate = float64(m.Train.Accumulate)
+		perStep := float64(r.Batch) / float64(n)
+		if id == runtime.Update {
+			perStep = 1
 		}
 		for range profileRuns {
-			d, err := s.Profile(id, m.Batch)
+			d, err := s.Profile(id, n)
 			if err != nil {
 				return err
 			}
@@ -229,9 +247,9 @@ func (r *benchResult) profile(s *runtime.Session) error {
 			total += median(times[i])
 			if r.Roofs != nil {
 				var ms float64
-				ms, k.Bound = r.Roofs.bound(code.Kernels[l.Kernel].FLOPs, code.Kernels[l.Kernel].Bytes)
+				ms, k.Bound = r.Roofs.bound(part(code.Kernels[l.Kernel].FLOPs), part(code.Kernels[l.Kernel].Bytes))
 				k.BoundMS += ms
-				r.BoundMS += ms * perUpdate
+				r.BoundMS += ms * perStep
 			}
 		}
 	}
@@ -239,12 +257,12 @@ func (r *benchResult) profile(s *runtime.Session) error {
 	for i := range kernels {
 		k, of := &kernels[i], &code.Kernels[i]
 		if k.Launches == 0 {
-			continue // only in Forward or Eval
+			continue // only in other programs
 		}
 		k.Name, k.Pos, k.Layer = of.Name, of.Pos, of.Layer
 		if k.MS > 0 {
-			k.GFLOPS = float64(of.FLOPs) * float64(k.Launches) / k.MS / 1e6
-			k.GBps = float64(of.Bytes) * float64(k.Launches) / k.MS / 1e6
+			k.GFLOPS = float64(part(of.FLOPs)) * float64(k.Launches) / k.MS / 1e6
+			k.GBps = float64(part(of.Bytes)) * float64(k.Launches) / k.MS / 1e6
 			k.Percent = 100 * k.MS / total
 			k.OfBound = k.BoundMS / k.MS
 		}
@@ -268,8 +286,8 @@ func (a *app) printBench(s *runtime.Session, r *benchResult) error {
 	if r.DeviceBytes > 0 {
 		memory = fmt.Sprintf("%s on the device, %s on the host", bytesText(r.DeviceBytes), memory)
 	}
-	fmt.Fprintf(a.out, "update of %d samples: %.3f ms (median of %d, least %.3f), %.1f samples/s, %.1f GFLOP/s, peak memory %s\n",
-		r.Batch, r.StepMS, r.Steps, r.StepMSMin, r.SamplesPerSec, r.GFLOPS, memory)
+	fmt.Fprintf(a.out, "%s: %.3f ms (median of %d, least %.3f), %.1f samples/s, %.1f GFLOP/s, peak memory %s\n",
+		r.what(), r.StepMS, r.Steps, r.StepMSMin, r.SamplesPerSec, r.GFLOPS, memory)
 	if r.Roofs != nil {
 		fmt.Fprintln(a.out, r.boundLine())
 	}

@@ -102,7 +102,7 @@ func (r *roofs) bound(flops, bytes int64) (ms float64, what string) {
 	return memory, "memory"
 }
 
-// boundLine is an update against the roofs, for people.
+// boundLine is a step against the roofs, for people.
 func (r *benchResult) boundLine() string {
 	var speeds []string
 	for _, m := range r.Roofs.Memory {

@@ -76,7 +76,7 @@ func commands() []command {
 		{"verify", "--golden FILE… [flags]", "compare every number with golden files", (*app).verify},
 		{"find-lr", "[flags]", "train with a rising learning rate, draw the loss, and suggest a rate", (*app).findLR},
 		{"replay", "CHECKPOINT|RUN [flags]", "make the updates that led to a checkpoint again, and compare bit for bit", (*app).replay},
-		{"bench", "[flags]", "time training steps, and each kernel, on random data", (*app).bench},
+		{"bench", "[flags]", "time training steps or inference, and each kernel, on random data", (*app).bench},
 		{"fetch", "[NAME] [flags]", "download a data set: " + strings.Join(fetch.Names(), ", "), (*app).fetch},
 		{"info", "[flags]", "parameters, FLOPs, memory and kernels", (*app).info},
 	}

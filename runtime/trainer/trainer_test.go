@@ -359,6 +359,22 @@ func TestBenchAndInfo(t *testing.T) {
 		}
 	}
 
+	// 80 images are two full batches and a half one.
+	b = benchResult{}
+	if err := json.Unmarshal([]byte(mustRun(t, m, "bench", "--forward", "--batch", "80", "--steps", "4", "--warmup", "1", "--json")), &b); err != nil {
+		t.Fatal(err)
+	}
+	if b.Pass != "forward" || b.Batch != 80 || len(b.StepMSAll) != 4 || b.StepMS <= 0 || b.SamplesPerSec <= 0 || b.GFLOPS <= 0 || b.PeakBytes < 1<<20 || b.Data != nil {
+		t.Errorf("%+v", b)
+	}
+	k := m.Kernels[m.Programs[runtime.Forward][0].Kernel]
+	if b.StepFLOPs != k.FLOPs*80/32 || len(b.Kernels) != 1 || b.Kernels[0].Name != k.Name || math.Abs(b.Kernels[0].Percent-100) > 1e-6 {
+		t.Errorf("%d FLOPs, kernels %+v", b.StepFLOPs, b.Kernels)
+	}
+	if text := mustRun(t, m, "bench", "--forward", "--steps", "1", "--warmup", "0"); !strings.Contains(text, "logits of 32 samples: ") {
+		t.Error(text)
+	}
+
 	var i infoResult
 	if err := json.Unmarshal([]byte(mustRun(t, m, "info", "--json")), &i); err != nil {
 		t.Fatal(err)
@@ -417,6 +433,9 @@ func TestUsage(t *testing.T) {
 		{m, "verify --golden broken.safetensors", 1, "broken.safetensors"},
 		{m, "verify --golden missing.safetensors", 1, "missing.safetensors"},
 		{m, "bench --steps 0", 2, "--steps must be positive"},
+		{m, "bench --batch 8", 2, "--batch is of --forward"},
+		{m, "bench --forward --batch -8", 2, "--batch must be positive"},
+		{m, "bench --forward --data digits", 2, "--forward makes none"},
 		{m, "info extra", 2, `unexpected argument "extra"`},
 	} {
 		status, _, stderr := run(t, context.Background(), c.model, strings.Fields(c.args)...)
