@@ -4,26 +4,26 @@ import (
 	"cmp"
 	"encoding/json"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/vitgen/vitgen/bench/measure"
+	"github.com/vitgen/vitgen/bench/workload"
 )
 
 // group is the comparison of one workload in one precision.
 type group struct {
-	Workload  string    `json:"workload"`
-	Spec      string    `json:"spec"`
-	Precision string    `json:"precision"`
-	Batch     int       `json:"batch"`
-	Counts    counts    `json:"counts"`
-	Rounds    int       `json:"rounds"`
-	PeerFLOPs int64     `json:"peer_step_flops,omitempty"` // matrix products only
-	Fastest   string    `json:"fastest_peer,omitempty"`
-	Entries   []*entry  `json:"contestants"`
-	Kernels   []*kernel `json:"kernels,omitempty"` // of vitgen, slowest first
+	Workload  string          `json:"workload"`
+	Spec      string          `json:"spec"`
+	Precision string          `json:"precision"`
+	Batch     int             `json:"batch"`
+	Counts    workload.Counts `json:"counts"`
+	Rounds    int             `json:"rounds"`
+	PeerFLOPs int64           `json:"peer_step_flops,omitempty"` // matrix products only
+	Fastest   string          `json:"fastest_peer,omitempty"`
+	Entries   []*entry        `json:"contestants"`
+	Kernels   []*kernel       `json:"kernels,omitempty"` // of vitgen, slowest first
 }
 
 // entry is a contestant's result.
@@ -103,7 +103,7 @@ func (r *runner) bench() {
 }
 
 // compareIn compares one workload in one precision.
-func (r *runner) compareIn(w *workload, precision string, flops int64) {
+func (r *runner) compareIn(w *workload.Workload, precision string, flops int64) {
 	name := w.Name + " " + precision
 	if why := r.spent(); why != "" {
 		r.skip("bench", name, why)
@@ -235,7 +235,7 @@ func (e *entry) add(read reading, g *group, rehearsal bool) error {
 		return fmt.Errorf("computes in %q, not %s", read.Precision, g.Precision)
 	case len(read.StepMS) != g.Counts.Steps:
 		return fmt.Errorf("timed %d steps, not %d", len(read.StepMS), g.Counts.Steps)
-	case !e.Peer && g.PeerFLOPs > 0 && !sameWork(read.UnprunedFLOPs, g.PeerFLOPs, rehearsal):
+	case !e.Peer && g.PeerFLOPs > 0 && !workload.SameWork(read.UnprunedFLOPs, g.PeerFLOPs, rehearsal):
 		return fmt.Errorf("a step is %d FLOPs before pruning, PyTorch's %d: %s and bench/peers/vit.py differ", read.UnprunedFLOPs, g.PeerFLOPs, g.Spec)
 	}
 	e.Device, e.Input, e.kernels = read.Device, read.Input, read.Kernels
@@ -243,17 +243,6 @@ func (e *entry) add(read reading, g *group, rehearsal bool) error {
 	e.AllocatedBytes = max(e.AllocatedBytes, read.PeakAllocated, read.DeviceBytes)
 	e.Rounds = append(e.Rounds, round{measure.SpreadOf(read.StepMS)})
 	return nil
-}
-
-// sameWork tells trainers of another model than the peer's: without pruning both
-// have the same matrix products, and all that PyTorch does not count is under a
-// hundredth of them, unless the model is tiny.
-func sameWork(trainer, peer int64, tiny bool) bool {
-	tolerance := 0.02
-	if tiny {
-		tolerance = 0.5
-	}
-	return math.Abs(float64(trainer)/float64(peer)-1) < tolerance
 }
 
 // summarize fills in what follows from the rounds. Whoever is still in has all of

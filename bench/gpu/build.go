@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/lockedfile"
 
 	"github.com/vitgen/vitgen/bench/measure"
+	"github.com/vitgen/vitgen/bench/workload"
 	"github.com/vitgen/vitgen/internal/cudaenv"
 	"github.com/vitgen/vitgen/internal/nvcc"
 	"github.com/vitgen/vitgen/spec"
@@ -129,7 +130,7 @@ func (b *builder) compile(ctx context.Context, s *source, m *model) (*spec.Spec,
 	for k, v := range s.set {
 		set[k] = v
 	}
-	if src, err = derive(src, set); err != nil {
+	if src, err = workload.Derive(src, set); err != nil {
 		return nil, fmt.Errorf("%s: %w", s.file, err)
 	}
 	file := filepath.Join(b.work, "specs", m.pkg()+".yaml")

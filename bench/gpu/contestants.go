@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+
+	"github.com/vitgen/vitgen/bench/workload"
 )
 
 // contestant is one of the programs compared: each round starts it anew.
@@ -25,13 +27,13 @@ type peer struct {
 	flags      []string
 	compiles   bool
 	optional   bool
-	only       func(w *workload, precision string) bool // nil: always
-	slow       bool                                     // compiles for minutes: not in quick runs
-	noCPU      bool                                     // needs CUDA, or takes minutes on a CPU: not in rehearsals
+	only       func(w *workload.Workload, precision string) bool // nil: always
+	slow       bool                                              // compiles for minutes: not in quick runs
+	noCPU      bool                                              // needs CUDA, or takes minutes on a CPU: not in rehearsals
 }
 
-func noAttentionDropout(w *workload, precision string) bool { return w.Model.Dropout == 0 }
-func ofD2L(w *workload, precision string) bool              { return w.Model.Family == "d2l" }
+func noAttentionDropout(w *workload.Workload, precision string) bool { return w.Model.Dropout == 0 }
+func ofD2L(w *workload.Workload, precision string) bool              { return w.Model.Family == "d2l" }
 
 var peers = []peer{
 	{name: "torch", what: "eager, fused optimizer, scaled_dot_product_attention", flags: []string{"--mode", "eager"}},
@@ -60,20 +62,20 @@ func contestantNames() []string {
 }
 
 // counts of one process: the workload's, or few.
-func (r *runner) counts(w *workload) counts {
+func (r *runner) counts(w *workload.Workload) workload.Counts {
 	if r.set.Quick {
-		return counts{2, 4, 2}
+		return workload.Counts{Warmup: 2, Steps: 4, Chunk: 2}
 	}
 	return w.Counts
 }
 
-func (c counts) flags() []string {
+func countFlags(c workload.Counts) []string {
 	return []string{"--warmup", strconv.Itoa(c.Warmup), "--steps", strconv.Itoa(c.Steps)}
 }
 
 // field lists who takes part in a workload in one precision, in the order of
 // their turns.
-func (r *runner) field(w *workload, precision string) []contestant {
+func (r *runner) field(w *workload.Workload, precision string) []contestant {
 	var all []contestant
 	for _, t := range []struct{ name, suffix, what string }{
 		{ours, "", "all passes"}, {oursUnpruned, "-unpruned", "without row pruning: the work the peers do"},
@@ -82,7 +84,7 @@ func (r *runner) field(w *workload, precision string) []contestant {
 		if m == nil {
 			continue // not built
 		}
-		argv, env := r.trainer(m, slices.Concat([]string{"bench", "--json", "--data", "none", "--device", "cuda"}, r.counts(w).flags())...)
+		argv, env := r.trainer(m, slices.Concat([]string{"bench", "--json", "--data", "none", "--device", "cuda"}, countFlags(r.counts(w)))...)
 		all = append(all, contestant{name: t.name, what: t.what, argv: argv, env: env})
 	}
 	for _, p := range peers {
@@ -96,10 +98,14 @@ func (r *runner) field(w *workload, precision string) []contestant {
 	})
 }
 
-func (r *runner) peer(p peer, w *workload, precision string) contestant {
+func (r *runner) peer(p peer, w *workload.Workload, precision string) contestant {
 	c := contestant{name: p.name, what: p.what, peer: true, optional: p.optional, env: r.peerEnv()}
 	n := r.counts(w)
-	common := slices.Concat([]string{"bench", "--workload", r.workloadFile(w), "--precision", precision, "--chunk", strconv.Itoa(n.Chunk)}, p.flags, n.flags())
+	device := "cuda"
+	if r.manifest.Rehearsal {
+		device = "cpu"
+	}
+	common := slices.Concat([]string{"bench", "--workload", r.workloadFile(w), "--device", device, "--precision", precision, "--chunk", strconv.Itoa(n.Chunk)}, p.flags, countFlags(n))
 	if p.compiles {
 		c.cache = filepath.Join(r.set.cache, w.Name+"-"+precision+"-"+p.name)
 	}
@@ -110,9 +116,6 @@ func (r *runner) peer(p peer, w *workload, precision string) contestant {
 	} else {
 		c.argv = append([]string{r.set.python, "bench/peers/peer_torch.py"}, common...)
 		c.absent = r.tools.torch
-		if r.manifest.Rehearsal {
-			c.argv = append(c.argv, "--device", "cpu")
-		}
 		if p.compiles {
 			c.env = append(c.env, "TORCHINDUCTOR_CACHE_DIR="+c.cache, "TRITON_CACHE_DIR="+filepath.Join(c.cache, "triton"))
 		}
@@ -129,7 +132,7 @@ func (r *runner) peer(p peer, w *workload, precision string) contestant {
 }
 
 // workloadFile is where peers read what to train.
-func (r *runner) workloadFile(w *workload) string {
+func (r *runner) workloadFile(w *workload.Workload) string {
 	return filepath.Join(r.dir, "workload-"+w.Name+".json")
 }
 

@@ -9,35 +9,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vitgen/vitgen/bench/measure"
+	"github.com/vitgen/vitgen/bench/workload"
 	"github.com/vitgen/vitgen/spec"
 )
 
-func TestDerive(t *testing.T) {
-	src := "# head\nname: a   # its name\ndefine:\n  wide: 8\nmodel:\n  - linear: {out: 3}\ntrain:\n  batch: 4  # samples\n  optimizer: {sgd: {lr: 0.1}}\n"
-	got, err := derive([]byte(src), map[string]string{
-		"name": "b_bf16", "define.wide": "16", "train.batch": "256", "train.precision": "bf16", "train.optimizer.sgd.lr": "1e-3",
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := "# head\nname: b_bf16   # its name\ndefine:\n  wide: 16\nmodel:\n  - linear: {out: 3}\ntrain:\n  precision: bf16\n  batch: 256  # samples\n  optimizer: {sgd: {lr: 1e-3}}\n"
-	if d := cmp.Diff(want, string(got)); d != "" {
-		t.Error("derived (-want +got):\n" + d)
-	}
-	for path, want := range map[string]string{
-		"nothing.at":                "no key",
-		"train.optimizer.sgd.extra": "no key",
-		"train.optimizer":           "no plain scalar",
-		"name.of":                   "no map",
-	} {
-		if _, err := derive([]byte(src), map[string]string{path: "1"}); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: error %v, want one with %q", path, err, want)
-		}
-	}
-}
-
 // parameters counts those of bench/peers' models.
-func (m *peerModel) parameters() int {
+func parameters(m *workload.Model) int {
 	d, h, k := m.Dim, m.Hidden, m.Classes
 	tokens := (m.Image[1] / m.Patch) * (m.Image[2] / m.Patch)
 	n := m.Image[0]*m.Patch*m.Patch*d + d + d + (tokens+1)*d // patches, class token, positions
@@ -68,7 +45,7 @@ func TestSources(t *testing.T) {
 				for k, v := range s.set {
 					set[k] = v
 				}
-				made, err := derive(src, set)
+				made, err := workload.Derive(src, set)
 				if err != nil {
 					t.Fatalf("%s: %v", m.Name, err)
 				}
@@ -96,8 +73,8 @@ func TestSources(t *testing.T) {
 					}
 					n += elems
 				}
-				if n != w.Model.parameters() {
-					t.Errorf("%s has %d parameters, the peers' model %d", m.Name, n, w.Model.parameters())
+				if n != parameters(&w.Model) {
+					t.Errorf("%s has %d parameters, the peers' model %d", m.Name, n, parameters(&w.Model))
 				}
 				if w.Counts.Steps%w.Counts.Chunk != 0 {
 					t.Errorf("%s: %d steps in chunks of %d", s.name, w.Counts.Steps, w.Counts.Chunk)
@@ -193,7 +170,7 @@ func TestReport(t *testing.T) {
 	oursEntry.StepFLOPs, oursEntry.UnprunedFLOPs, oursEntry.GPU = 110e9, 184e9, &watch{2e9, 1900, 600, 55}
 	theirs.AllocatedBytes, compiled.ColdFirstStepMS = 3e9, 30e3
 	g := &group{
-		Workload: "vit", Spec: "examples/vit.yaml", Precision: "bf16", Batch: 128, Counts: counts{50, 200, 20}, Rounds: 2,
+		Workload: "vit", Spec: "examples/vit.yaml", Precision: "bf16", Batch: 128, Counts: workload.Counts{Warmup: 50, Steps: 200, Chunk: 20}, Rounds: 2,
 		Entries: []*entry{oursEntry, theirs, compiled, {Name: "jax", Peer: true, Absent: "jax sees no GPU"}, {Name: "torch-graph", What: "captured", Peer: true, Failed: "exit status 1\n\tout of memory"}},
 		Kernels: []*kernel{{kernelTime: kernelTime{"k01_gemm_nt", "vit.yaml:20:5", "conv", 2, 0.1, 50}, FLOPs: 40e9, Bytes: 1e8, Bound: "arithmetic", RoofMS: 0.05, RoofPercent: 50}},
 	}

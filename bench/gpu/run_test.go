@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vitgen/vitgen/bench/workload"
 )
 
 // The programs of a machine with a GPU, of which the run sees what they print and
@@ -85,10 +87,10 @@ func fakeMachine(t *testing.T) (bin string) {
 		}
 	}
 	m := &manifest{Built: "today", Archs: []string{"sm_90"}, PTX: true, Versions: map[string]string{"vitgen": "abc"}}
-	big := source{name: "big", file: "examples/vit.yaml", golden: "golden/vit.safetensors", model: &peerModel{Family: "d2l"}}
+	big := source{name: "big", file: "examples/vit.yaml", golden: "golden/vit.safetensors", model: &workload.Model{Family: "d2l"}}
 	small := smallSource("vit_small")
 	m.Models = slices.Concat(big.models(), small.models())
-	m.Workloads = []workload{{Name: "big", Spec: big.file, Model: *big.model, Batch: 8, Counts: counts{1, 4, 2}}}
+	m.Workloads = []workload.Workload{{Name: "big", Spec: big.file, Model: *big.model, Batch: 8, Counts: workload.Counts{Warmup: 1, Steps: 4, Chunk: 2}}}
 	if err := m.write(bin); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import argparse
 import json
 import math
 import os
+import resource
 import statistics
 import sys
 import time
@@ -21,13 +22,18 @@ def emit(report):
 
 
 def read_workload(path):
-    """What to train: written by bench/gpu from the spec; see workload.go."""
+    """What to train: written by bench/workload from the spec."""
     with open(path, encoding="utf-8") as f:
         return json.load(f)
 
 
 def bench_arguments(parser):
     parser.add_argument("--workload", required=True, metavar="FILE")
+    parser.add_argument("--pass", dest="passes", choices=("update", "forward"), default="update",
+                        help="a training step, or logits without dropout")  # fmt: skip
+    parser.add_argument("--batch", type=positive, help="of a forward pass (default: the workload's)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
+    parser.add_argument("--threads", type=positive, help="of the CPU (default: the library's choice)")
     parser.add_argument("--precision", choices=("fp32", "tf32", "bf16"), default="fp32")
     parser.add_argument("--warmup", type=int, default=3, help="steps before the timed ones")
     parser.add_argument("--steps", type=int, default=10, help="timed steps")
@@ -41,11 +47,24 @@ def positive(text):
     return n
 
 
-def clock(step, wait, args):
-    """Times steps that queue up on the device, in chunks that end with reading the loss.
+def peak_rss():
+    """The most memory this process had resident, in bytes; Linux counts KiB, macOS bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
-    step() starts one update and returns what wait() makes a number of, once the
-    device is done. Returns the keys of the trainer's bench --json.
+
+def batch_of(args, workload):
+    """Only a forward pass has another batch than the workload's."""
+    if args.batch and args.passes == "update":
+        sys.exit("--batch is of --pass forward")
+    return args.batch or workload["batch"]
+
+
+def clock(step, wait, args):
+    """Times steps that queue up on the device, in chunks that end with reading a result.
+
+    step() starts one update or forward pass and returns what wait() makes a number
+    of, the loss or a logit, once the device is done. Returns the keys of the
+    trainer's bench --json.
     """
     start = time.perf_counter()
     value = wait(step())
@@ -65,7 +84,7 @@ def clock(step, wait, args):
         times += [(time.perf_counter() - start) * 1e3 / n] * n
         left -= n
     if not math.isfinite(value):
-        sys.exit(f"the loss became {value}; a diverged run times nothing meaningful")
+        sys.exit(f"the result became {value}; a diverged run times nothing meaningful")
     return {
         "precision": args.precision,
         "warmup": args.warmup,
@@ -73,5 +92,5 @@ def clock(step, wait, args):
         "step_ms": statistics.median(times),
         "step_ms_all": times,
         "first_step_ms": first,
-        "loss": value,
+        "peak_rss_bytes": peak_rss(),
     }

@@ -1,6 +1,7 @@
-"""JAX's side of bench/gpu.sh: the same models, written for jit.
+"""JAX's side of bench/gpu.sh and bench/cpu/run.sh: the same models, written for jit.
 
     peer_jax.py bench --workload FILE --precision bf16 [--attention plain|library]
+    peer_jax.py bench --workload FILE --device cpu --threads 2 --pass forward --batch 1 …
     peer_jax.py check --reference FILE.npz
     peer_jax.py versions
 
@@ -12,6 +13,7 @@ gradients, in float64 and without dropout, to a case that peer_torch.py check
 import argparse
 import functools
 import os
+import pathlib
 import sys
 import types
 
@@ -99,20 +101,29 @@ class Net:
             x = x + self.residual(self.dropout(self.linear(h, at + "mlp.dense2")))
         return self.linear(self.layernorm(x[:, 0], "head.0", 1e-5), "head.1")
 
-    def timm(self, image):
+    def blocks(self, image, patch, mlp, eps):
+        """timm's encoder; patch and mlp are the beginnings of names."""
         c, p = self.c, self.p
-        x = self.residual(self.patches(image, "patch_embed.proj"))
+        x = self.residual(self.patches(image, patch))
         x = jnp.concatenate((jnp.broadcast_to(p["cls_token"], (len(x), 1, c.dim)), x), 1) + p["pos_embed"]
         for i in range(c.blocks):
             at, rate = f"blocks.{i}.", c.drop_path * i / max(c.blocks - 1, 1)
-            q, k, v = jnp.split(self.linear(self.layernorm(x, at + "norm1", 1e-6), at + "attn.qkv"), 3, -1)
+            q, k, v = jnp.split(self.linear(self.layernorm(x, at + "norm1", eps), at + "attn.qkv"), 3, -1)
             x = x + self.drop_path(self.residual(self.linear(self.attend(q, k, v), at + "attn.proj")), rate)
-            h = jax.nn.gelu(self.linear(self.layernorm(x, at + "norm2", 1e-6), at + "mlp.fc1"), approximate=False)
-            x = x + self.drop_path(self.residual(self.linear(h, at + "mlp.fc2")), rate)
+            h = jax.nn.gelu(self.linear(self.layernorm(x, at + "norm2", eps), f"{at}{mlp}fc1"), approximate=False)
+            x = x + self.drop_path(self.residual(self.linear(h, f"{at}{mlp}fc2")), rate)
+        return x
+
+    def timm(self, image):
+        x = self.blocks(image, "patch_embed.proj", "mlp.", 1e-6)
         return self.linear(self.layernorm(x, "norm", 1e-6)[:, 0], "head")
 
+    def tiny(self, image):
+        x = self.blocks(image, "patch", "", 1e-5)
+        return self.linear(self.layernorm(x[:, 0], "norm", 1e-5), "head")
+
     def logits(self, image):
-        return (self.d2l if self.c.family == "d2l" else self.timm)(image)
+        return {"d2l": self.d2l, "timm": self.timm, "tiny": self.tiny}[self.c.family](image)
 
     def loss(self, image, label, smoothing):
         logits = self.residual(self.logits(image))
@@ -135,11 +146,12 @@ def shapes(c):
             p |= vector(at + "ln1") | {f"{at}attention.W_{w}.weight": (D, D) for w in "qkvo"} | vector(at + "ln2")
             p |= linear(at + "mlp.dense1", M, D) | linear(at + "mlp.dense2", D, M)
         return p | vector("head.0") | linear("head.1", c.classes, D)
-    p |= {"pos_embed": (1, tokens + 1, D), "patch_embed.proj.weight": patch, "patch_embed.proj.bias": (D,)}
+    name, mlp = ("patch", "") if c.family == "tiny" else ("patch_embed.proj", "mlp.")
+    p |= {"pos_embed": (1, tokens + 1, D), name + ".weight": patch, name + ".bias": (D,)}
     for i in range(c.blocks):
         at = f"blocks.{i}."
         p |= vector(at + "norm1") | linear(at + "attn.qkv", 3 * D, D) | linear(at + "attn.proj", D, D) | vector(at + "norm2")
-        p |= linear(at + "mlp.fc1", M, D) | linear(at + "mlp.fc2", D, M)
+        p |= linear(f"{at}{mlp}fc1", M, D) | linear(f"{at}{mlp}fc2", D, M)
     return p | vector("norm") | linear("head", c.classes, D)
 
 
@@ -199,20 +211,31 @@ def start_state(o, params):
     return {"m": zeros(params) if o["momentum"] else {}}
 
 
-def bench(args):
-    jax.config.update("jax_default_matmul_precision", PRECISION[args.precision])
-    jax.config.update("jax_default_prng_impl", "rbg")  # the fast one
-    if cache := os.environ.get("VITGEN_JAX_CACHE"):
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    workload = common.read_workload(args.workload)
-    c = types.SimpleNamespace(**{"dropout": 0.0, "drop_path": 0.0} | workload["model"])
+def place(args):
+    """Chooses the device before there is one."""
+    if args.device == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    if args.threads:
+        # XLA's pool has a thread for each CPU that the process may run on, or as
+        # many as this says; there is no option for it.
+        os.environ["PJRT_NPROC"] = str(args.threads)
+
+
+def pool_size():
+    """How many threads XLA's pool on the CPU has; None where the system does not tell."""
+    names = [task.read_text() for task in pathlib.Path("/proc/self/task").glob("*/comm")]
+    return sum("XLAEigen" in name for name in names) or None
+
+
+def make_forward(args, c, params, image, half):
+    run = jax.jit(lambda params, image: Net(c, params, None, half, args.attention).logits(image))
+    return lambda: run(params, image)
+
+
+def make_update(args, c, workload, params, image, label, half):
     o, smoothing, clip = workload["optimizer"], workload["label_smoothing"], workload["clip_norm"]
-    half = jnp.bfloat16 if args.precision == "bf16" else None
-    random = np.random.default_rng(1)
-    params = jax.device_put(initial(c, random))
-    image = jax.device_put(random.standard_normal((workload["batch"], *c.image), np.float32))
-    label = jax.device_put(random.integers(c.classes, size=workload["batch"]).astype(np.int32))
+    if args.attention == "library" and c.dropout > 0:
+        sys.exit("peer_jax.py: jax.nn.dot_product_attention knows no dropout")
 
     @functools.partial(jax.jit, donate_argnums=(0, 1, 2))
     def update(params, state, key, image, label):
@@ -230,9 +253,34 @@ def bench(args):
         *carry[:], loss = update(*carry, image, label)
         return loss
 
+    return step
+
+
+def bench(args):
+    start_rss = common.peak_rss()  # the interpreter and JAX's libraries, no model yet
+    place(args)
+    jax.config.update("jax_default_matmul_precision", PRECISION[args.precision])
+    jax.config.update("jax_default_prng_impl", "rbg")  # the fast one
+    if cache := os.environ.get("VITGEN_JAX_CACHE"):
+        jax.config.update("jax_compilation_cache_dir", cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    workload = common.read_workload(args.workload)
+    c = types.SimpleNamespace(**{"dropout": 0.0, "drop_path": 0.0} | workload["model"])
+    half = jnp.bfloat16 if args.precision == "bf16" else None
+    random = np.random.default_rng(1)
+    params = jax.device_put(initial(c, random))
+    batch = common.batch_of(args, workload)
+    image = jax.device_put(random.standard_normal((batch, *c.image), np.float32))
+    label = jax.device_put(random.integers(c.classes, size=batch).astype(np.int32))
+    if args.passes == "forward":
+        step = make_forward(args, c, params, image, half)
+    else:
+        step = make_update(args, c, workload, params, image, label, half)
     device = jax.devices()[0]
-    report = common.clock(step, float, args)
-    report |= {"batch": workload["batch"], "device": device.device_kind}
+    report = common.clock(step, lambda result: float(np.ravel(result)[0]), args)
+    report |= {"batch": batch, "device": device.device_kind, "start_rss_bytes": start_rss}
+    if device.platform == "cpu" and (threads := pool_size()):
+        report["device"] += f" ({threads} threads)"
     if stats := device.memory_stats():
         report["peak_allocated_bytes"] = stats.get("peak_bytes_in_use", 0)
         report["peak_reserved_bytes"] = stats.get("peak_pool_bytes", 0)
@@ -248,7 +296,7 @@ def check(args):
     if ours != theirs:
         sys.exit(f"peer_jax.py: parameters differ from golden/models.py's: {set(ours.items()) ^ set(theirs.items())}")
     smoothing = float(data["smoothing"])
-    for attention in ("plain", "library") if c.dropout == 0 else ("plain",):
+    for attention in ("plain", "library"):
         compute = lambda p: Net(c, p, attention=attention).loss(data["image"], data["label"], smoothing)  # noqa: B023, E731
         loss, grads = jax.jit(jax.value_and_grad(compute))(params)
         got = {"loss": loss} | {"grad." + n: g for n, g in grads.items()}
@@ -265,7 +313,7 @@ def versions(args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="training steps of Vision Transformers in JAX")
+    parser = argparse.ArgumentParser(description="training steps and inference of Vision Transformers in JAX")
     commands = parser.add_subparsers(dest="command", required=True)
     b = commands.add_parser("bench")
     common.bench_arguments(b)

@@ -1,11 +1,12 @@
-"""PyTorch's side of bench/gpu.sh.
+"""PyTorch's side of bench/gpu.sh and bench/cpu/run.sh.
 
     peer_torch.py bench --workload FILE --precision bf16 --mode reduce-overhead …
+    peer_torch.py bench --workload FILE --device cpu --threads 2 --pass forward --batch 1 …
     peer_torch.py check --workload FILE [--dump FILE.npz]
     peer_torch.py roofs
     peer_torch.py versions
 
-`bench` times training steps as a PyTorch user would write them. `check` holds
+`bench` times training steps, or inference, as a PyTorch user would write them. `check` holds
 the model to golden/models.py, and to timm's own where timm is installed, and
 says what it has of parameters and work; --dump keeps a small case for other
 frameworks. `roofs` measures what the device reaches on plain matrix products and
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import dataclasses
 import pathlib
+import re
 import sys
 import time
 
@@ -49,10 +51,11 @@ def set_precision(precision):
     torch.backends.cudnn.allow_tf32 = precision != "fp32"
 
 
-def make_optimizer(o, model, capturable):
+def make_optimizer(o, model, fused, capturable):
+    fused = fused or None  # None: as the library chooses
     if o["kind"] == "sgd":
         return torch.optim.SGD(model.parameters(), lr=o["lr"], momentum=o["momentum"], nesterov=o["nesterov"],
-                               weight_decay=o["weight_decay"], fused=True)  # fmt: skip
+                               weight_decay=o["weight_decay"], fused=fused)  # fmt: skip
     weights, others = [], []
     for name, p in model.named_parameters():
         decays = o["decay_all"] or (p.ndim >= 2 and name not in ("cls_token", "pos_embed"))
@@ -62,7 +65,7 @@ def make_optimizer(o, model, capturable):
         groups.append({"params": others, "weight_decay": 0.0})
     # A captured step counts its updates on the device.
     options = {"capturable": True} if capturable else {}
-    return torch.optim.AdamW(groups, lr=o["lr"], betas=(o["beta1"], o["beta2"]), eps=o["eps"], fused=True, **options)
+    return torch.optim.AdamW(groups, lr=o["lr"], betas=(o["beta1"], o["beta2"]), eps=o["eps"], fused=fused, **options)
 
 
 def captured(step):
@@ -84,17 +87,20 @@ def captured(step):
     return replay
 
 
-def make_step(args, workload, device):
+def mixed(args, device):
+    """The context that products run in."""
+    if args.precision == "bf16":
+        return lambda: torch.autocast(device.type, torch.bfloat16)
+    return contextlib.nullcontext
+
+
+def make_update(args, workload, device):
     """A function that starts one update and returns its loss on the device."""
     c, mode = config(workload), MODES[args.mode]
-    graph = args.mode.endswith("graph")
     model = vit.build(c, args.attention, args.prune).to(device).train()
-    optimizer = make_optimizer(workload["optimizer"], model, graph)
+    optimizer = make_optimizer(workload["optimizer"], model, not args.unfused, args.mode.endswith("graph"))
     image, label = vit.random_batch(c, workload["batch"], device=device)
-    smoothing, clip = workload["label_smoothing"], workload["clip_norm"]
-    amp = contextlib.nullcontext
-    if args.precision == "bf16":
-        amp = lambda: torch.autocast(device.type, torch.bfloat16)  # noqa: E731
+    smoothing, clip, amp = workload["label_smoothing"], workload["clip_norm"], mixed(args, device)
 
     def compute_loss(image, label):
         with amp():
@@ -114,25 +120,49 @@ def make_step(args, workload, device):
         optimizer.step()
         return loss.detach()
 
-    return step, graph
+    return step
+
+
+def make_forward(args, workload, device):
+    """A function that starts a forward pass and returns its logits on the device."""
+    c, mode, amp = config(workload), MODES[args.mode], mixed(args, device)
+    model = vit.build(c, args.attention, args.prune).to(device).eval()
+    image, _ = vit.random_batch(c, common.batch_of(args, workload), device=device)
+    run = torch.compile(model, mode=mode) if mode else model
+
+    def step():
+        with torch.inference_mode(), amp():
+            return run(image)
+
+    return step
+
+
+def number(result):
+    """Of a loss itself, of logits the first; waits for the device."""
+    return float(result.cpu().flatten()[0])
 
 
 def bench(args):
+    start_rss = common.peak_rss()  # the interpreter and PyTorch's libraries, no model yet
     device = torch.device(args.device)
     workload = common.read_workload(args.workload)
+    if args.threads:
+        torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     set_precision(args.precision)
     start = time.perf_counter()
-    step, graph = make_step(args, workload, device)
+    step = (make_forward if args.passes == "forward" else make_update)(args, workload, device)
+    graph = args.mode.endswith("graph")
     if graph:
         step = captured(step)
     made = (time.perf_counter() - start) * 1e3  # includes the compilation that capturing waits for
-    report = common.clock(step, lambda loss: loss.item(), args)
+    report = common.clock(step, number, args)
     if graph:
         report["first_step_ms"] += made
-    report["batch"] = workload["batch"]
-    report["device"] = "cpu"
-    if device.type == "cuda":
+    report |= {"batch": common.batch_of(args, workload), "start_rss_bytes": start_rss}
+    if device.type == "cpu":
+        report["device"] = f"cpu ({torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability().lower()})"
+    else:
         report |= {
             "device": torch.cuda.get_device_name(device),
             "peak_allocated_bytes": torch.cuda.max_memory_allocated(device),
@@ -260,6 +290,10 @@ def versions(args):
         report["device"] = torch.cuda.get_device_name()
         report["capability"] = "sm_%d%d" % torch.cuda.get_device_capability()
         report["cudnn"] = str(torch.backends.cudnn.version())
+    # The libraries behind it on the CPU, as it was built.
+    for name, pattern in {"mkl": r"Math Kernel Library Version ([\d.]+)", "onednn": r"MKL-DNN v([\d.]+)"}.items():
+        if found := re.search(pattern, torch.__config__.show()):
+            report[name] = found[1]
     try:
         import triton
 
@@ -270,13 +304,13 @@ def versions(args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description="training steps of Vision Transformers in PyTorch")
+    parser = argparse.ArgumentParser(description="training steps and inference of Vision Transformers in PyTorch")
     commands = parser.add_subparsers(dest="command", required=True)
     b = commands.add_parser("bench")
     common.bench_arguments(b)
-    b.add_argument("--device", default="cuda")
     b.add_argument("--mode", choices=sorted(MODES), default="eager")
     b.add_argument("--attention", choices=sorted(vit.ATTENTION), default="sdpa")
+    b.add_argument("--unfused", action="store_true", help="the optimizer as the library chooses, not its fused kernel")
     b.add_argument("--prune", action="store_true", help="last block: class token only")
     c = commands.add_parser("check")
     c.add_argument("--workload", required=True, metavar="FILE")

@@ -1,8 +1,9 @@
 """The peers' Vision Transformers in PyTorch, as their users write them.
 
-Two families: d2l's, with the names of the book's state_dict, and timm's. check
-(peer_torch.py, and bench/cpu's) holds both to golden/models.py, so that what is
-timed is the model that vitgen's numbers are verified against.
+Three families: d2l's, with the names of the book's state_dict, timm's, and the
+small one of examples/vit_tiny.yaml. peer_torch.py check holds them to
+golden/models.py, so that what is timed is the model that vitgen's numbers are
+verified against.
 
 Attention is either spelled out, as in the book, or PyTorch's own function. With
 prune, the last block computes only the class token's row, as a user who knows
@@ -19,7 +20,7 @@ from torch import nn
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    family: str  # d2l or timm
+    family: str  # d2l, timm or tiny
     image: tuple  # C, H, W
     classes: int
     patch: int
@@ -27,12 +28,16 @@ class Config:
     hidden: int
     heads: int
     blocks: int
-    dropout: float = 0.0  # d2l: after the embedding, on attention weights, twice in the MLP
-    drop_path: float = 0.0  # timm: of the last block, the others less in proportion
+    dropout: float = 0.0  # on attention weights; d2l: also after the embedding, and twice in the MLP
+    drop_path: float = 0.0  # timm, tiny: of the last block, the others less in proportion
 
     @property
     def tokens(self):
         return (self.image[1] // self.patch) * (self.image[2] // self.patch)
+
+    @property
+    def drop_paths(self):
+        return [self.drop_path * i / max(self.blocks - 1, 1) for i in range(self.blocks)]
 
 
 def split_heads(x, heads):
@@ -142,13 +147,13 @@ class D2LViT(nn.Module):
 class FusedAttention(nn.Module):
     def __init__(self, c, attend):
         super().__init__()
-        self.heads, self.attend = c.heads, attend
+        self.heads, self.dropout, self.attend = c.heads, c.dropout, attend
         self.qkv = nn.Linear(c.dim, 3 * c.dim)
         self.proj = nn.Linear(c.dim, c.dim)
 
     def forward(self, x, rows=None):
         q, k, v = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, -1))
-        return self.proj(merge_heads(self.attend(q[:, :, :rows], k, v, 0.0, self.training)))
+        return self.proj(merge_heads(self.attend(q[:, :, :rows], k, v, self.dropout, self.training)))
 
 
 class Mlp(nn.Module):
@@ -206,8 +211,7 @@ class TimmViT(nn.Module):
         self.cls_token = nn.Parameter(1e-6 * torch.randn(1, 1, c.dim))
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, c.tokens + 1, c.dim))
         self.patch_embed = Projection(c)
-        rates = [c.drop_path * i / max(c.blocks - 1, 1) for i in range(c.blocks)]
-        self.blocks = nn.Sequential(*(TimmBlock(c, ATTENTION[attention], rate) for rate in rates))
+        self.blocks = nn.Sequential(*(TimmBlock(c, ATTENTION[attention], rate) for rate in c.drop_paths))
         self.norm = nn.LayerNorm(c.dim, eps=1e-6)
         self.head = nn.Linear(c.dim, c.classes)
 
@@ -219,7 +223,49 @@ class TimmViT(nn.Module):
         return self.head(self.norm(self.blocks[-1](x, 1 if self.prune else None))[:, 0])
 
 
-FAMILY = {"d2l": D2LViT, "timm": TimmViT}
+# --- examples/vit_tiny.yaml ---------------------------------------------------
+
+
+class TinyBlock(nn.Module):
+    """timm's, with shorter names and PyTorch's epsilon."""
+
+    def __init__(self, c, attend, drop_path):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(c.dim)
+        self.attn = FusedAttention(c, attend)
+        self.norm2 = nn.LayerNorm(c.dim)
+        self.fc1 = nn.Linear(c.dim, c.hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(c.hidden, c.dim)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x, rows=None):
+        x = x[:, :rows] + self.drop_path(self.attn(self.norm1(x), rows))
+        return x + self.drop_path(self.fc2(self.act(self.fc1(self.norm2(x)))))
+
+
+class TinyViT(nn.Module):
+    """The norm follows the choice of the token."""
+
+    def __init__(self, c, attention="sdpa", prune=False):
+        super().__init__()
+        self.prune = prune
+        self.patch = nn.Conv2d(c.image[0], c.dim, kernel_size=c.patch, stride=c.patch)
+        self.cls_token = nn.Parameter(0.02 * torch.randn(1, 1, c.dim))
+        self.pos_embed = nn.Parameter(0.2 * torch.randn(1, c.tokens + 1, c.dim))
+        self.blocks = nn.Sequential(*(TinyBlock(c, ATTENTION[attention], rate) for rate in c.drop_paths))
+        self.norm = nn.LayerNorm(c.dim)
+        self.head = nn.Linear(c.dim, c.classes)
+
+    def forward(self, image):
+        x = self.patch(image).flatten(2).transpose(1, 2)
+        x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), 1) + self.pos_embed
+        for block in self.blocks[:-1]:
+            x = block(x)
+        return self.head(self.norm(self.blocks[-1](x, 1 if self.prune else None)[:, 0]))
+
+
+FAMILY = {"d2l": D2LViT, "timm": TimmViT, "tiny": TinyViT}
 
 
 def build(c, attention="sdpa", prune=False):
@@ -231,9 +277,10 @@ def build(c, attention="sdpa", prune=False):
 
 def reference(models, c):
     """golden/models.py's model of this configuration."""
-    if c.family == "d2l":
-        return models.D2LViT(c.image, c.classes, c.patch, c.dim, c.hidden, c.heads, c.blocks)
-    return models.TimmViT(c.image, c.classes, c.patch, c.dim, c.hidden, c.heads, c.blocks, layer_scale=False)
+    sizes = (c.image, c.classes, c.patch, c.dim, c.hidden, c.heads, c.blocks)
+    if c.family == "timm":
+        return models.TimmViT(*sizes, layer_scale=False)
+    return {"d2l": models.D2LViT, "tiny": models.TinyViT}[c.family](*sizes)
 
 
 def loss_and_gradients(model, image, label, smoothing=0.0):

@@ -1,4 +1,4 @@
-package main
+package workload
 
 import (
 	"bytes"
@@ -10,11 +10,11 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// derive returns the text of a spec with some of its scalars changed: the keys of
+// Derive returns the text of a spec with some of its scalars changed: the keys of
 // set are paths such as train.precision. A key of a section that the spec does
 // not have is added at the section's beginning. Everything else stays, line for
 // line up to what is added, so that positions in the model mean the same.
-func derive(src []byte, set map[string]string) ([]byte, error) {
+func Derive(src []byte, set map[string]string) ([]byte, error) {
 	for _, path := range slices.Sorted(maps.Keys(set)) {
 		var doc yaml.Node
 		if err := yaml.Unmarshal(src, &doc); err != nil {
