@@ -64,7 +64,7 @@ fuzz: ## run each fuzz target for FUZZTIME (20s)
 race: ## the runtime's tests under the race detector
 	go test -race -short -timeout 20m ./runtime/...
 
-bench-cpu: ## a training step against PyTorch, on this machine; needs it to be quiet
+bench-cpu: ## the goals on the CPU, against PyTorch and JAX on this machine; needs it to be quiet
 	./bench/cpu/run.sh
 
 bench-roofline: ## FMA peak, bandwidths, and how near matrix products alone come to the peak

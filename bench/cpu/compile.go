@@ -2,36 +2,37 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"flag"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/vitgen/vitgen/bench/measure"
 )
 
-// compileResult is the JSON of a run.
-type compileResult struct {
-	Kind     string            `json:"kind"`
-	Date     string            `json:"date"`
-	Spec     string            `json:"spec"`
-	Machine  measure.Machine   `json:"machine"`
-	Versions map[string]string `json:"versions"`
-	Quick    bool              `json:"quick,omitempty"`
+// compiling is what it takes from a spec to a trainer, and peers to the end of
+// their first step.
+type compiling struct {
+	Spec string `json:"spec"`
 	// Compile is `vitgen compile` alone, Build the Go tool and g++ on what it
-	// wrote, Link the same again with nothing left to compile.
-	Compile timing `json:"compile"`
-	Build   timing `json:"build_cold"`
-	Link    timing `json:"build_again"`
-	SHA256  string `json:"sha256"` // of the files written, the same each time
-	Files   int    `json:"files"`
-	Bytes   int64  `json:"bytes"`
+	// wrote, Link the same again with nothing left to compile. All are whole
+	// processes.
+	Compile timing      `json:"compile"`
+	Build   timing      `json:"build_cold"`
+	Link    timing      `json:"build_again"`
+	Peers   []*coldPeer `json:"peers"`
+	// Share is Compile and Build over torch.compile's first step of the same round.
+	Share *measure.Spread `json:"share,omitempty"`
+}
+
+// coldPeer is a peer's first training step, from empty caches.
+type coldPeer struct {
+	Name   string          `json:"name"`
+	MS     *measure.Spread `json:"ms,omitempty"`
+	AllMS  []float64       `json:"all_ms,omitempty"`
+	Failed string          `json:"failed,omitempty"`
 }
 
 // timing is of whole processes.
@@ -47,156 +48,108 @@ func (t *timing) add(u measure.Usage) {
 	t.PeakRSS = max(t.PeakRSS, u.PeakRSS)
 }
 
-func compileCommand(ctx context.Context, args []string) error {
-	flags := flag.NewFlagSet("compile", flag.ContinueOnError)
-	var out outFlag
-	out.define(flags)
-	runs := flags.Int("runs", 11, "`number` of times vitgen compiles the spec")
-	builds := flags.Int("builds", 3, "`number` of cold builds of the trainer")
-	quick := flags.Bool("quick", false, "two compilations and one build: shows that everything works")
-	if err := measure.Parse(flags, args); err != nil {
-		return err
+// compileGoal is the share of torch.compile's first step.
+const compileGoal = 1.0 / 3
+
+// compilingPeers are those whose first step compiles. The goal is about
+// torch.compile.
+var compilingPeers = []string{"torch-compile", "jax"}
+
+// measureCompile lets vitgen and the peers compile in turns.
+func (s *settings) measureCompile(ctx context.Context, r *row, rounds int) (*compiling, error) {
+	c := &compiling{Spec: r.source.file}
+	for _, name := range compilingPeers {
+		c.Peers = append(c.Peers, &coldPeer{Name: name})
 	}
-	if *quick {
-		*runs, *builds = 2, 1
+	for n := range rounds {
+		if err := c.buildOnce(ctx); err != nil {
+			return nil, err
+		}
+		logf("%s, round %d of %d  vitgen compile %.0f ms, cold build %.1f s\n", compilePart, n+1, rounds, c.Compile.AllMS[n], c.Build.AllMS[n]/1e3)
+		for _, p := range c.Peers {
+			if p.Failed == "" {
+				s.coldPeer(ctx, r, p, n)
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 	}
-	if *runs < 1 || *builds < 1 {
-		return fmt.Errorf("compile: runs and builds must be positive")
-	}
-	now := time.Now()
-	r := &compileResult{
-		Kind: "cpu-compile", Date: now.Format(time.DateOnly), Spec: specFile, Quick: *quick,
-		Machine: measure.DescribeMachine(), Versions: measure.ToolVersions(ctx, resultsDir),
-	}
-	warnIfBusy(r.Machine)
-	steal := measure.WatchSteal()
-	if err := r.compile(ctx, *runs); err != nil {
-		return err
-	}
-	if err := r.build(ctx, *builds); err != nil {
-		return err
-	}
-	r.Machine.StealPercent = steal()
-	return measure.Write(out.folder(*quick), r.Date+"-compile", r, r.markdown())
+	c.share()
+	return c, nil
 }
 
-// compile times the compiler, each time into a folder that is not there, and
-// holds what it writes to what it wrote before.
-func (r *compileResult) compile(ctx context.Context, runs int) error {
-	dir, err := os.MkdirTemp(scratchDir, "compile-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	pkg := filepath.Join(dir, "vit") // the same each time: the import path is in the files
-	for n := range runs {
-		if err := os.RemoveAll(pkg); err != nil {
-			return err
-		}
-		_, u, err := measure.Process{Argv: []string{binary("vitgen-compiler"), "compile", specFile, "--target", "cpu", "-o", pkg}}.Run(ctx)
-		if err != nil {
-			return err
-		}
-		sum, err := r.hash(pkg)
-		if err != nil {
-			return err
-		}
-		if n > 0 && sum != r.SHA256 {
-			return fmt.Errorf("vitgen compile %s wrote other bytes in run %d than in run 1", specFile, n+1)
-		}
-		r.SHA256 = sum
-		r.Compile.add(u)
-		logf("vitgen compile %d of %d: %.0f ms\n", n+1, runs, float64(u.Wall)/1e6)
-	}
-	return nil
-}
-
-// hash is over names and contents of a folder's files in order of their names.
-func (r *compileResult) hash(dir string) (string, error) {
-	h := sha256.New()
-	r.Files, r.Bytes = 0, 0
-	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		f, err := os.Open(name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		rel, err := filepath.Rel(dir, name)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(h, "%q\n", filepath.ToSlash(rel))
-		n, err := io.Copy(h, f)
-		r.Files++
-		r.Bytes += n
-		return err
-	})
-	return hex.EncodeToString(h.Sum(nil)), err
-}
-
-// build times the Go tool on packages it has not seen: their import paths are
-// new, so that none of their C++ or Go is in its cache, while the packages they
-// import are.
-func (r *compileResult) build(ctx context.Context, builds int) error {
-	for n := range builds {
-		if err := r.buildOnce(ctx); err != nil {
-			return err
-		}
-		logf("cold build %d of %d: %.1f s\n", n+1, builds, r.Build.AllMS[n]/1e3)
-	}
-	return nil
-}
-
-func (r *compileResult) buildOnce(ctx context.Context) error {
+// buildOnce compiles a spec into a folder that is not there, and builds a package
+// that the Go tool has not seen: its import path is new, so that none of its C++
+// or Go is in the tool's cache, while the packages it imports are.
+func (c *compiling) buildOnce(ctx context.Context) error {
 	dir, err := os.MkdirTemp(scratchDir, fmt.Sprintf("build-%d-", time.Now().UnixNano()))
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	pkg := filepath.Join(dir, "vit")
-	compile := measure.Process{Argv: []string{binary("vitgen-compiler"), "compile", specFile, "--target", "cpu", "-o", pkg}}
-	if _, _, err := compile.Run(ctx); err != nil {
-		return err
-	}
-	argv := []string{"go", "build", "-o", filepath.Join(dir, "trainer"), "./" + filepath.Join(pkg, "trainer")}
-	for _, t := range []*timing{&r.Build, &r.Link} {
+	compile := []string{binary("vitgen-compiler"), "compile", c.Spec, "--target", "cpu", "-o", pkg}
+	build := []string{"go", "build", "-o", filepath.Join(dir, "trainer"), "./" + filepath.Join(pkg, "trainer")}
+	for _, step := range []struct {
+		argv []string
+		into *timing
+	}{{compile, &c.Compile}, {build, &c.Build}, {build, &c.Link}} {
 		if err := os.RemoveAll(filepath.Join(dir, "trainer")); err != nil {
 			return err
 		}
-		_, u, err := measure.Process{Argv: argv}.Run(ctx)
+		_, u, err := measure.Process{Argv: step.argv}.Run(ctx)
 		if err != nil {
 			return err
 		}
-		t.add(u)
+		step.into.add(u)
 	}
 	return nil
 }
 
-func (r *compileResult) markdown() string {
-	var b strings.Builder
-	heading(&b, "Compiling "+r.Spec+", "+r.Date, r.Machine, r.Versions)
-	if r.Quick {
-		b.WriteString("**A quick run: it shows that everything works, the figures mean nothing.**\n\n")
+// coldPeer has a peer compile its training step with nothing in its caches.
+func (s *settings) coldPeer(ctx context.Context, r *row, p *coldPeer, n int) {
+	all := s.allPeers(r)
+	i := slices.IndexFunc(all, func(c contestant) bool { return c.name == p.Name })
+	if i < 0 {
+		p.Failed = "it takes no part"
+		return
 	}
-	rows := [][]string{{"", "runs", "median s", "min–max s", "peak MB"}}
-	for _, t := range []struct {
-		name string
-		timing
-	}{
-		{"`vitgen compile`", r.Compile},
-		{"`go build`, C++ not yet compiled", r.Build},
-		{"`go build` again", r.Link},
-	} {
-		rows = append(rows, []string{
-			t.name, fmt.Sprint(len(t.AllMS)), fmt.Sprintf("%.3f", t.MS.Median/1e3),
-			fmt.Sprintf("%.3f–%.3f", t.MS.Min/1e3, t.MS.Max/1e3), fmt.Sprintf("%.0f", float64(t.PeakRSS)/1e6),
-		})
+	c := all[i]
+	cache := filepath.Join(s.scratch, "cold", fmt.Sprint(p.Name, "-", n))
+	for j := range c.env {
+		c.env[j] = strings.Replace(c.env[j], c.cache, cache, 1)
 	}
-	b.WriteString(measure.Table(rows, false))
-	fmt.Fprintf(&b, "\nWhole processes; peak memory is that of the largest one. Each compilation wrote the same %d files, %d bytes,\nsha256 %s.\n",
-		r.Files, r.Bytes, r.SHA256)
-	return b.String()
+	ms, err := coldStep(ctx, c)
+	if err != nil {
+		p.Failed, p.MS = err.Error(), nil
+		logf("%s  %s failed: %v\n", compilePart, p.Name, err)
+		return
+	}
+	p.AllMS = append(p.AllMS, ms)
+	spread := measure.SpreadOf(p.AllMS)
+	p.MS = &spread
+	logf("%s, round %d  %s %.1f s to the end of the first step\n", compilePart, n+1, p.Name, ms/1e3)
+}
+
+// share compares with torch.compile, where it took part in all rounds.
+func (c *compiling) share() {
+	torch := c.Peers[0]
+	if torch.Failed != "" {
+		return
+	}
+	var shares []float64
+	for n, ms := range torch.AllMS {
+		shares = append(shares, (c.Compile.AllMS[n]+c.Build.AllMS[n])/ms)
+	}
+	spread := measure.SpreadOf(shares)
+	c.Share = &spread
+}
+
+func (c *compiling) goal() goal {
+	line := goal{Work: "`vitgen compile` and C++ build, cold", Pruned: want(c.Share, share, compileGoal, true)}
+	if torch := c.Peers[0]; torch.MS != nil {
+		line.Peer = fmt.Sprintf("%s's first step, %.1f s", torch.Name, torch.MS.Median/1e3)
+	}
+	return line
 }

@@ -1,12 +1,9 @@
-// Command cpu compares generated trainers with PyTorch on this machine's CPU:
-// speed and peak memory of a training step, and what compiling costs. It is not
-// a profiler, which the trainer's own bench is, and it judges no numbers, which
-// verify does. run.sh and compile.sh build what it needs and start it.
-//
-//	cpu steps [--quick] [--rounds N] …    training steps, interleaved with the peers'
-//	cpu compile [--quick] [--runs N] …    vitgen compile, and the C++ build after it
-//
-// It runs in the repository's root.
+// Command cpu compares generated trainers with PyTorch and JAX on this machine's
+// CPU: speed of training steps and of inference, peak memory, matrix products
+// alone, and what compiling costs; and says which of the project's goals are met.
+// It is not a profiler, which the trainer's own bench is, and it judges no
+// numbers, which verify does. run.sh builds what it needs and starts it, in the
+// repository's root.
 package main
 
 import (
@@ -17,15 +14,18 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
+
+	"github.com/vitgen/vitgen/bench/measure"
 )
 
 const (
 	resultsDir = "bench/results"
-	// scratchDir holds binaries and everything that need not be kept. Go's
-	// patterns skip it for its underscore.
-	scratchDir = "_build/bench"
-	specFile   = "examples/vit.yaml"
+	// scratchDir holds binaries and everything that need not be kept, packagesDir
+	// the generated packages. Go's patterns skip both for the underscore.
+	scratchDir  = "_build/bench"
+	packagesDir = scratchDir + "/pkg"
 )
 
 func main() {
@@ -38,37 +38,64 @@ func main() {
 	}
 }
 
+// settings are what all parts of a run have in common.
+type settings struct {
+	Threads int      `json:"threads"`
+	Quick   bool     `json:"quick,omitempty"`
+	Rounds  int      `json:"rounds,omitempty"` // 0: as many as each row has
+	Parts   []string `json:"rows"`
+	Only    []string `json:"only,omitempty"`
+	With    []string `json:"with,omitempty"`
+	python  string
+	scratch string // of this run
+}
+
 func run(ctx context.Context, args []string) error {
-	if _, err := os.Stat(specFile); err != nil {
-		return fmt.Errorf("%w; start bench/cpu/run.sh or bench/cpu/compile.sh instead, they know where to run", err)
+	if _, err := os.Stat(vit.file); err != nil {
+		return fmt.Errorf("%w; start bench/cpu/run.sh instead, it knows where to run", err)
 	}
-	if len(args) > 0 {
-		switch args[0] {
-		case "steps":
-			return stepsCommand(ctx, args[1:])
-		case "compile":
-			return compileCommand(ctx, args[1:])
-		}
+	fs := flag.NewFlagSet("cpu", flag.ContinueOnError)
+	var s settings
+	out := fs.String("out", "", "`folder` for the results (default "+resultsDir+", with --quick "+scratchDir+")")
+	parts := fs.String("rows", "", "`names` of the rows, with commas: "+strings.Join(partNames(), ", ")+"; default: all")
+	only := fs.String("only", "", "`names` of the contestants, with commas; default: all but the optional ones")
+	with := fs.String("with", "", "`names` of optional contestants to add: jax-library, torch-hugepages, torch-autotune, torch-pruned")
+	fs.IntVar(&s.Threads, "threads", 2, "`number` of threads of each contestant")
+	fs.IntVar(&s.Rounds, "rounds", 0, "`number` of turns of each contestant; 0: as many as each row has")
+	fs.BoolVar(&s.Quick, "quick", false, "one round of few steps, without torch.compile but for compiling: shows that everything works, measures nothing")
+	fs.StringVar(&s.python, "python", ".venv/bin/python", "`interpreter` that has PyTorch and JAX")
+	if err := measure.Parse(fs, args); err != nil {
+		return err
 	}
-	return errors.New("the first argument must be steps or compile")
-}
-
-// outFlag says where results go. Quick runs check the machinery: theirs never
-// lie among the results.
-type outFlag struct{ dir string }
-
-func (o *outFlag) define(fs *flag.FlagSet) {
-	fs.StringVar(&o.dir, "out", "", "`folder` for the results (default "+resultsDir+", with --quick "+scratchDir+")")
-}
-
-func (o *outFlag) folder(quick bool) string {
+	if s.Threads < 1 || s.Rounds < 0 {
+		return errors.New("threads must be positive and rounds not negative")
+	}
+	s.Only, s.With = measure.Names(*only), measure.Names(*with)
+	if err := checkNames(append(s.Only, s.With...)); err != nil {
+		return err
+	}
+	var err error
+	if s.Parts, err = pickParts(measure.Names(*parts)); err != nil {
+		return err
+	}
+	if s.scratch, err = os.MkdirTemp(scratchDir, "run-"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(s.scratch)
+	r, err := s.measure(ctx)
+	if err != nil {
+		return err
+	}
 	switch {
-	case o.dir != "":
-		return o.dir
-	case quick:
-		return scratchDir
+	case *out != "":
+	case s.Quick:
+		*out = scratchDir // never among the results
+	default:
+		*out = resultsDir
 	}
-	return resultsDir
+	return measure.Write(*out, r.Date+"-cpu", r, r.markdown())
 }
 
 func binary(name string) string { return filepath.Join(scratchDir, name) }
+
+func logf(format string, args ...any) { fmt.Fprintf(os.Stderr, format, args...) }

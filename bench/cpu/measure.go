@@ -22,6 +22,7 @@ type reading struct {
 	StepFLOPs     int64           `json:"step_flops"`    // trainers only, as the next two
 	UnprunedFLOPs int64           `json:"step_flops_unpruned"`
 	Kernels       json.RawMessage `json:"kernels"`
+	PeakRSS       int64           `json:"peak_rss_bytes"`  // at the end of the timed steps
 	StartRSS      int64           `json:"start_rss_bytes"` // peers only: with libraries loaded and no model yet
 }
 
@@ -35,7 +36,7 @@ type round struct {
 // measureRound runs a contestant once.
 func measureRound(ctx context.Context, c contestant) (round, reading, error) {
 	var r reading
-	out, u, err := measure.Process{Argv: c.argv, Env: c.env}.Run(ctx)
+	out, _, err := measure.Process{Argv: c.argv, Env: c.env}.Run(ctx)
 	if err != nil {
 		return round{}, r, err
 	}
@@ -45,58 +46,71 @@ func measureRound(ctx context.Context, c contestant) (round, reading, error) {
 	if len(r.StepMS) == 0 {
 		return round{}, r, fmt.Errorf("%s: no step_ms_all in its output", strings.Join(c.argv, " "))
 	}
-	return round{MedianMS: measure.Median(r.StepMS), StepMS: r.StepMS, PeakRSS: u.PeakRSS}, r, nil
+	return round{MedianMS: measure.Median(r.StepMS), StepMS: r.StepMS, PeakRSS: r.PeakRSS}, r, nil
 }
+
+// restBeyond is how many times as long as the fastest peer's a peer's first round
+// may take; whoever takes longer leaves the machine to the others after it.
+const restBeyond = 1.35
 
 // compare lets the contestants take turns, A B C A B C …, so that whatever else
 // the machine does falls on all alike. A peer that fails is out, with its
 // reason; a trainer that fails ends the comparison.
-func compare(ctx context.Context, all []contestant, s settings, log func(format string, args ...any)) ([]*entry, error) {
-	var entries []*entry
+func (g *group) compare(ctx context.Context, all []contestant, log func(format string, args ...any)) error {
 	for _, c := range all {
-		entries = append(entries, &entry{Name: c.name, What: c.what, Peer: c.peer, Command: c.argv, Env: c.env})
+		g.Entries = append(g.Entries, &entry{Name: c.name, What: c.what, Peer: c.peer, Command: c.argv, Env: c.env})
 	}
-	if err := warmCaches(ctx, all, entries, log); err != nil {
-		return nil, err
+	if err := g.warmCaches(ctx, all, log); err != nil {
+		return err
 	}
-	for n := range s.Rounds {
+	for n := range g.Rounds {
 		for i, c := range all {
-			e := entries[i]
-			if e.Failed != "" {
+			e := g.Entries[i]
+			if e.Failed != "" || e.Rested {
 				continue
 			}
+			turn := fmt.Sprintf("%s, round %d of %d  %-16s", g.Name, n+1, g.Rounds, c.name)
 			r, read, err := measureRound(ctx, c)
 			if err == nil {
-				err = e.add(r, read, s)
+				err = e.add(r, read, g)
 			}
 			if err != nil {
 				if !c.peer || ctx.Err() != nil {
-					return nil, err
+					return err
 				}
 				e.Failed = err.Error()
-				log("round %d of %d  %-16s failed: %v\n", n+1, s.Rounds, c.name, err)
+				log("%s failed: %v\n", turn, err)
 				continue
 			}
-			log("round %d of %d  %-16s %9.1f ms  %6.0f MB\n", n+1, s.Rounds, c.name, r.MedianMS, float64(r.PeakRSS)/1e6)
+			log("%s %9.3f ms  %6.0f MB\n", turn, r.MedianMS, float64(r.PeakRSS)/1e6)
+		}
+		if n == 0 {
+			g.restSlow()
 		}
 	}
-	return entries, summarize(entries, s.Batch)
+	return g.summarize()
 }
 
-// warmCaches has the compiling peers compile, once for each mode, with as many
-// compiler processes as PyTorch likes.
-func warmCaches(ctx context.Context, all []contestant, entries []*entry, log func(string, ...any)) error {
-	var done []string
+// restSlow looks at the first round.
+func (g *group) restSlow() {
+	best := g.leastPeer(func(e *entry) float64 { return e.Rounds[0].MedianMS }, nil)
+	for _, e := range g.Entries {
+		if e.Peer && e.Failed == "" {
+			e.Rested = e.Rounds[0].MedianMS > restBeyond*best.Rounds[0].MedianMS
+		}
+	}
+}
+
+// warmCaches has the compiling peers compile, with as many compiler processes as
+// PyTorch likes.
+func (g *group) warmCaches(ctx context.Context, all []contestant, log func(string, ...any)) error {
 	for i, c := range all {
-		cold := entries[i]
-		if c.compileMode == "" || slices.Contains(done, c.compileMode) {
+		if c.cache == "" {
 			continue
 		}
-		done = append(done, c.compileMode)
-		log("cold torch.compile, mode %s …", c.compileMode)
-		c.argv = append(slices.Clone(c.argv), "--warmup", "0", "--steps", "1") // the last ones count
-		c.env = slices.DeleteFunc(slices.Clone(c.env), func(v string) bool { return v == noCompilers })
-		_, read, err := measureRound(ctx, c)
+		cold := g.Entries[i]
+		log("%s, cold caches  %-16s", g.Name, c.name)
+		ms, err := coldStep(ctx, c)
 		switch {
 		case ctx.Err() != nil:
 			return err
@@ -104,9 +118,17 @@ func warmCaches(ctx context.Context, all []contestant, entries []*entry, log fun
 			cold.Failed = err.Error()
 			log(" failed: %v\n", err)
 		default:
-			cold.ColdFirstStepMS = read.FirstStepMS
-			log(" %.1f s to the end of the first step\n", read.FirstStepMS/1e3)
+			cold.ColdFirstStepMS = ms
+			log(" %8.1f s to the end of the first step\n", ms/1e3)
 		}
 	}
 	return nil
+}
+
+// coldStep is the time of a contestant's first step, whose cache is empty.
+func coldStep(ctx context.Context, c contestant) (ms float64, err error) {
+	c.argv = append(slices.Clone(c.argv), "--warmup", "1", "--steps", "1") // the last ones count
+	c.env = slices.DeleteFunc(slices.Clone(c.env), func(v string) bool { return v == noCompilers })
+	_, read, err := measureRound(ctx, c)
+	return read.FirstStepMS, err
 }

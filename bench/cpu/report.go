@@ -9,89 +9,162 @@ import (
 	"github.com/vitgen/vitgen/bench/measure"
 )
 
+func (r *result) markdown() string {
+	var b strings.Builder
+	r.heading(&b)
+	b.WriteString(goalTable(r.Goals) + "\n")
+	b.WriteString("Figures are medians of the rounds, with their extremes. Speed is the fastest peer's time over vitgen's in the same\n" +
+		"round; memory is vitgen's peak over the leanest peer's; compiling is its time over the peer's.\n\n")
+	for _, g := range r.Groups {
+		g.markdown(&b)
+	}
+	for _, p := range r.Products {
+		p.markdown(&b)
+	}
+	if r.Compile != nil {
+		r.Compile.markdown(&b)
+	}
+	return strings.TrimRight(b.String(), "\n") + "\n"
+}
+
 // heading names the machine and the versions.
-func heading(b *strings.Builder, title string, m measure.Machine, versions map[string]string) {
-	fmt.Fprintf(b, "# %s\n\n", title)
-	fmt.Fprintf(b, "Machine: %s.\n", m)
-	fmt.Fprintf(b, "Load before the run %.2f, stolen by the hypervisor %.1f %%.\n\n", m.LoadBefore, m.StealPercent)
+func (r *result) heading(b *strings.Builder) {
+	fmt.Fprintf(b, "# On the CPU, %s\n\n", r.Date)
+	if r.Settings.Quick {
+		b.WriteString("**A quick run: it shows that everything works, the figures mean nothing.**\n\n")
+	}
+	fmt.Fprintf(b, "Machine: %s.\n", r.Machine)
+	fmt.Fprintf(b, "Load before the run %.2f, stolen by the hypervisor %.1f %%. %d threads, fp32. %.0f s in all.\n\n",
+		r.Machine.LoadBefore, r.Machine.StealPercent, r.Settings.Threads, r.Seconds)
 	var list []string
-	for _, k := range slices.Sorted(maps.Keys(versions)) {
-		list = append(list, k+" "+versions[k])
+	for _, k := range slices.Sorted(maps.Keys(r.Versions)) {
+		list = append(list, k+" "+r.Versions[k])
 	}
 	fmt.Fprintf(b, "Versions: %s.\n\n", strings.Join(list, "; "))
 }
 
-func (r *stepsResult) markdown() string {
-	var b strings.Builder
-	heading(&b, "Training step on the CPU, "+r.Date, r.Machine, r.Versions)
-	s := r.Settings
-	fmt.Fprintf(&b, "One update of `%s`, fp32, batch %d, %d threads, random data. Every contestant in turn, %d rounds;\n"+
-		"in each a fresh process with %d warm-up and %d timed steps, of which the median counts. %.0f s in all.\n\n",
-		r.Spec, s.Batch, s.Threads, s.Rounds, s.Warmup, s.Steps, r.Seconds)
-	if s.Quick {
-		b.WriteString("**A quick run: it shows that everything works, the figures mean nothing.**\n\n")
+func (g *group) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, "## %s%s\n\n", strings.ToUpper(g.What[:1]), g.What[1:])
+	what := "One update of `" + g.Spec + "`, random data."
+	if g.Inference {
+		what = fmt.Sprintf("The logits of %d random images by the model of `%s`.", g.Batch, g.Spec)
 	}
-	b.WriteString(r.table() + "\n")
-	b.WriteString(r.notes())
-	return b.String()
+	fmt.Fprintf(b, "%s Every contestant in turn, %d rounds; in each a fresh process with %d warm-up and\n%d timed steps, of which the median counts.\n\n",
+		what, g.Rounds, g.Counts.Warmup, g.Counts.Steps)
+	b.WriteString(g.table() + "\n")
+	g.notes(b)
+	b.WriteString("\n")
 }
 
-func (r *stepsResult) table() string {
+func (g *group) table() string {
 	rows := [][]string{{"", "ms/step", "min–max of rounds", "samples/s", "speed", "peak MB", "what"}}
-	for _, e := range r.Entries {
+	for _, e := range g.Entries {
 		if e.Failed != "" {
 			rows = append(rows, []string{e.Name, "failed", "", "", "", "", e.What})
 			continue
 		}
-		speed := ""
+		speed, extremes := "", milliseconds(e.StepMS.Min)+"–"+milliseconds(e.StepMS.Max)
 		if e.Speedup != nil {
 			speed = fmt.Sprintf("%.2f×", e.Speedup.Median)
 		}
+		if e.Rested {
+			extremes = "one round"
+		}
 		rows = append(rows, []string{
-			e.Name, fmt.Sprintf("%.1f", e.StepMS.Median), fmt.Sprintf("%.1f–%.1f", e.StepMS.Min, e.StepMS.Max),
-			fmt.Sprintf("%.1f", e.SamplesPerSec), speed, fmt.Sprintf("%.0f", float64(e.PeakRSS)/1e6), e.What,
+			e.Name, milliseconds(e.StepMS.Median), extremes, fmt.Sprintf("%.1f", e.SamplesPerSec), speed, fmt.Sprintf("%.0f", float64(e.PeakRSS)/1e6), e.What,
 		})
 	}
 	return measure.Table(rows, true)
 }
 
-// notes says what the table means, in words, and what did not fit in.
-func (r *stepsResult) notes() string {
-	var b strings.Builder
-	fast, lean := fastestPeer(r.Entries), leanestPeer(r.Entries)
-	if fast != nil {
-		fmt.Fprintf(&b, "Speed is against %s, the fastest peer, round by round.\n\n", fast.Name)
+// notes says what did not fit in the table.
+func (g *group) notes(b *strings.Builder) {
+	if g.Fastest != "" {
+		fmt.Fprintf(b, "Speed is against %s, the fastest peer, round by round.\n\n", g.Fastest)
 	}
-	for _, e := range r.Entries {
+	for _, e := range g.Entries {
 		switch {
 		case e.Failed != "":
-			fmt.Fprintf(&b, "- **%s failed**: %s\n", e.Name, strings.ReplaceAll(e.Failed, "\n\t", " / "))
-		case !e.Peer && fast != nil:
-			fmt.Fprintf(&b, "- **%s** is %.2f× as fast as %s (%.2f–%.2f). Its peak memory is %.0f %% of that peer's%s.\n",
-				e.Name, e.Speedup.Median, fast.Name, e.Speedup.Min, e.Speedup.Max, measure.Percent(e.PeakRSS, fast.PeakRSS), andLeanest(e, fast, lean))
+			fmt.Fprintf(b, "- **%s failed**: %s\n", e.Name, strings.ReplaceAll(e.Failed, "\n\t", " / "))
+		case !e.Peer:
+			g.trainerNote(b, e)
 		case e.ColdFirstStepMS > 0:
-			fmt.Fprintf(&b, "- %s: %.1f s from an empty cache to the end of the first step, before the rounds.\n", e.Name, e.ColdFirstStepMS/1e3)
+			fmt.Fprintf(b, "- %s: %.1f s from an empty cache to the end of the first step, before the rounds.\n", e.Name, e.ColdFirstStepMS/1e3)
 		}
 	}
-	for _, e := range r.Entries {
-		if !e.Peer {
-			fmt.Fprintf(&b, "- %s computes %.1f GFLOP a step, %.1f before pruning; PyTorch counts %.1f in matrix products alone. %.0f GFLOP/s.\n",
-				e.Name, float64(e.StepFLOPs)/1e9, float64(e.UnprunedFLOPs)/1e9, float64(r.Peer.StepFLOPs)/1e9,
-				float64(e.StepFLOPs)/e.StepMS.Median/1e6)
-		}
+	if g.Without != "" {
+		fmt.Fprintf(b, "- Without %s\n", strings.ReplaceAll(g.Without, "\n\t", " / "))
 	}
-	if fast != nil {
-		fmt.Fprintf(&b, "- Of the peers' memory up to %.0f MB is Python and PyTorch's libraries, before there is a model.\n", float64(fast.StartRSS)/1e6)
+	if e := g.find(g.Leanest); e != nil {
+		fmt.Fprintf(b, "- The leanest peer is %s; %.0f MB of its memory are Python and libraries, before there is a model.\n", e.Name, float64(e.StartRSS)/1e6)
 	}
-	fmt.Fprintf(&b, "- Before timing, the peer's loss and gradients were compared with `golden/models.py` (%d parameters).\n", r.Peer.Parameters)
-	return b.String()
+	fmt.Fprintf(b, "- Before timing, the peers' loss and gradients were compared with `golden/models.py`, and names and shapes of %d\n  parameters with the trainer's.\n", g.Parameters)
 }
 
-// andLeanest compares memory with the leanest peer too, if that is another one
-// than the fastest.
-func andLeanest(e, fast, lean *entry) string {
-	if lean == fast {
-		return ", the leanest"
+// trainerNote is about work and memory.
+func (g *group) trainerNote(b *strings.Builder, e *entry) {
+	fmt.Fprintf(b, "- **%s**: ", e.Name)
+	if fast := g.find(g.Fastest); fast != nil {
+		fmt.Fprintf(b, "%.2f× as fast as %s (%.2f–%.2f), ", e.Speedup.Median, fast.Name, e.Speedup.Min, e.Speedup.Max)
+		fmt.Fprintf(b, "its peak memory %.0f %% of that peer's", measure.Percent(e.PeakRSS, fast.PeakRSS))
+		if lean := g.find(g.Leanest); lean != fast {
+			fmt.Fprintf(b, " and %.0f %% of %s's, the leanest", measure.Percent(e.PeakRSS, lean.PeakRSS), lean.Name)
+		}
+		b.WriteString("; ")
 	}
-	return fmt.Sprintf(", and %.0f %% of %s's, the leanest", measure.Percent(e.PeakRSS, lean.PeakRSS), lean.Name)
+	fmt.Fprintf(b, "%s GFLOP a step", gflop(e.StepFLOPs))
+	if e.UnprunedFLOPs > 0 {
+		fmt.Fprintf(b, ", %s before pruning (PyTorch counts %s in matrix products alone)", gflop(e.UnprunedFLOPs), gflop(g.PeerFLOPs))
+	}
+	fmt.Fprintf(b, ", %.0f GFLOP/s.\n", float64(e.StepFLOPs)/e.StepMS.Median/1e6)
+}
+
+func gflop(n int64) string { return fmt.Sprintf("%.4g", float64(n)/1e9) }
+
+// shownProducts is how many shapes a report has, those with the most work; the
+// JSON has all.
+const shownProducts = 12
+
+func (p *products) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, "## GEMM alone, %s\n\n", p.What)
+	last := p.Runs[len(p.Runs)-1]
+	rows := [][]string{{"kind", "M", "N", "K", "launches", "GFLOP/s", "of peak"}}
+	for _, x := range last.Products[:min(shownProducts, len(last.Products))] {
+		rows = append(rows, []string{
+			x.Kind, fmt.Sprint(x.M), fmt.Sprint(x.N), fmt.Sprint(x.K), fmt.Sprint(x.Count), fmt.Sprintf("%.0f", x.GFLOPS), percent.text(x.OfPeak),
+		})
+	}
+	b.WriteString(measure.Table(rows, false))
+	fmt.Fprintf(b, "\nThe products of a training step, each alone, by `bench/roofline`, %d runs; above the largest of the last. In the table of\n"+
+		"goals all %d shapes count: the time that their launches would take at the machine's FMA peak (%.0f GFLOP/s, %s) over the\n"+
+		"time they take.\n\n",
+		len(p.Runs), len(last.Products), p.PeakGF, p.ISA)
+}
+
+func (c *compiling) markdown(b *strings.Builder) {
+	fmt.Fprintf(b, "## Compiling `%s`\n\n", c.Spec)
+	rows := [][]string{{"", "runs", "median s", "min–max s", "peak MB"}}
+	seconds := func(s *measure.Spread) []string {
+		return []string{fmt.Sprintf("%.3f", s.Median/1e3), fmt.Sprintf("%.3f–%.3f", s.Min/1e3, s.Max/1e3)}
+	}
+	for _, t := range []struct {
+		name string
+		*timing
+	}{{"`vitgen compile`", &c.Compile}, {"`go build`, C++ not yet compiled", &c.Build}, {"`go build` again", &c.Link}} {
+		rows = append(rows, slices.Concat([]string{t.name, fmt.Sprint(len(t.AllMS))}, seconds(&t.MS), []string{fmt.Sprintf("%.0f", float64(t.PeakRSS)/1e6)}))
+	}
+	for _, p := range c.Peers {
+		if p.MS != nil {
+			rows = append(rows, slices.Concat([]string{p.Name + ", first step", fmt.Sprint(len(p.AllMS))}, seconds(p.MS), []string{""}))
+		}
+	}
+	b.WriteString(measure.Table(rows, false))
+	b.WriteString("\nOf vitgen whole processes, and the memory of the largest one; of the peers the first training step alone, from empty\n" +
+		"caches and without the start of Python.\n")
+	for _, p := range c.Peers {
+		if p.Failed != "" {
+			fmt.Fprintf(b, "\n- **%s failed**: %s\n", p.Name, strings.ReplaceAll(p.Failed, "\n\t", " / "))
+		}
+	}
+	b.WriteString("\n")
 }

@@ -1,12 +1,20 @@
 #!/usr/bin/env bash
-# Training steps of examples/vit.yaml against PyTorch, on this machine's CPU.
+# The project's goals on the CPU, measured: training steps and inference against
+# PyTorch and JAX, peak memory, matrix products alone, and compiling.
 #
-#   bench/cpu/run.sh              about 7 minutes; the machine must be quiet
-#   bench/cpu/run.sh --quick      shows that everything works, measures nothing
-#   bench/cpu/run.sh --help       all flags
+#   bench/cpu/run.sh                     about 20 minutes; the machine must be quiet
+#   bench/cpu/run.sh --rows vit,compile  some of it
+#   bench/cpu/run.sh --quick             shows that everything works, measures nothing
+#   bench/cpu/run.sh --help              all flags
 #
-# Needs Go, g++ and Python 3; installs PyTorch into .venv when it is not there.
-source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
+# Needs Go, g++ and Python 3; installs PyTorch and JAX into .venv when they are not
+# there.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+# Without a compiler in CC, cgo would be off and the kernels left out.
+export CGO_ENABLED=1
+# Version stamping asks git, which refuses in a checkout that another user owns.
+export GOFLAGS="${GOFLAGS:-} -buildvcs=false"
 
 # Only a missing or other version costs a call of pip.
 python=.venv/bin/python
@@ -24,11 +32,10 @@ for line in open(sys.argv[1]):
             sys.exit(1)
 END
 
-trainer() { # NAME PACKAGE FLAG…
-  _build/bench/vitgen-compiler compile examples/vit.yaml --target cpu -o "$2" "${@:3}"
-  go build -o "_build/bench/$1" "./$2/trainer"
-}
-trainer vitgen _build/bench_vit
-trainer vitgen-unpruned _build/bench_vit_noprune --disable prune
-
-exec _build/bench/cpu steps --python $python "$@"
+mkdir -p _build/bench
+# Left behind by runs that were killed.
+rm -rf _build/bench/{run,build}-*
+go build -o _build/bench/vitgen-compiler ./cmd/vitgen
+go build -o _build/bench/roofline ./bench/roofline
+go build -o _build/bench/cpu ./bench/cpu
+exec _build/bench/cpu --python $python "$@"
