@@ -370,6 +370,30 @@ VG_FN float vg_hmax(vf x) {
   return x.v[0];
 }
 
+// The sums (maxima) of kLanes vectors at once, lane i from r[i], in a third of the
+// steps and without the latency of one after another: each round adds
+// neighbours of two vectors and puts the results where the second one was not.
+// Overwrites r.
+template <class F>
+VG_FN vf vg_fold_rows(vf* r, const F& f) {
+#pragma GCC unroll 5
+  for (int s = 1; s < kLanes; s *= 2) {
+    const vg_i32v lane = vg_iota(), odd = (lane & s) != 0;
+    const vg_i32v low = odd ? lane - s + kLanes : lane;
+    const vg_i32v high = odd ? lane + kLanes : lane + s;
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; i += 2 * s)
+      r[i] = f(vf(__builtin_shuffle(r[i].v, r[i + s].v, low)), vf(__builtin_shuffle(r[i].v, r[i + s].v, high)));
+  }
+  return r[0];
+}
+VG_FN vf vg_sum_rows(vf* r) {
+  return vg_fold_rows(r, [](vf a, vf b) VG_LAMBDA { return a + b; });
+}
+VG_FN vf vg_max_rows(vf* r) {
+  return vg_fold_rows(r, [](vf a, vf b) VG_LAMBDA { return vg_max(a, b); });
+}
+
 // Turns r, a square of lanes x lanes values, along its diagonal: log2(lanes)
 // rounds, each swapping the off-diagonal halves of ever smaller squares.
 VG_FN void vg_transpose_square(vf* r) {
@@ -561,8 +585,9 @@ VG_BEGIN
 constexpr float kExpMax = 89.0f, kExpMin = -104.0f;
 
 // e^x = 2^n e^r with n = round(x log2 e), |r| <= ln 2 / 2. ln 2 is subtracted in
-// two parts, the first short enough that n times it is exact. 2^n is applied
-// in two factors so that neither over- nor underflows before the product does.
+// two parts, the first short enough that n times it is exact. Where there is no
+// instruction for it, 2^n is applied in two factors, so that neither over- nor
+// underflows before the product does.
 VG_FN vf vg_exp(vf x) {
   x = vg_min(vf(kExpMax), x);  // in this order: NaN stays
   x = vg_max(vf(kExpMin), x);
@@ -577,11 +602,15 @@ VG_FN vf vg_exp(vf x) {
   p = vg_fma(p, r, vf(0.166665205f));
   p = vg_fma(p, r, vf(0.499999934f));
   p = vg_fma(p * r, r, r) + vf(1.0f);
+#if VG_ISA == 2
+  return (vg_f32v)_mm512_maskz_scalef_ps(0xffff, (__m512)p.v, (__m512)n.v);  // p 2^n, whatever n
+#else
   const vg_i32v k = (vg_i32v)vg_bits(shifted).v - 0x4b400000;  // n as an integer
   const vg_i32v k1 = k >> 1, k2 = k - k1;
   const vf s1 = vg_from_bits(vu((vg_u32v)(k1 + 127) << 23));
   const vf s2 = vg_from_bits(vu((vg_u32v)(k2 + 127) << 23));
   return p * s1 * s2;
+#endif
 }
 
 // ln x = e ln 2 + ln(1+f), 1+f in [sqrt 1/2, sqrt 2].
@@ -956,42 +985,44 @@ constexpr int kColumnPanels = 128 / kNR;  // panels of B that a panel of A meets
 constexpr int kLDA = kKC + 16;
 static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");
 
-// C[kMR x kNR] = (add ? C : 0) + A B over kc steps. The tile at next is fetched
-// meanwhile, if it will be added to.
-template <int RS>
+// C = (add ? C : 0) + A B over kc steps; if it adds, it fetches the tile at next
+// meanwhile. The micro-kernel proper has R = kMR rows and V = kNV vectors;
+// smaller ones are for the edges of small products. B's panels are kNR wide in
+// any case.
+template <int RS, int R = kMR, int V = kNV>
 VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add,
                          const float* next) {
-  vg_f32v acc[kMR][kNV];
+  vg_f32v acc[R][V];
 #pragma GCC unroll 16
-  for (int r = 0; r < kMR; r++)
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-    for (int j = 0; j < kNV; j++) acc[r][j] = vg_f32v{};
+    for (int j = 0; j < V; j++) acc[r][j] = vg_f32v{};
   if (add) {
 #pragma GCC unroll 16
-    for (int r = 0; r < kMR; r++)
+    for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-      for (int j = 0; j < kNV; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
+      for (int j = 0; j < V; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
   }
   if (add)
-    for (int r = 0; r < kMR; r++)
-      for (int j = 0; j < kNV; j++) __builtin_prefetch(next + r * ldc + j * kLanes, 1);
+    for (int r = 0; r < R; r++)
+      for (int j = 0; j < V; j++) __builtin_prefetch(next + r * ldc + j * kLanes, 1);
   for (int64_t k = 0; k < kc; k++) {
-    vg_f32v bv[kNV];
+    vg_f32v bv[V];
 #pragma GCC unroll 2
-    for (int j = 0; j < kNV; j++) bv[j] = vg_load_full(b + j * kLanes).v;
+    for (int j = 0; j < V; j++) bv[j] = vg_load_full(b + j * kLanes).v;
 #pragma GCC unroll 16
-    for (int r = 0; r < kMR; r++) {
+    for (int r = 0; r < R; r++) {
       const vg_f32v av = vf(a[r * RS]).v;
 #pragma GCC unroll 2
-      for (int j = 0; j < kNV; j++) acc[r][j] = av * bv[j] + acc[r][j];
+      for (int j = 0; j < V; j++) acc[r][j] = av * bv[j] + acc[r][j];
     }
     a += RS == 1 ? ks : 1;
     b += kNR;
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < kMR; r++)
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-    for (int j = 0; j < kNV; j++) vg_store_full(c + r * ldc + j * kLanes, acc[r][j]);
+    for (int j = 0; j < V; j++) vg_store_full(c + r * ldc + j * kLanes, acc[r][j]);
 }
 
 // C over row_panels x col_panels tiles. a_panel: elements from one row panel of
@@ -1006,6 +1037,38 @@ VG_NOINLINE void vg_tiles(int64_t row_panels, int64_t col_panels, int64_t kc, co
         vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add,
                     c + i * kMR * ldc + (j + 1) * kNR);
   }
+}
+
+// The least micro-kernel, of a few, for `rows` rows.
+template <int RS, int V>
+VG_FN void vg_tile_rows(int64_t rows, int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc,
+                        bool add) {
+  constexpr int most = 3 * kMR / 4, half = kMR / 2, few = (kMR + 2) / 4;
+  if (rows > most)
+    vg_tile<RS, kMR, V>(kc, a, ks, b, c, ldc, add, c);
+  else if (rows > half)
+    vg_tile<RS, most, V>(kc, a, ks, b, c, ldc, add, c);
+  else if (rows > few)
+    vg_tile<RS, half, V>(kc, a, ks, b, c, ldc, add, c);
+  else
+    vg_tile<RS, few, V>(kc, a, ks, b, c, ldc, add, c);
+}
+
+// C over rows x cols elements of a product so small that its edges count: only
+// whole vectors of columns and less than a quarter of a panel's rows are
+// computed in excess.
+template <int RS>
+VG_NOINLINE void vg_small_tiles(int64_t rows, int64_t cols, int64_t kc, const float* a, int64_t a_panel, int64_t ks,
+                                const float* b, float* c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < cols; j += kNR, b += kc * kNR)
+    for (int64_t i = 0; i < rows; i += kMR) {
+      const float* ai = a + i / kMR * a_panel;
+      float* cij = c + i * ldc + j;
+      if (cols - j > kLanes)
+        vg_tile_rows<RS, kNV>(rows - i, kc, ai, ks, b, cij, ldc, add);
+      else
+        vg_tile_rows<RS, 1>(rows - i, kc, ai, ks, b, cij, ldc, add);
+    }
 }
 
 // Packs one panel of B[N,K] (row-major, so this transposes): columns
@@ -1119,23 +1182,30 @@ struct vg_bump {
   }
 };
 
-// Rows as an A operand: stride kKeyStride, zero rows up to a whole panel.
+// Rows as an A operand: stride kKeyStride. Rows beyond are what lay there: they
+// only meet results that nobody reads.
 VG_NOINLINE void vg_stage_rows(const float* src, int64_t ld, int64_t rows, int64_t cols, float* out) {
   for (int64_t r = 0; r < rows; r++)
     vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
       vg_store_full(out + r * kKeyStride + at.col, vg_load<vf>(src + r * ld + at.col, at.n));
     });
-  for (int64_t r = rows; r % kMR != 0; r++) __builtin_memset(out + r * kKeyStride, 0, sizeof(float) * (size_t)cols);
 }
 
-// And back: out = or += the rows of a result.
-VG_NOINLINE void vg_unstage_rows(const float* src, int64_t rows, int64_t cols, float* out, int64_t ld, bool add) {
-  for (int64_t r = 0; r < rows; r++)
+// And back: out = or += the rows of a result. factor(r): what row r is
+// multiplied by.
+template <class F>
+VG_FN void vg_unstage_rows(const float* src, int64_t rows, int64_t cols, float* out, int64_t ld, bool add, const F& factor) {
+  for (int64_t r = 0; r < rows; r++) {
+    const vf by = factor(r);
     vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
-      const vf x = vg_load_full(src + r * kKeyStride + at.col);
+      const vf x = vg_load_full(src + r * kKeyStride + at.col) * by;
       float* to = out + r * ld + at.col;
       vg_store(to, add ? vg_load<vf>(to, at.n) + x : x, at.n);
     });
+  }
+}
+VG_NOINLINE void vg_unstage_rows(const float* src, int64_t rows, int64_t cols, float* out, int64_t ld, bool add) {
+  vg_unstage_rows(src, rows, cols, out, ld, add, [](int64_t) VG_LAMBDA { return vf(1.0f); });
 }
 
 // All panels of B[n,k] or B[k,n].
@@ -1148,49 +1218,54 @@ VG_FN void vg_pack_nn(const float* b, int64_t ldb, int64_t n, int64_t k, float* 
 
 // out = A B for A with `rows` staged rows and B packed.
 VG_FN void vg_rows_times(const float* a, int64_t rows, const float* b, int64_t n, int64_t k, float* out, bool add) {
-  vg_tiles<kKeyStride>(vg_ceil_div(rows, kMR), vg_ceil_div(n, kNR), k, a, kMR * kKeyStride, 1, b, out, kKeyStride, add);
+  vg_small_tiles<kKeyStride>(rows, n, k, a, kMR * kKeyStride, 1, b, out, kKeyStride, add);
 }
 // out = A^T B for A with k staged rows, m columns of which are used.
 VG_FN void vg_cols_times(const float* a, int64_t m, const float* b, int64_t n, int64_t k, float* out) {
-  vg_tiles<1>(vg_ceil_div(m, kMR), vg_ceil_div(n, kNR), k, a, kMR, kKeyStride, b, out, kKeyStride, false);
+  vg_small_tiles<1>(m, n, k, a, kMR, kKeyStride, b, out, kKeyStride, false);
 }
 
 VG_FN void vg_zero_cols(float* row, int64_t from, int64_t to) {
   for (int64_t c = vg_round_up(from, kLanes); c < to; c += kLanes) vg_store_full(row + c, vf(0.0f));
 }
 
-// One row of S, in blocks `stride` apart: softmax over its first `seen` columns,
-// dropout, and zeros up to the end of the last block. Returns lse.
-VG_NOINLINE float vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t blocks,
-                                       int64_t seen, const vg_dropout& drop, int64_t drop_index) {
+// Softmax of at most kLanes rows of S, in blocks `stride` apart; query rows from
+// `first` on. A row becomes dropout(exp(S - its maximum)) over the columns it
+// sees, and zero beyond; what it sums up to without dropout comes out inverted,
+// for O to be multiplied by.
+VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t blocks,
+                                      int64_t first, int rows, const vg_dropout& drop, int64_t drop_index, float* inv, float* lse) {
   const vf scale = s.scale;
-  vf most = -__builtin_inff(), sum = 0.0f;
-  for (int64_t b = 0; b < blocks; b++)
-    vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, seen - b * kKeyBlock), [&](vg_at at) VG_LAMBDA {
-      const vf x = vg_load_full(row + b * stride + at.col) * scale;
-      most = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, most);
-    });
-  const float top = vg_hmax(most);
-  for (int64_t b = 0; b < blocks; b++)
-    vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, seen - b * kKeyBlock), [&](vg_at at) VG_LAMBDA {
-      float* p = row + b * stride + at.col;
-      vf e = vg_exp(vg_fma(vg_load_full(p), scale, vf(-top)));
-      if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
-      vg_store_full(p, e);
-      sum += e;
-    });
-  const float total = vg_sum(sum);
-  const vf inv = 1.0f / total;
-  for (int64_t b = 0; b < blocks; b++) {
-    float* p = row + b * stride;
-    const int64_t n = vg_max64(0, vg_min64(kKeyBlock, seen - b * kKeyBlock));
-    vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
-      const vf x = vg_load_full(p + at.col) * inv * drop.scale<vf>(drop_index + b * kKeyBlock + at.col, at.n);
-      vg_store_full(p + at.col, at.n < kLanes ? vg_keep(x, at.n, 0.0f) : x);
-    });
-    vg_zero_cols(p, n, s.keys(b));
+  vf part[kLanes];
+  float top[kLanes];
+  for (int r = 0; r < kLanes; r++) part[r] = vf(-__builtin_inff());
+  for (int r = 0; r < rows; r++)
+    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
+      vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
+        const vf x = vg_load_full(row + r * kKeyStride + b * stride + at.col) * scale;
+        part[r] = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, part[r]);
+      });
+  const vf most = vg_max_rows(part);
+  vg_store_full(top, most);
+  for (int r = 0; r < rows; r++) {
+    const vf base = -top[r];
+    vf sum = 0.0f;
+    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
+      vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
+        float* p = row + r * kKeyStride + b * stride + at.col;
+        vf e = vg_exp(vg_fma(vg_load_full(p), scale, base));
+        if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
+        sum += e;
+        vg_store_full(p, e * drop.scale<vf>(drop_index + r * s.tk + b * kKeyBlock + at.col, at.n));
+      });
+    part[r] = sum;
+    for (int64_t b = 0; s.causal && b < blocks; b++)
+      vg_zero_cols(row + r * kKeyStride + b * stride, vg_max64(0, s.seen(first + r) - b * kKeyBlock), s.keys(b));
   }
-  return top + vg_log(vf(total)).v[0];
+  for (int r = rows; r < kLanes; r++) part[r] = vf(1.0f);
+  const vf total = vg_sum_rows(part);
+  vg_store_full(inv, vf(1.0f) / total);
+  if (lse) vg_store(lse, most + vg_log(total), rows);
 }
 
 // The query rows [rows) of head h of sample b.
@@ -1210,26 +1285,18 @@ VG_NOINLINE void vg_attention_block(const vg_call& call, const vg_attention_args
     vg_pack_nt(k + i * kKeyBlock * a.ldk, a.ldk, a.keys(i), d, pack);
     vg_rows_times(q, count, pack, a.keys(i), d, s + i * stride, false);
   }
-  for (int64_t r = 0; r < count; r++) {
+  float inv[kQueryPanels * kMR + kLanes];
+  for (int64_t r = 0; r < count; r += kLanes) {
     const int64_t i = rows.begin + r;
-    const float lse = vg_attention_softmax(a, s + r * kKeyStride, stride, blocks, a.seen(i), drop, a.drop_index(unit, i));
-    if (a.lse) a.lse[unit * a.tq + i] = lse;
+    vg_attention_softmax(a, s + r * kKeyStride, stride, blocks, i, (int)vg_min64(kLanes, count - r), drop,
+                         a.drop_index(unit, i), inv + r, a.lse ? a.lse + unit * a.tq + i : nullptr);
   }
   for (int64_t i = 0; i < blocks; i++) {
     vg_pack_nn(v + i * kKeyBlock * a.ldv, a.ldv, d, a.keys(i), pack);
     vg_rows_times(s + i * stride, count, pack, d, a.keys(i), o, i > 0);
   }
-  vg_unstage_rows(o, count, d, a.o + (b * a.tq + rows.begin) * a.ldo + h * d, a.ldo, false);
-}
-
-VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
-  const int64_t blocks = a.query_blocks();
-  const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
-  const vg_range mine = call.share((int64_t)call.batch() * a.heads * blocks);
-  for (int64_t u = mine.begin; u < mine.end; u++) {
-    const int64_t unit = u / blocks;
-    vg_attention_block(call, a, unit / a.heads, unit % a.heads, a.query_rows(u % blocks), drop);
-  }
+  vg_unstage_rows(o, count, d, a.o + (b * a.tq + rows.begin) * a.ldo + h * d, a.ldo, false,
+                  [&](int64_t r) VG_LAMBDA { return vf(inv[r]); });
 }
 
 // One row of one key block, from S and dP = dO V^T to dropout(P) and
@@ -1254,12 +1321,15 @@ VG_NOINLINE void vg_attention_row_grad(float* s, float* dp, int64_t seen, int64_
   vg_zero_cols(dp, seen, padded);
 }
 
-VG_FN float vg_dot(const float* a, const float* b, int64_t n) {
-  vf sum = 0.0f;
-  vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
-    sum += vg_load<vf>(a + at.col, at.n) * vg_load<vf>(b + at.col, at.n);
-  });
-  return vg_sum(sum);
+// out[r] = the product of rows a_r and b_r, for at most kLanes rows.
+VG_FN void vg_row_dots(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t n, float* out) {
+  vf part[kLanes];
+  for (int64_t r = 0; r < kLanes; r++) part[r] = vf(0.0f);
+  for (int64_t r = 0; r < rows; r++)
+    vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
+      part[r] += vg_load<vf>(a + r * lda + at.col, at.n) * vg_load<vf>(b + r * ldb + at.col, at.n);
+    });
+  vg_store(out, vg_sum_rows(part), (int)rows);
 }
 
 // What the backward pass of one block of query rows works in.
@@ -1276,9 +1346,11 @@ struct vg_attention_buffers {
   }
 };
 
-// Adds the share of query rows [rows) to dK and dV of head h, and writes dQ.
-VG_NOINLINE void vg_attention_grad_block(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
-                                         vg_range rows, const vg_dropout& drop) {
+// The share of query rows [rows) in dK and dV of head h: added to those of the
+// first `written` key blocks, and stored as those of the others. Writes dQ.
+// Returns how many key blocks there are values of now.
+VG_NOINLINE int64_t vg_attention_grad_block(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
+                                            vg_range rows, int64_t written, const vg_dropout& drop) {
   const vg_attention_buffers m(vg_bump{(float*)call.scratch()});
   const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h, first = b * a.tq + rows.begin;
   const float* q = a.q + first * a.ldq + h * d;
@@ -1286,7 +1358,8 @@ VG_NOINLINE void vg_attention_grad_block(const vg_call& call, const vg_attention
   const float* o = a.o + first * a.ldo + h * d;
   const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKeyBlock);
   float delta[kQueryPanels * kMR];
-  for (int64_t r = 0; r < count; r++) delta[r] = vg_dot(dout + r * a.lddout, o + r * a.ldo, d);
+  for (int64_t r = 0; r < count; r += kLanes)
+    vg_row_dots(dout + r * a.lddout, a.lddout, o + r * a.ldo, a.ldo, vg_min64(kLanes, count - r), d, delta + r);
 
   vg_stage_rows(q, a.ldq, count, d, m.q);
   vg_stage_rows(dout, a.lddout, count, d, m.dout);
@@ -1305,13 +1378,91 @@ VG_NOINLINE void vg_attention_grad_block(const vg_call& call, const vg_attention
                             drop, a.drop_index(unit, row) + i * kKeyBlock);
     }
     vg_cols_times(m.s, keys, m.dout_pack, d, count, m.product);
-    vg_unstage_rows(m.product, keys, d, a.dv + key * a.lddv + h * d, a.lddv, true);
+    vg_unstage_rows(m.product, keys, d, a.dv + key * a.lddv + h * d, a.lddv, i < written);
     vg_cols_times(m.dp, keys, m.q_pack, d, count, m.product);
-    vg_unstage_rows(m.product, keys, d, a.dk + key * a.lddk + h * d, a.lddk, true);
+    vg_unstage_rows(m.product, keys, d, a.dk + key * a.lddk + h * d, a.lddk, i < written);
     vg_pack_nn(k, a.ldk, d, keys, m.pack);
     vg_rows_times(m.dp, count, m.pack, d, keys, m.dq, i > 0);
   }
   vg_unstage_rows(m.dq, count, d, a.dq + first * a.lddq + h * d, a.lddq, false);
+  return blocks;
+}
+
+// Zeros rows `from` to `to` of a head in a matrix.
+VG_FN void vg_zero_rows(float* p, int64_t ld, int64_t cols, int64_t from, int64_t to) {
+  for (int64_t r = from; r < to; r++) __builtin_memset(p + r * ld, 0, sizeof(float) * (size_t)cols);
+}
+
+// Few query rows, as where the last block computes the class token alone: each is
+// a pass over keys and values where they lie. Packing would cost more than
+// the products.
+constexpr int64_t kFewRows = 2;
+
+// out[j] = q k_j for n rows of a matrix; writes whole vectors.
+VG_NOINLINE void vg_key_dots(const float* q, const float* k, int64_t ldk, int64_t n, int64_t d, float* out) {
+  for (int64_t j = 0; j < n; j += kLanes) vg_row_dots(q, 0, k + j * ldk, ldk, vg_min64(kLanes, n - j), d, out + j);
+}
+
+// out = factor sum of p_j v_j.
+VG_NOINLINE void vg_weighted_rows(const float* p, const float* v, int64_t ldv, int64_t n, int64_t d, float factor, float* out) {
+  vg_each_vector(vg_at{}, 0, d, [&](vg_at at) VG_LAMBDA {
+    vf sum = 0.0f;
+    for (int64_t j = 0; j < n; j++) sum = vg_fma(vf(p[j]), vg_load<vf>(v + j * ldv + at.col, at.n), sum);
+    vg_store(out + at.col, sum * vf(factor), at.n);
+  });
+}
+
+// Rows out_j = or += p_j x.
+VG_NOINLINE void vg_outer_rows(const float* p, const float* x, int64_t n, int64_t d, float* out, int64_t ld, bool add) {
+  vg_each_vector(vg_at{}, 0, d, [&](vg_at at) VG_LAMBDA {
+    const vf v = vg_load<vf>(x + at.col, at.n);
+    for (int64_t j = 0; j < n; j++) {
+      float* to = out + j * ld + at.col;
+      const vf y = v * vf(p[j]);
+      vg_store(to, add ? vg_load<vf>(to, at.n) + y : y, at.n);
+    }
+  });
+}
+
+// Query row i of head h of sample b.
+VG_NOINLINE void vg_attention_row(const vg_call& call, const vg_attention_args& a, int64_t b, int64_t h, int64_t i,
+                                  const vg_dropout& drop) {
+  float* s = (float*)call.scratch();
+  const int64_t d = a.head_dim, unit = b * a.heads + h, row = b * a.tq + i, seen = a.seen(i);
+  float inv[kLanes];
+  vg_key_dots(a.q + row * a.ldq + h * d, a.k + b * a.tk * a.ldk + h * d, a.ldk, seen, d, s);
+  vg_attention_softmax(a, s, kKeyBlock, 0, i, 1, drop, a.drop_index(unit, i), inv, a.lse ? a.lse + unit * a.tq + i : nullptr);
+  vg_weighted_rows(s, a.v + b * a.tk * a.ldv + h * d, a.ldv, seen, d, inv[0], a.o + row * a.ldo + h * d);
+}
+
+// The same row's share in dK and dV, added for all rows but the first, and its dQ.
+VG_NOINLINE void vg_attention_grad_row(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
+                                       int64_t i, const vg_dropout& drop) {
+  float *s = (float*)call.scratch(), *dp = s + kMaxTokens;
+  const int64_t d = a.head_dim, unit = b * a.heads + h, row = b * a.tq + i, key = b * a.tk, seen = a.seen(i);
+  const float *q = a.q + row * a.ldq + h * d, *k = a.k + key * a.ldk + h * d;
+  const float *dout = a.dout + row * a.lddout + h * d, *o = a.o + row * a.ldo + h * d;
+  float delta;
+  vg_row_dots(dout, 0, o, 0, 1, d, &delta);
+  vg_key_dots(q, k, a.ldk, seen, d, s);
+  vg_key_dots(dout, a.v + key * a.ldv + h * d, a.ldv, seen, d, dp);
+  vg_attention_row_grad(s, dp, seen, a.tk, a.scale, a.lse[unit * a.tq + i], delta, drop, a.drop_index(unit, i));
+  vg_outer_rows(s, dout, a.tk, d, a.dv + key * a.lddv + h * d, a.lddv, i > 0);
+  vg_outer_rows(dp, q, a.tk, d, a.dk + key * a.lddk + h * d, a.lddk, i > 0);
+  vg_weighted_rows(dp, k, a.ldk, seen, d, 1.0f, a.dq + row * a.lddq + h * d);
+}
+
+VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
+  const int64_t blocks = a.tq <= kFewRows ? a.tq : a.query_blocks();
+  const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
+  const vg_range mine = call.share((int64_t)call.batch() * a.heads * blocks);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t unit = u / blocks, b = unit / a.heads, h = unit % a.heads;
+    if (a.tq <= kFewRows)
+      vg_attention_row(call, a, b, h, u % blocks, drop);
+    else
+      vg_attention_block(call, a, b, h, a.query_rows(u % blocks), drop);
+  }
 }
 
 // dq, dk and dv are written in full.
@@ -1319,13 +1470,17 @@ VG_NOINLINE void vg_attention_grad(const vg_call& call, const vg_attention_grad_
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
   const vg_range mine = call.share((int64_t)call.batch() * a.heads);
   for (int64_t u = mine.begin; u < mine.end; u++) {
-    const int64_t b = u / a.heads, h = u % a.heads;
-    const size_t bytes = sizeof(float) * (size_t)a.head_dim;
-    for (int64_t j = b * a.tk; j < (b + 1) * a.tk; j++) {
-      __builtin_memset(a.dk + j * a.lddk + h * a.head_dim, 0, bytes);
-      __builtin_memset(a.dv + j * a.lddv + h * a.head_dim, 0, bytes);
+    const int64_t b = u / a.heads, h = u % a.heads, d = a.head_dim;
+    if (a.tq <= kFewRows) {
+      for (int64_t i = 0; i < a.tq; i++) vg_attention_grad_row(call, a, b, h, i, drop);
+      continue;
     }
-    for (int64_t i = 0; i < a.query_blocks(); i++) vg_attention_grad_block(call, a, b, h, a.query_rows(i), drop);
+    int64_t written = 0;
+    for (int64_t i = 0; i < a.query_blocks(); i++)
+      written = vg_attention_grad_block(call, a, b, h, a.query_rows(i), written, drop);
+    // Keys that no query sees.
+    vg_zero_rows(a.dk + b * a.tk * a.lddk + h * d, a.lddk, d, written * kKeyBlock, a.tk);
+    vg_zero_rows(a.dv + b * a.tk * a.lddv + h * d, a.lddv, d, written * kKeyBlock, a.tk);
   }
 }
 

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "d3f0fb2318ff535ea66e8012e4e6172f3a4477193dff76f285a86bf56a0354db",
+			"cpu":  "946a04d1cb69719747e1ab5d6b3a549c62969c18b70a40761f12b75a53bceb40",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},

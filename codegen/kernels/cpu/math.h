@@ -19,8 +19,9 @@ VG_BEGIN
 constexpr float kExpMax = 89.0f, kExpMin = -104.0f;
 
 // e^x = 2^n e^r with n = round(x log2 e), |r| <= ln 2 / 2. ln 2 is subtracted in
-// two parts, the first short enough that n times it is exact. 2^n is applied
-// in two factors so that neither over- nor underflows before the product does.
+// two parts, the first short enough that n times it is exact. Where there is no
+// instruction for it, 2^n is applied in two factors, so that neither over- nor
+// underflows before the product does.
 VG_FN vf vg_exp(vf x) {
   x = vg_min(vf(kExpMax), x);  // in this order: NaN stays
   x = vg_max(vf(kExpMin), x);
@@ -35,11 +36,15 @@ VG_FN vf vg_exp(vf x) {
   p = vg_fma(p, r, vf(0.166665205f));
   p = vg_fma(p, r, vf(0.499999934f));
   p = vg_fma(p * r, r, r) + vf(1.0f);
+#if VG_ISA == 2
+  return (vg_f32v)_mm512_maskz_scalef_ps(0xffff, (__m512)p.v, (__m512)n.v);  // p 2^n, whatever n
+#else
   const vg_i32v k = (vg_i32v)vg_bits(shifted).v - 0x4b400000;  // n as an integer
   const vg_i32v k1 = k >> 1, k2 = k - k1;
   const vf s1 = vg_from_bits(vu((vg_u32v)(k1 + 127) << 23));
   const vf s2 = vg_from_bits(vu((vg_u32v)(k2 + 127) << 23));
   return p * s1 * s2;
+#endif
 }
 
 // ln x = e ln 2 + ln(1+f), 1+f in [sqrt 1/2, sqrt 2].

@@ -39,42 +39,44 @@ constexpr int kColumnPanels = 128 / kNR;  // panels of B that a panel of A meets
 constexpr int kLDA = kKC + 16;
 static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");
 
-// C[kMR x kNR] = (add ? C : 0) + A B over kc steps. The tile at next is fetched
-// meanwhile, if it will be added to.
-template <int RS>
+// C = (add ? C : 0) + A B over kc steps; if it adds, it fetches the tile at next
+// meanwhile. The micro-kernel proper has R = kMR rows and V = kNV vectors;
+// smaller ones are for the edges of small products. B's panels are kNR wide in
+// any case.
+template <int RS, int R = kMR, int V = kNV>
 VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add,
                          const float* next) {
-  vg_f32v acc[kMR][kNV];
+  vg_f32v acc[R][V];
 #pragma GCC unroll 16
-  for (int r = 0; r < kMR; r++)
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-    for (int j = 0; j < kNV; j++) acc[r][j] = vg_f32v{};
+    for (int j = 0; j < V; j++) acc[r][j] = vg_f32v{};
   if (add) {
 #pragma GCC unroll 16
-    for (int r = 0; r < kMR; r++)
+    for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-      for (int j = 0; j < kNV; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
+      for (int j = 0; j < V; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
   }
   if (add)
-    for (int r = 0; r < kMR; r++)
-      for (int j = 0; j < kNV; j++) __builtin_prefetch(next + r * ldc + j * kLanes, 1);
+    for (int r = 0; r < R; r++)
+      for (int j = 0; j < V; j++) __builtin_prefetch(next + r * ldc + j * kLanes, 1);
   for (int64_t k = 0; k < kc; k++) {
-    vg_f32v bv[kNV];
+    vg_f32v bv[V];
 #pragma GCC unroll 2
-    for (int j = 0; j < kNV; j++) bv[j] = vg_load_full(b + j * kLanes).v;
+    for (int j = 0; j < V; j++) bv[j] = vg_load_full(b + j * kLanes).v;
 #pragma GCC unroll 16
-    for (int r = 0; r < kMR; r++) {
+    for (int r = 0; r < R; r++) {
       const vg_f32v av = vf(a[r * RS]).v;
 #pragma GCC unroll 2
-      for (int j = 0; j < kNV; j++) acc[r][j] = av * bv[j] + acc[r][j];
+      for (int j = 0; j < V; j++) acc[r][j] = av * bv[j] + acc[r][j];
     }
     a += RS == 1 ? ks : 1;
     b += kNR;
   }
 #pragma GCC unroll 16
-  for (int r = 0; r < kMR; r++)
+  for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
-    for (int j = 0; j < kNV; j++) vg_store_full(c + r * ldc + j * kLanes, acc[r][j]);
+    for (int j = 0; j < V; j++) vg_store_full(c + r * ldc + j * kLanes, acc[r][j]);
 }
 
 // C over row_panels x col_panels tiles. a_panel: elements from one row panel of
@@ -89,6 +91,38 @@ VG_NOINLINE void vg_tiles(int64_t row_panels, int64_t col_panels, int64_t kc, co
         vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add,
                     c + i * kMR * ldc + (j + 1) * kNR);
   }
+}
+
+// The least micro-kernel, of a few, for `rows` rows.
+template <int RS, int V>
+VG_FN void vg_tile_rows(int64_t rows, int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc,
+                        bool add) {
+  constexpr int most = 3 * kMR / 4, half = kMR / 2, few = (kMR + 2) / 4;
+  if (rows > most)
+    vg_tile<RS, kMR, V>(kc, a, ks, b, c, ldc, add, c);
+  else if (rows > half)
+    vg_tile<RS, most, V>(kc, a, ks, b, c, ldc, add, c);
+  else if (rows > few)
+    vg_tile<RS, half, V>(kc, a, ks, b, c, ldc, add, c);
+  else
+    vg_tile<RS, few, V>(kc, a, ks, b, c, ldc, add, c);
+}
+
+// C over rows x cols elements of a product so small that its edges count: only
+// whole vectors of columns and less than a quarter of a panel's rows are
+// computed in excess.
+template <int RS>
+VG_NOINLINE void vg_small_tiles(int64_t rows, int64_t cols, int64_t kc, const float* a, int64_t a_panel, int64_t ks,
+                                const float* b, float* c, int64_t ldc, bool add) {
+  for (int64_t j = 0; j < cols; j += kNR, b += kc * kNR)
+    for (int64_t i = 0; i < rows; i += kMR) {
+      const float* ai = a + i / kMR * a_panel;
+      float* cij = c + i * ldc + j;
+      if (cols - j > kLanes)
+        vg_tile_rows<RS, kNV>(rows - i, kc, ai, ks, b, cij, ldc, add);
+      else
+        vg_tile_rows<RS, 1>(rows - i, kc, ai, ks, b, cij, ldc, add);
+    }
 }
 
 // Packs one panel of B[N,K] (row-major, so this transposes): columns

@@ -125,6 +125,8 @@ int main() {
       {3, 2, 5, 1, 37, 0, false, 0.1f},    {2, 1, 7, 2, 10, 8, true, 0.5f},    {1, 1, 1, 1, 1, 0, false, 0},
       {1, 1, 33, 197, 197, 0, false, 0.1f}, {1, 2, 10, 300, 300, 0, true, 0.1f}, {1, 1, 256, 20, 257, 0, false, 0},
       {1, 1, 4, 3, 5000, 0, false, 0.1f},  {2, 1, 12, 7, 513, 0, false, 0},
+      // Key blocks that no query sees.
+      {1, 2, 8, 5, 600, 100, true, 0.1f},  {2, 2, 24, 2, 600, 270, true, 0.1f},
   };
   for (const vg::Case& c : cases) vg::one(c);
   return check::finish();

@@ -145,6 +145,18 @@ void lanes() {
     that(to.intact(), text("store n=%d wrote beyond", n));
     that(fabs(vg_sum(x) - sum) < 1e-5 && vg_hmax(x) == most, "horizontal sum and maximum");
   }
+  // Row i holds 2^i of one lane and i elsewhere.
+  vf sums[kLanes], most[kLanes];
+  for (int i = 0; i < kLanes; i++) {
+    sums[i] = vf((float)i);
+    sums[i].v[(i + 3) % kLanes] = (float)(1 << i);
+    most[i] = sums[i];
+  }
+  const vf sum = vg_sum_rows(sums), largest = vg_max_rows(most);
+  for (int i = 0; i < kLanes; i++) {
+    that(sum.v[i] == (float)(i * (kLanes - 1) + (1 << i)), "sums of rows");
+    that(largest.v[i] == (float)(1 << i), "maxima of rows");
+  }
   vf square[kLanes];
   for (int i = 0; i < kLanes; i++)
     for (int j = 0; j < kLanes; j++) square[i].v[j] = (float)(i * kLanes + j);
