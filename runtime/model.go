@@ -269,6 +269,16 @@ type Kernel struct {
 	FLOPs  int64  // at full batch
 	Bytes  int64  // least traffic: each operand once, at full batch
 	Outs   []Span // what it writes, for FindNaN; may be incomplete
+
+	// FixedBytes are those of Bytes that do not grow with the batch: weights, and
+	// their gradients.
+	FixedBytes int64
+}
+
+// Work is what a launch computes and moves on n samples, with batch the full batch.
+func (k *Kernel) Work(n, batch int) (flops, bytes int64) {
+	part := func(full int64) int64 { return full * int64(n) / int64(batch) }
+	return part(k.FLOPs), k.FixedBytes + part(k.Bytes-k.FixedBytes)
 }
 
 // Span is part of a launch's memory that holds numbers: Rows rows of Elems

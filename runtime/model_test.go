@@ -12,6 +12,16 @@ import (
 	"github.com/vitgen/vitgen/runtime/safetensors"
 )
 
+// Weights are read whole for any number of samples.
+func TestWork(t *testing.T) {
+	k := runtime.Kernel{FLOPs: 6400, Bytes: 1000 + 320, FixedBytes: 1000}
+	for n, want := range map[int][2]int64{32: {6400, 1320}, 8: {1600, 1080}, 1: {200, 1010}} {
+		if flops, bytes := k.Work(n, 32); flops != want[0] || bytes != want[1] {
+			t.Errorf("%d samples: %d FLOPs and %d bytes, want %v", n, flops, bytes, want)
+		}
+	}
+}
+
 func TestInitDistributions(t *testing.T) {
 	const n = 100000
 	for _, c := range []struct {

@@ -102,7 +102,8 @@ func kernelCUDA(in Input, k *plan.DeviceKernel) []jen.Code {
 		u := first.Uses[0]
 		facts = append(facts, jen.Id("Family").Op(":").Lit(first.Family.String()),
 			jen.Id("Layer").Op(":").Lit(u.Layer), jen.Id("Pos").Op(":").Lit(fmt.Sprintf("%s:%d:%d", in.File, u.Pos.Line, u.Pos.Col)),
-			jen.Id("Doc").Op(":").Lit(k.Doc()), jen.Id("FLOPs").Op(":").Lit(int(k.FLOPs())), jen.Id("Bytes").Op(":").Lit(int(k.Bytes())),
+			jen.Id("Doc").Op(":").Lit(k.Doc()), jen.Id("FLOPs").Op(":").Lit(int(k.FLOPs())),
+			jen.Id("Bytes").Op(":").Lit(int(k.Bytes().Total)), jen.Id("FixedBytes").Op(":").Lit(int(k.Bytes().Fixed)),
 			jen.Id("Outs").Op(":").Add(outs(k.Parts...)))
 	}
 	return []jen.Code{

@@ -220,7 +220,8 @@ func kernel(in Input, k *plan.Kernel) []jen.Code {
 	return []jen.Code{
 		jen.Id("Name").Op(":").Lit(k.Name), jen.Id("Family").Op(":").Lit(k.Family.String()),
 		jen.Id("Layer").Op(":").Lit(u.Layer), jen.Id("Pos").Op(":").Lit(fmt.Sprintf("%s:%d:%d", in.File, u.Pos.Line, u.Pos.Col)),
-		jen.Id("Doc").Op(":").Lit(k.Doc), jen.Id("FLOPs").Op(":").Lit(int(k.FLOPs)), jen.Id("Bytes").Op(":").Lit(int(k.Bytes)),
+		jen.Id("Doc").Op(":").Lit(k.Doc), jen.Id("FLOPs").Op(":").Lit(int(k.FLOPs)),
+		jen.Id("Bytes").Op(":").Lit(int(k.Bytes.Total)), jen.Id("FixedBytes").Op(":").Lit(int(k.Bytes.Fixed)),
 		jen.Id("Outs").Op(":").Add(outs(plan.PartUse{Kernel: k})),
 	}
 }

@@ -84,16 +84,15 @@ func groupFLOPs(gr *ir.Group) int64 {
 	return f
 }
 
-// traffic is the least memory traffic of the launch: every operand from
-// another kernel and every stored result once, at full batch.
-func (b *launchBuilder) traffic() int64 {
+// traffic counts every operand from another kernel and every stored result once.
+func (b *launchBuilder) traffic() (t Traffic) {
 	if b.gr.Family == ir.FamilyOptimizer {
 		per := map[ir.Op]int64{ir.OpSGD: 3, ir.OpSGDMomentum: 5, ir.OpAdamW: 7}
 		arrays := per[b.gr.Anchor.Op]
 		if slices.ContainsFunc(b.gr.Nodes, func(n *ir.Node) bool { return n.Op == ir.OpEMA }) {
 			arrays += 2 // the average, read and written
 		}
-		return arrays * 4 * int64(b.plan.Layout.Elems)
+		return fixedTraffic(arrays * 4 * int64(b.plan.Layout.Elems))
 	}
 	elems := map[*ir.Value]int64{} // of each value in memory that move
 	count := func(v *ir.Value, n int) {
@@ -117,12 +116,18 @@ func (b *launchBuilder) traffic() int64 {
 			}
 		}
 	}
-	var total int64
 	for v, n := range elems {
-		total += n * int64(b.slots[v].Root.MemoryType().Size())
+		bytes := n * int64(b.slots[v].Root.MemoryType().Size())
+		t.Total += bytes
+		if !v.Type.Batched {
+			t.Fixed += bytes
+		}
 	}
-	return total
+	return t
 }
+
+// fixedTraffic is that of a launch which does not know of a batch.
+func fixedTraffic(bytes int64) Traffic { return Traffic{bytes, bytes} }
 
 // workspace is the shared scratch a launch of the kernel needs, in bytes.
 func (k *Kernel) workspace() int64 {

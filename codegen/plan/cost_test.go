@@ -41,28 +41,32 @@ func TestTraffic(t *testing.T) {
 	const n, tokens, width = 128, 37, 512
 	p := planOf(t, "vit.yaml")
 	seen := map[string]bool{}
-	check := func(what string, k *plan.Kernel, floats int64) {
+	check := func(what string, k *plan.Kernel, floats, fixed int64) {
 		t.Helper()
 		seen[what] = true
-		if k.Bytes != 4*floats {
-			t.Errorf("%s (%s, %s) moves %d bytes, want %d", what, k.Name, k.Doc, k.Bytes, 4*floats)
+		if want := (plan.Traffic{Total: 4 * floats, Fixed: 4 * fixed}); k.Bytes != want {
+			t.Errorf("%s (%s, %s) moves %+v bytes, want %+v", what, k.Name, k.Doc, k.Bytes, want)
 		}
 	}
 	for _, k := range p.Kernels {
 		g, product := k.Body.(*plan.Gemm)
 		switch {
 		case product && (k.Doc[:9] == "linear   " || k.Doc[:9] == "linear_dw" || k.Doc[:12] == "linear_dx   "):
-			check("product "+g.Kind, k, int64(g.M)*int64(g.N)+int64(g.M+g.N)*int64(g.K))
+			fixed := int64(g.N) * int64(g.K) // the weight
+			if g.Kind == "tn" {
+				fixed = int64(g.M) * int64(g.N) // its gradient
+			}
+			check("product "+g.Kind, k, int64(g.M)*int64(g.N)+int64(g.M+g.N)*int64(g.K), fixed)
 		case k.Doc == "slice_tokens":
-			check("slice", k, 2*n*width)
+			check("slice", k, 2*n*width, 0)
 		case k.Doc == "pad_tokens":
-			check("pad", k, n*width+n*tokens*width)
+			check("pad", k, n*width+n*tokens*width, 0)
 		case k.Doc == "sgd":
-			check("sgd", k, 3*int64(p.Layout.Elems))
+			check("sgd", k, 3*int64(p.Layout.Elems), 3*int64(p.Layout.Elems))
 		case k.Doc == "slice_tokens + add": // both operands are cut
-			check("slice and add", k, 3*n*width)
+			check("slice and add", k, 3*n*width, 0)
 		case k.Doc == "slice_tokens + sum_leading": // the class token's gradient
-			check("slice and sum", k, n*width+width)
+			check("slice and sum", k, n*width+width, width)
 		}
 	}
 	for _, want := range []string{"product nt", "product nn", "product tn", "slice", "pad", "sgd", "slice and sum", "slice and add"} {

@@ -185,11 +185,12 @@ func (k *DeviceKernel) FLOPs() (n int64) {
 }
 
 // Bytes is the least traffic of a launch.
-func (k *DeviceKernel) Bytes() (n int64) {
+func (k *DeviceKernel) Bytes() (t Traffic) {
 	for _, q := range k.Parts {
-		n += q.Kernel.Bytes
+		t.Total += q.Kernel.Bytes.Total
+		t.Fixed += q.Kernel.Bytes.Fixed
 	}
-	return n
+	return t
 }
 
 // Doc says what the parts compute.

@@ -89,7 +89,7 @@ func (b *builder) packProgram() *Program {
 			Args:   []Arg{{Name: w.name, Type: In}, {Name: w.name + "_packed", Type: Out}},
 			Body:   &Pack{N: w.n, K: w.k, W: Operand{Arg: 0, LD: w.ld}, Out: 1},
 			Doc:    "pack a weight   " + matrixText(ir.Tensor(ir.F32, w.n, w.k)),
-			Bytes:  4*int64(w.n)*int64(w.k) + kernels.PackedWeightBytes(w.n, w.k),
+			Bytes:  fixedTraffic(4*int64(w.n)*int64(w.k) + kernels.PackedWeightBytes(w.n, w.k)),
 		}
 		use.Kernel, use.Args = b.kernel(k, "pack_weight", Use{use.Layer, use.Pos}), []Ref{w.at, b.packing.places[w]}
 		prog.Launches = append(prog.Launches, use)

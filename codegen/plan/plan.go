@@ -123,7 +123,14 @@ type Kernel struct {
 	Uses     []Use // the layers it serves, in launch order
 	Doc      string
 	FLOPs    int64 // per launch at full batch
-	Bytes    int64 // operands and results, each once
+	Bytes    Traffic
+}
+
+// Traffic is the least that a launch moves, in bytes: every operand and every
+// result once.
+type Traffic struct {
+	Total int64 // at full batch
+	Fixed int64 // of that, what does not grow with the batch: weights, their gradients
 }
 
 // Use is a layer a kernel serves.

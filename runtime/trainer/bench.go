@@ -213,16 +213,13 @@ func (n *noise) Sample(i int, pixels []uint8) (int, error) {
 const profileRuns = 5
 
 // profile notes how much memory the steps took, and times the launches of their
-// programs on n samples, a micro-batch at most. Kernels say their FLOPs and bytes
-// at full batch; of fewer samples the bytes come out too few, as weights are read
-// for any number of them.
+// programs on n samples, a micro-batch at most.
 func (r *benchResult) profile(s *runtime.Session, n int, programs ...runtime.ProgramID) (err error) {
 	r.PeakBytes, r.DeviceBytes = peakBytes(), s.DeviceBytes() // before roofs take memory
 	if r.Roofs, err = measureRoofs(s.Cores()); err != nil {
 		return err
 	}
 	m, code := s.Model(), s.Code()
-	part := func(full int64) int64 { return full * int64(n) / int64(m.Batch) }
 	kernels := make([]kernelTimes, len(code.Kernels))
 	var total float64
 	for _, id := range programs {
@@ -247,7 +244,7 @@ func (r *benchResult) profile(s *runtime.Session, n int, programs ...runtime.Pro
 			total += median(times[i])
 			if r.Roofs != nil {
 				var ms float64
-				ms, k.Bound = r.Roofs.bound(part(code.Kernels[l.Kernel].FLOPs), part(code.Kernels[l.Kernel].Bytes))
+				ms, k.Bound = r.Roofs.bound(code.Kernels[l.Kernel].Work(n, m.Batch))
 				k.BoundMS += ms
 				r.BoundMS += ms * perStep
 			}
@@ -261,8 +258,9 @@ func (r *benchResult) profile(s *runtime.Session, n int, programs ...runtime.Pro
 		}
 		k.Name, k.Pos, k.Layer = of.Name, of.Pos, of.Layer
 		if k.MS > 0 {
-			k.GFLOPS = float64(part(of.FLOPs)) * float64(k.Launches) / k.MS / 1e6
-			k.GBps = float64(part(of.Bytes)) * float64(k.Launches) / k.MS / 1e6
+			flops, bytes := of.Work(n, m.Batch)
+			k.GFLOPS = float64(flops) * float64(k.Launches) / k.MS / 1e6
+			k.GBps = float64(bytes) * float64(k.Launches) / k.MS / 1e6
 			k.Percent = 100 * k.MS / total
 			k.OfBound = k.BoundMS / k.MS
 		}

@@ -97,6 +97,19 @@ func TestBenchRoofs(t *testing.T) {
 		t.Errorf("the update is bound to %g ms, %g of it; its kernels to %g of %g ms", b.BoundMS, b.OfBound, total, b.StepMS)
 	}
 
+	// A quarter of the batch reads all of the weights.
+	k := &m.Kernels[6]
+	k.FixedBytes = 1 << 30
+	k.Bytes += k.FixedBytes
+	b = benchResult{}
+	if err := json.Unmarshal([]byte(mustRun(t, m, "bench", "--forward", "--batch", "8", "--steps", "1", "--warmup", "0", "--threads", "2", "--json")), &b); err != nil {
+		t.Fatal(err)
+	}
+	last := b.Roofs.Memory[len(b.Roofs.Memory)-1].GBps
+	if want := float64(1<<30+(k.Bytes-1<<30)/4) / last / 1e6; len(b.Kernels) != 1 || b.Kernels[0].Bound != "memory" || !near(b.Kernels[0].BoundMS, want) || !near(b.BoundMS, want) {
+		t.Errorf("%+v, want a bound of %g ms", b, want)
+	}
+
 	text := mustRun(t, m, "bench", "--steps", "1", "--warmup", "0", "--data", "none")
 	for _, want := range []string{"bound of its kernels: ", " GFLOP/s and ", "% of bound", "compute ", "  k02_linear_grad  fake.yaml:3:5  head"} {
 		if !strings.Contains(text, want) {

@@ -60,7 +60,7 @@ func cudaKernels(m *runtime.Model) []runtime.CUDAKernel {
 	}
 	for i, like := range map[int]int{cudaLinear: linear, cudaLinearHalf: linear, cudaCrossEntropy: crossEntropy, cudaLinearGrad: linearGrad, cudaSGD: sgd, cudaAdamW: adamw, cudaAverage: average} {
 		k, of := &all[i].Kernel, &m.Kernels[like]
-		k.Family, k.Layer, k.Pos, k.Doc, k.FLOPs, k.Bytes, k.Outs = of.Family, of.Layer, of.Pos, of.Doc, of.FLOPs, of.Bytes, of.Outs
+		k.Family, k.Layer, k.Pos, k.Doc, k.FLOPs, k.Bytes, k.FixedBytes, k.Outs = of.Family, of.Layer, of.Pos, of.Doc, of.FLOPs, of.Bytes, of.FixedBytes, of.Outs
 	}
 	all[CUDANaN].Outs = []runtime.Span{{Arg: 0, Elems: m.Classes, PerSample: true}}
 	return all
