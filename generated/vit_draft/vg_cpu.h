@@ -1838,11 +1838,17 @@ VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const fl
   const int64_t ldc = kColumnPanels * kNR + 16;
   for (int64_t p = ps.begin; p < ps.end; p += kRowPanels) {
     const int64_t panels = vg_min64(kRowPanels, ps.end - p);
+    // The last panel may be far from full, which counts where panels are few.
+    const int64_t rows = vg_min64(panels * kMR, s.m - p * kMR), full = rows / kMR, rest = rows % kMR;
     for (int64_t q0 = qs.begin; q0 < qs.end; q0 += kColumnPanels) {
-      const int64_t q = vg_min64(kColumnPanels, qs.end - q0);
-      for (int64_t kb = 0; kb < s.k_blocks(); kb++)
-        vg_tiles<P::rs>(panels, q, s.depth(kb), base + s.a_at(kb, p, P::panel), P::panel, P::ks, b + s.b_at(kb, q0), c,
-                        ldc, kb > 0);
+      const int64_t q = vg_min64(kColumnPanels, qs.end - q0), cols = vg_min64(q * kNR, s.n - q0 * kNR);
+      for (int64_t kb = 0; kb < s.k_blocks(); kb++) {
+        const float *ak = base + s.a_at(kb, p, P::panel), *bk = b + s.b_at(kb, q0);
+        vg_tiles<P::rs>(full, q, s.depth(kb), ak, P::panel, P::ks, bk, c, ldc, kb > 0);
+        if (rest > 0)
+          vg_small_tiles<P::rs>(rest, cols, s.depth(kb), ak + full * P::panel, P::panel, P::ks, bk,
+                                c + full * kMR * ldc, ldc, kb > 0);
+      }
       vg_epilogue_panels<T>(epilogue, s, c, ldc, p, panels, q0, q);
     }
   }
