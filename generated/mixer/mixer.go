@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "38cace80eefacdbbd952c49c156ed142ca84550bef863562b4bbd65778e122eb",
+			"cpu":  "244e99fd084a82913093ec6132caf9d99d64d293038ccc483db39fc0842516e9",
 			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},

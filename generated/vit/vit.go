@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "cd6d7b862e8106a1009baa358f6fcba41ff9111a55782b3c6ef6420695d0db50",
+			"cpu":  "840c036bdc3eeea3cb6be95cb218a53b1ccdd4c4023854fe91dcc19a89df8943",
 			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "6d85908bbc99f5278cc9e73c740f59f3eef91ae8c98c596f3045b2a49cf0bee0",
+			"cpu":  "4df264791554c7d4929d8fc936c69e338c21926d47e265526546f8186e8ff53d",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

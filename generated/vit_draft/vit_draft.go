@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "1e419eb84a9ce6759009c4f9a5d17e067131d1482ccf1e855a2a628ffcab0171",
+			"cpu":  "a31673b470794aaab2363fe37aacee9ca3c869242ce63bcf7b129569496a6935",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},

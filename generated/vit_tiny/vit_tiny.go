@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "6febab17411618a3b066e7966f45b1859cd7f593a5aa90116f0afee7264f1a14",
+			"cpu":  "8d7be5630dbf2bf74f96a33e05877e03f356d39f62ed507b79125baa3da3329b",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},

@@ -410,18 +410,4 @@ VG_FN void vg_gemm_packed(const vg_call& call, int64_t M, int64_t N, int64_t K, 
   vg_gemm<T>(call, vg_gemm_shape{M, N, K}, pack_a, vg_packed_weight{B}, epilogue);
 }
 
-// a: source over (k, m), b: source over (k, n), rows of T tokens; epilogue: sink
-// over (m, n); row_sum: sink over (0, m) of the sums over k of a, or vg_none.
-template <int T, class A, class B, class E, class S>
-VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const B& b, const E& epilogue,
-                      const S& row_sum) {
-  const vg_gemm_shape s = {M, N, K};
-  const vg_source_packer<T, B> pack_b = {b};
-  vg_col_packer<T, A, S> pack_a = {a, row_sum, {}};
-  if (s.in_slabs())
-    vg_gemm_by_slabs(call, s, pack_a, pack_b, epilogue);
-  else
-    vg_gemm<1>(call, s, pack_a, pack_b, epilogue);
-}
-
 VG_END

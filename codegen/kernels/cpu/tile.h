@@ -41,11 +41,11 @@ static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas re
 
 // C = (add ? C : 0) + A B over kc steps; if it adds, it fetches the tile at next
 // meanwhile. The micro-kernel proper has R = kMR rows and V = kNV vectors;
-// smaller ones are for the edges of small products. B's panels are kNR wide in
-// any case.
+// smaller ones are for the edges of small products. ldb: from row to row of B,
+// kNR in a packed panel.
 template <int RS, int R = kMR, int V = kNV>
-VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc, bool add,
-                         const float* next) {
+VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, int64_t ldb, float* c, int64_t ldc,
+                         bool add, const float* next) {
   vg_f32v acc[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -71,7 +71,7 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
       for (int j = 0; j < V; j++) acc[r][j] = av * bv[j] + acc[r][j];
     }
     a += RS == 1 ? ks : 1;
-    b += kNR;
+    b += ldb;
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -88,41 +88,51 @@ VG_NOINLINE void vg_tiles(int64_t row_panels, int64_t col_panels, int64_t kc, co
     const int64_t j1 = vg_min64(col_panels, j0 + kColumnPanels);
     for (int64_t i = 0; i < row_panels; i++)
       for (int64_t j = j0; j < j1; j++)
-        vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add,
+        vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, kNR, c + i * kMR * ldc + j * kNR, ldc, add,
                     c + i * kMR * ldc + (j + 1) * kNR);
   }
 }
 
-// The least micro-kernel, of a few, for `rows` rows.
-template <int RS, int V>
-VG_FN void vg_tile_rows(int64_t rows, int64_t kc, const float* a, int64_t ks, const float* b, float* c, int64_t ldc,
-                        bool add) {
-  constexpr int most = 3 * kMR / 4, half = kMR / 2, few = (kMR + 2) / 4;
-  if (rows > most)
-    vg_tile<RS, kMR, V>(kc, a, ks, b, c, ldc, add, c);
-  else if (rows > half)
-    vg_tile<RS, most, V>(kc, a, ks, b, c, ldc, add, c);
-  else if (rows > few)
-    vg_tile<RS, half, V>(kc, a, ks, b, c, ldc, add, c);
-  else
-    vg_tile<RS, few, V>(kc, a, ks, b, c, ldc, add, c);
+// The heights of the smaller micro-kernels.
+constexpr int kMost = 3 * kMR / 4, kHalf = kMR / 2, kFew = (kMR + 2) / 4;
+
+// That of the least one for `rows` rows.
+VG_FN int vg_tile_height(int64_t rows) {
+  return rows > kMost ? kMR : rows > kHalf ? kMost : rows > kFew ? kHalf : kFew;
 }
 
-// C over rows x cols elements of a product so small that its edges count: only
-// whole vectors of columns and less than a quarter of a panel's rows are
-// computed in excess.
+template <int RS, int V>
+VG_FN void vg_tile_rows(int64_t rows, int64_t kc, const float* a, int64_t ks, const float* b, int64_t ldb, float* c,
+                        int64_t ldc, bool add) {
+  const int height = vg_tile_height(rows);
+  if (height == kMR)
+    vg_tile<RS, kMR, V>(kc, a, ks, b, ldb, c, ldc, add, c);
+  else if (height == kMost)
+    vg_tile<RS, kMost, V>(kc, a, ks, b, ldb, c, ldc, add, c);
+  else if (height == kHalf)
+    vg_tile<RS, kHalf, V>(kc, a, ks, b, ldb, c, ldc, add, c);
+  else
+    vg_tile<RS, kFew, V>(kc, a, ks, b, ldb, c, ldc, add, c);
+}
+
+// One tile of a product so small that its edges count: no more than whole vectors
+// of columns, at most kNR, and less than a quarter of a panel's rows in excess.
+template <int RS>
+VG_NOINLINE void vg_edge_tile(int64_t rows, int64_t cols, int64_t kc, const float* a, int64_t ks, const float* b,
+                              int64_t ldb, float* c, int64_t ldc, bool add) {
+  if (cols > kLanes)
+    vg_tile_rows<RS, kNV>(rows, kc, a, ks, b, ldb, c, ldc, add);
+  else
+    vg_tile_rows<RS, 1>(rows, kc, a, ks, b, ldb, c, ldc, add);
+}
+
+// All of them; B is packed.
 template <int RS>
 VG_NOINLINE void vg_small_tiles(int64_t rows, int64_t cols, int64_t kc, const float* a, int64_t a_panel, int64_t ks,
                                 const float* b, float* c, int64_t ldc, bool add) {
-  for (int64_t j = 0; j < cols; j += kNR, b += kc * kNR)
-    for (int64_t i = 0; i < rows; i += kMR) {
-      const float* ai = a + i / kMR * a_panel;
-      float* cij = c + i * ldc + j;
-      if (cols - j > kLanes)
-        vg_tile_rows<RS, kNV>(rows - i, kc, ai, ks, b, cij, ldc, add);
-      else
-        vg_tile_rows<RS, 1>(rows - i, kc, ai, ks, b, cij, ldc, add);
-    }
+  for (int64_t j = 0; j < cols; j += kNR)
+    for (int64_t i = 0; i < rows; i += kMR)
+      vg_edge_tile<RS>(rows - i, cols - j, kc, a + i / kMR * a_panel, ks, b + j * kc, kNR, c + i * ldc + j, ldc, add);
 }
 
 // Packs one panel of B[N,K] (row-major, so this transposes): columns

@@ -1,7 +1,7 @@
 // The whole CPU kernel library: what an emitted kernel file includes.
 #pragma once
 #include "attention.h"
-#include "gemm.h"
+#include "gemm_tn.h"
 #include "optimizer.h"
 #include "patchify.h"
 #include "pointwise.h"
