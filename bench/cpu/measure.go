@@ -28,10 +28,12 @@ type reading struct {
 
 // round is one process of a contestant.
 type round struct {
-	MedianMS float64   `json:"median_ms"`
-	StepMS   []float64 `json:"step_ms"`
-	PeakRSS  int64     `json:"peak_rss_bytes"`
+	StepMS  measure.Spread `json:"step_ms"` // of its timed steps
+	PeakRSS int64          `json:"peak_rss_bytes"`
 }
+
+// ms is the round's time.
+func (r *round) ms() float64 { return r.StepMS.Median }
 
 // measureRound runs a contestant once.
 func measureRound(ctx context.Context, c contestant) (round, reading, error) {
@@ -46,7 +48,7 @@ func measureRound(ctx context.Context, c contestant) (round, reading, error) {
 	if len(r.StepMS) == 0 {
 		return round{}, r, fmt.Errorf("%s: no step_ms_all in its output", strings.Join(c.argv, " "))
 	}
-	return round{MedianMS: measure.Median(r.StepMS), StepMS: r.StepMS, PeakRSS: r.PeakRSS}, r, nil
+	return round{StepMS: measure.SpreadOf(r.StepMS), PeakRSS: r.PeakRSS}, r, nil
 }
 
 // restBeyond is how many times as long as the fastest peer's a peer's first round
@@ -82,7 +84,7 @@ func (g *group) compare(ctx context.Context, all []contestant, log func(format s
 				log("%s failed: %v\n", turn, err)
 				continue
 			}
-			log("%s %9.3f ms  %6.0f MB\n", turn, r.MedianMS, float64(r.PeakRSS)/1e6)
+			log("%s %9.3f ms  %6.0f MB\n", turn, r.ms(), float64(r.PeakRSS)/1e6)
 		}
 		if n == 0 {
 			g.restSlow()
@@ -93,10 +95,10 @@ func (g *group) compare(ctx context.Context, all []contestant, log func(format s
 
 // restSlow looks at the first round.
 func (g *group) restSlow() {
-	best := g.leastPeer(func(e *entry) float64 { return e.Rounds[0].MedianMS }, nil)
+	best := g.leastPeer(func(e *entry) float64 { return e.Rounds[0].ms() }, nil)
 	for _, e := range g.Entries {
 		if e.Peer && e.Failed == "" {
-			e.Rested = e.Rounds[0].MedianMS > restBeyond*best.Rounds[0].MedianMS
+			e.Rested = e.Rounds[0].ms() > restBeyond*best.Rounds[0].ms()
 		}
 	}
 }

@@ -81,7 +81,7 @@ func TestContestantsTakeTurns(t *testing.T) {
 func one(name string, peer bool, mb int64, ms ...float64) *entry {
 	e := &entry{Name: name, What: "what it is", Peer: peer, PeakRSS: mb * 1e6}
 	for _, x := range ms {
-		e.Rounds = append(e.Rounds, round{MedianMS: x, PeakRSS: mb * 1e6})
+		e.Rounds = append(e.Rounds, round{StepMS: measure.Spread{Median: x}, PeakRSS: mb * 1e6})
 	}
 	return e
 }
@@ -116,7 +116,7 @@ func TestPeersThatCount(t *testing.T) {
 		best := g.find(g.Fastest)
 		var want []float64
 		for _, r := range best.Rounds {
-			want = append(want, r.MedianMS)
+			want = append(want, r.ms())
 		}
 		if s := measure.SpreadOf(want); *g.Entries[0].Speedup != s {
 			t.Errorf("%s: speedup %v, want %v", c.name, *g.Entries[0].Speedup, s)

@@ -70,8 +70,8 @@ func (e *entry) add(r round, read reading, g *group) error {
 		return fmt.Errorf("%s: a step of %d samples, not %d", e.Name, read.Batch, g.Batch)
 	case read.Precision != "fp32":
 		return fmt.Errorf("%s: computes in %q, not fp32", e.Name, read.Precision)
-	case len(r.StepMS) != g.Counts.Steps:
-		return fmt.Errorf("%s: timed %d steps, not %d", e.Name, len(r.StepMS), g.Counts.Steps)
+	case len(read.StepMS) != g.Counts.Steps:
+		return fmt.Errorf("%s: timed %d steps, not %d", e.Name, len(read.StepMS), g.Counts.Steps)
 	case r.PeakRSS <= 0:
 		return fmt.Errorf("%s: does not say how much memory it took", e.Name)
 	case !e.Peer && !g.Inference && !workload.SameWork(read.UnprunedFLOPs, g.PeerFLOPs, g.tiny):
@@ -112,8 +112,6 @@ func (g *group) summarize() error {
 	return nil
 }
 
-func (r *round) ms() float64 { return r.MedianMS }
-
 func each(rounds []round, of func(*round) float64) (all []float64) {
 	for i := range rounds {
 		all = append(all, of(&rounds[i]))
@@ -125,7 +123,7 @@ func each(rounds []round, of func(*round) float64) (all []float64) {
 func ratios(a, b []round) *measure.Spread {
 	var all []float64
 	for i := range min(len(a), len(b)) {
-		all = append(all, a[i].MedianMS/b[i].MedianMS)
+		all = append(all, a[i].ms()/b[i].ms())
 	}
 	s := measure.SpreadOf(all)
 	return &s
