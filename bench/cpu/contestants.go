@@ -17,7 +17,8 @@ type contestant struct {
 	argv       []string
 	env        []string
 	// cache is where a peer keeps what its first step compiles, which is done once,
-	// and timed, before the rounds; empty: it compiles nothing.
+	// and timed, before the rounds; empty: it compiles nothing. Peers that compile
+	// the same share it.
 	cache string
 }
 
@@ -53,8 +54,10 @@ const (
 var (
 	keepMemory = []string{"MALLOC_MMAP_MAX_=0", "MALLOC_TRIM_THRESHOLD_=68719476736"}
 	hugePages  = append(slices.Clone(keepMemory), "THP_MEM_ALLOC_ENABLE=1")
-	frozen     = append(slices.Clone(keepMemory), "TORCHINDUCTOR_FREEZING=1")
+	frozen     = append(slices.Clone(keepMemory), freezing)
 )
+
+const freezing = "TORCHINDUCTOR_FREEZING=1"
 
 // noCompilers keeps PyTorch from starting compiler processes. It does not change
 // what is compiled, nor where it is cached.
@@ -156,7 +159,7 @@ func (s *settings) peer(p *peer, r *row) contestant {
 		c.argv = append(c.argv, "--pass", "forward", "--batch", strconv.Itoa(r.images))
 	}
 	if p.compiles {
-		c.cache = filepath.Join(s.scratch, "cache", r.name+"-"+p.name)
+		c.cache = filepath.Join(s.scratch, "cache", r.name+p.code())
 	}
 	switch {
 	case p.jax:
@@ -168,6 +171,23 @@ func (s *settings) peer(p *peer, r *row) contestant {
 		c.env = append(c.env, "OMP_NUM_THREADS="+strconv.Itoa(s.Threads))
 	}
 	return c
+}
+
+// code names what a peer compiles: optimizer and malloc are no part of it.
+func (p *peer) code() string {
+	name := "-torch"
+	if p.jax {
+		name = "-jax"
+	}
+	for _, flag := range p.flags {
+		if flag != "--unfused" {
+			name += "-" + strings.TrimLeft(flag, "-")
+		}
+	}
+	if slices.Contains(p.env, freezing) {
+		name += "-frozen"
+	}
+	return name
 }
 
 // workloadFile is where peers read what to train.

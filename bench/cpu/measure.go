@@ -32,8 +32,8 @@ type round struct {
 	PeakRSS int64          `json:"peak_rss_bytes"`
 }
 
-// ms is the round's time.
-func (r *round) ms() float64 { return r.StepMS.Median }
+func (r *round) ms() float64  { return r.StepMS.Median }
+func (r *round) rss() float64 { return float64(r.PeakRSS) }
 
 // measureRound runs a contestant once.
 func measureRound(ctx context.Context, c contestant) (round, reading, error) {
@@ -53,7 +53,7 @@ func measureRound(ctx context.Context, c contestant) (round, reading, error) {
 
 // restBeyond is how many times as long as the fastest peer's a peer's first round
 // may take; whoever takes longer leaves the machine to the others after it.
-const restBeyond = 1.35
+const restBeyond = 1.25
 
 // compare lets the contestants take turns, A B C A B C …, so that whatever else
 // the machine does falls on all alike. A peer that fails is out, with its
@@ -106,10 +106,12 @@ func (g *group) restSlow() {
 // warmCaches has the compiling peers compile, with as many compiler processes as
 // PyTorch likes.
 func (g *group) warmCaches(ctx context.Context, all []contestant, log func(string, ...any)) error {
+	var done []string
 	for i, c := range all {
-		if c.cache == "" {
+		if c.cache == "" || slices.Contains(done, c.cache) {
 			continue
 		}
+		done = append(done, c.cache)
 		cold := g.Entries[i]
 		log("%s, cold caches  %-16s", g.Name, c.name)
 		ms, err := coldStep(ctx, c)

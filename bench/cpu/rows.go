@@ -46,7 +46,7 @@ var rows = []row{
 		speed: goals{1.3, 2}, memory: goals{0.6, 0.6},
 	},
 	{
-		name: "vit_s16", source: &vitS16, counts: workload.Counts{Warmup: 2, Steps: 3, Chunk: 1}, rounds: 5,
+		name: "vit_s16", source: &vitS16, counts: workload.Counts{Warmup: 2, Steps: 3, Chunk: 1}, rounds: 3,
 		speed: goals{1.2, 0}, memory: goals{0.6, 0.6},
 	},
 	{

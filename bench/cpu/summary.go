@@ -54,7 +54,7 @@ type entry struct {
 	// Memory compares the rounds' peak memory with the leanest peer's: 0.5 is half
 	// of it.
 	Memory        *measure.Spread `json:"memory,omitempty"`
-	PeakRSS       int64           `json:"peak_rss_bytes"`            // the largest of all rounds
+	PeakRSS       int64           `json:"peak_rss_bytes"`            // median of the rounds
 	StartRSS      int64           `json:"start_rss_bytes,omitempty"` // of that, before the model exists
 	StepFLOPs     int64           `json:"step_flops,omitempty"`
 	UnprunedFLOPs int64           `json:"step_flops_unpruned,omitempty"`
@@ -81,7 +81,6 @@ func (e *entry) add(r round, read reading, g *group) error {
 	e.Device, e.SpecHash, e.Kernels = read.Device, read.SpecHash, read.Kernels
 	e.StepFLOPs, e.UnprunedFLOPs = read.StepFLOPs, read.UnprunedFLOPs
 	e.StartRSS = max(e.StartRSS, read.StartRSS)
-	e.PeakRSS = max(e.PeakRSS, r.PeakRSS)
 	e.Rounds = append(e.Rounds, r)
 	return nil
 }
@@ -91,6 +90,7 @@ func (g *group) summarize() error {
 	for _, e := range g.Entries {
 		if e.Failed == "" {
 			e.StepMS = measure.SpreadOf(each(e.Rounds, (*round).ms))
+			e.PeakRSS = int64(measure.Median(each(e.Rounds, (*round).rss)))
 			e.SamplesPerSec = float64(g.Batch) * 1e3 / e.StepMS.Median
 		}
 	}
@@ -105,7 +105,7 @@ func (g *group) summarize() error {
 	for _, e := range g.Entries {
 		if e.Failed == "" {
 			e.Speedup = ratios(fast.Rounds, e.Rounds)
-			s := measure.SpreadOf(each(e.Rounds, func(r *round) float64 { return float64(r.PeakRSS) / float64(lean.PeakRSS) }))
+			s := measure.SpreadOf(each(e.Rounds, func(r *round) float64 { return r.rss() / float64(lean.PeakRSS) }))
 			e.Memory = &s
 		}
 	}
