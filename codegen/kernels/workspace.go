@@ -12,12 +12,12 @@ const (
 	MaxHeadDim = 256
 
 	floatBytes     = 4
-	gemmDepth      = 512     // kKC
-	gemmStride     = 528     // kLDA
+	gemmDepth      = 528     // kKC
+	gemmStride     = 544     // kLDA
 	gemmSharedRows = 512     // kSharedRows
 	gemmMaxColumns = 60000   // kPrivateColumns
 	gemmMaxTileRow = 14      // the largest kMR
-	gemmSlab       = 1024    // kSlab
+	gemmSlab       = 1056    // kSlab
 	gemmSlabRows   = 256     // kSlabRows
 	reduceChunks   = 64      // kMaxChunks
 	sumChunk       = 1 << 14 // kSumChunk
@@ -30,7 +30,7 @@ func PackedWeightBytes(n, k int) int64 { return floatBytes * roundUp(int64(n), 6
 // GemmWorkspaceBytes bounds the workspace of a matrix product C[m,n] over depth
 // k, on any instruction set and for any smaller m (nt, nn) or k (tn): all of B
 // packed, and, when the rows of A are few enough
-// to be shared between workers, all of A packed in blocks of depth 512.
+// to be shared between workers, all of A packed in blocks of depth 528.
 func GemmWorkspaceBytes(m, n, k int) int64 {
 	shared := int64(m)
 	if n <= gemmMaxColumns {

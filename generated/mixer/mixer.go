@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "244e99fd084a82913093ec6132caf9d99d64d293038ccc483db39fc0842516e9",
+			"cpu":  "d56ef201fcc986c6ee80c8f870a15a2b607f0a9483193ec3dd6b6a2a8bef40c4",
 			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},
@@ -82,7 +82,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     195042304,
-		WorkspaceBytes: 16716352,
+		WorkspaceBytes: 16526848,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(5120),

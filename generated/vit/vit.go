@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "840c036bdc3eeea3cb6be95cb218a53b1ccdd4c4023854fe91dcc19a89df8943",
+			"cpu":  "820e53e09ad6a5f03858bd25bf24c4018d9ce615f3b70159a7b75e3c9eb7c3fd",
 			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},
@@ -81,7 +81,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     219952128,
-		WorkspaceBytes: 12727168,
+		WorkspaceBytes: 12989312,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(5120),

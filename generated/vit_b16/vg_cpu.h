@@ -951,9 +951,9 @@ VG_END
 //
 // A product C = A B is cut into k-blocks of kKC, and B's k-block into panels of
 // kNR columns stored [k][kNR], so that the micro-kernel reads B in order. A
-// panel (64 KB on AVX-512) streams from L2 for every tile: a step reads it in
+// panel (66 KB on AVX-512) streams from L2 for every tile: a step reads it in
 // order and at 9 bytes a cycle, which the prefetcher hides, while the panel of A
-// (28 KB) stays in L1. Half the depth would have both fit L1, but C would go to
+// (30 KB) stays in L1. Half the depth would have both fit L1, but C would go to
 // memory and back twice as often, which costs more.
 // The A operand has two layouts, told apart by the constant RS, the distance
 // between rows of a tile:
@@ -980,7 +980,7 @@ constexpr int kMR = 4;
 #endif
 constexpr int kNV = 2;             // vectors across a tile
 constexpr int kNR = kNV * kLanes;  // columns of a tile
-constexpr int kKC = 512;           // depth of a k-block
+constexpr int kKC = 528;           // depth of a k-block; 512 fits, and 8 x 197 tokens in three
 constexpr int kColumnPanels = 128 / kNR;  // panels of B that a panel of A meets before the next does
 constexpr int kLDA = kKC + 16;
 static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");

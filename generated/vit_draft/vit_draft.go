@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "a31673b470794aaab2363fe37aacee9ca3c869242ce63bcf7b129569496a6935",
+			"cpu":  "e988e547e5c24cb9e825ac5977f10ea8c91aa15a25bc86135172666d53d44434",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},
@@ -81,7 +81,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     278808576,
-		WorkspaceBytes: 12727168,
+		WorkspaceBytes: 12989312,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(5120),

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "8d7be5630dbf2bf74f96a33e05877e03f356d39f62ed507b79125baa3da3329b",
+			"cpu":  "7857bdcf72f7b9893c993cfc54362eaad447458acf00067eeb6ceb7148ce323a",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},
@@ -82,7 +82,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     5175808,
-		WorkspaceBytes: 1577408,
+		WorkspaceBytes: 1616768,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(2560),
