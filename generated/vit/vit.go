@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "820e53e09ad6a5f03858bd25bf24c4018d9ce615f3b70159a7b75e3c9eb7c3fd",
+			"cpu":  "0f9e92359dbb05022cc46608cd958f37a8ab99c810c9171d2027e0fdd242edb2",
 			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},

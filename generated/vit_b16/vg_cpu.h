@@ -1915,23 +1915,166 @@ VG_END
 
 #endif  // VITGEN_CPU_GEMM_H
 
-#ifndef VITGEN_CPU_GEMM_TN_H
-#define VITGEN_CPU_GEMM_TN_H
+#ifndef VITGEN_CPU_REDUCE_H
+#define VITGEN_CPU_REDUCE_H
 
-// A^T B for matrices of few columns and many rows, as the gradient of a narrow
-// layer's weight: both are read where they lie. Columns of A are what the
-// micro-kernel wants of an operand with RS = 1, and rows of B are as good as a
-// packed panel while they are short. So nothing is packed, and no worker waits
-// for another. The bits are those of vg_gemm_tn.
+// Reductions in a fixed order: column sums, means over tokens, and sums of
+// everything. Long sums are cut into chunks at places that depend on the
+// extent alone; workers fill one partial result a chunk in the workspace, and
+// after a barrier the partials are added in order. So the result is the same
+// for any number of workers, and the rounding error grows with the chunk, not
+// with the whole.
 
 VG_BEGIN
 
-constexpr int64_t kThinRow = 256;         // longer rows put the steps of a tile on too many pages
-constexpr int64_t kThinBytes = 3 << 19;   // A and B: what L2 holds
-constexpr int64_t kThinSums = 4;          // vectors of column sums at once: the adder's latency
+// Rows are cut into at most this many chunks, which bounds both the workspace
+// and the workers that can help.
+constexpr int64_t kMaxChunks = 64;
+
+struct vg_chunks {
+  int64_t rows, per, count;
+  VG_FN explicit vg_chunks(int64_t n) : rows(n), per(vg_ceil_div(n, kMaxChunks)), count(vg_ceil_div(n, per)) {}
+  VG_FN vg_range operator[](int64_t i) const { return {i * per, vg_min64(rows, (i + 1) * per)}; }
+};
+
+// Workspace of a sum over rows; kernels.ColumnSumWorkspaceBytes bounds it.
+VG_FN int64_t vg_column_sum_workspace(int64_t rows, int64_t cols) {
+  return (int64_t)sizeof(float) * vg_chunks(rows).count * vg_round_up(cols, 16);
+}
+
+// Adds `count` partial rows, `stride` apart, column by column into a sink. The
+// caller has put a barrier behind the writing of the partials.
+template <class Y>
+VG_NOINLINE void vg_add_partials(const vg_call& call, const float* partial, int64_t count, int64_t stride,
+                                 int64_t cols, const Y& y) {
+  const vg_range mine = call.share(vg_ceil_div(cols, kLanes));
+  vg_each_vector(vg_at{}, mine.begin * kLanes, vg_min64(cols, mine.end * kLanes), [&](vg_at at) VG_LAMBDA {
+    vf sum = vg_load<vf>(partial + at.col, at.n);
+    for (int64_t i = 1; i < count; i++) sum += vg_load<vf>(partial + i * stride + at.col, at.n);
+    y(sum, at);
+  });
+}
+
+// Sums over rows: x is a source over (row, col), rows of T tokens; y a sink over
+// (row = 0, col).
+template <int T, class X, class Y>
+VG_NOINLINE void vg_column_sum(const vg_call& call, int64_t rows, int64_t cols, const X& x, const Y& y) {
+  float* partial = (float*)call.workspace();
+  const int64_t stride = vg_round_up(cols, 16);
+  const vg_chunks chunks(rows);
+  const vg_range mine = call.share(chunks.count);
+  for (int64_t i = mine.begin; i < mine.end; i++) {
+    float* out = partial + i * stride;
+    const vg_range c = chunks[i];
+    for (int64_t r = c.begin; r < c.end; r++)
+      vg_each_vector(vg_at_row<T>(r), 0, cols, [&](vg_at at) VG_LAMBDA {
+        const vf v = vg_value(x, at);
+        vg_store(out + at.col, r == c.begin ? v : vg_load<vf>(out + at.col, at.n) + v, at.n);
+      });
+  }
+  call.barrier();
+  vg_add_partials(call, partial, chunks.count, stride, cols, y);
+}
+
+// Sums over the tokens of each sample: x is a source over (row = b*T + t, col),
+// y a sink over (row = b, col).
+template <int T, class X, class Y>
+VG_NOINLINE void vg_token_sum(const vg_call& call, int64_t batch, int64_t cols, const X& x, const Y& y) {
+  constexpr int64_t vectors = 8, width = vectors * kLanes;
+  const int64_t blocks = vg_ceil_div(cols, width);
+  const vg_range mine = call.share(batch * blocks);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t b = u / blocks, first = u % blocks * width, last = vg_min64(cols, first + width);
+    vf sum[vectors] = {};
+    for (int64_t t = 0; t < T; t++)
+      vg_each_vector(vg_at_row<T>(b * T + t), first, last,
+                     [&](vg_at at) VG_LAMBDA { sum[(at.col - first) / kLanes] += vg_value(x, at); });
+    vg_each_vector(vg_at{b, (int32_t)b, 0, 0, 0}, first, last,
+                   [&](vg_at at) VG_LAMBDA { y(sum[(at.col - first) / kLanes], at); });
+  }
+}
+
+// Elements summed in single precision before double takes over.
+constexpr int64_t kSumChunk = 16384;
+
+// Workspace of a sum of n terms; kernels.SumWorkspaceBytes bounds it.
+VG_FN int64_t vg_sum_workspace(int64_t n) { return (int64_t)sizeof(double) * vg_ceil_div(n, kSumChunk); }
+
+// out = the sum of x[i]^2 over a flat array of any length. A chunk is summed in
+// single precision, the chunks in double and in order.
+VG_NOINLINE void vg_sumsq(const vg_call& call, int64_t n, const float* x, float* out) {
+  constexpr int ways = 4;  // independent chains: the adder's latency
+  double* partial = (double*)call.workspace();
+  const int64_t chunks = vg_ceil_div(n, kSumChunk);
+  const vg_range mine = call.share(chunks);
+  for (int64_t c = mine.begin; c < mine.end; c++) {
+    const int64_t last = vg_min64(n, (c + 1) * kSumChunk);
+    int64_t i = c * kSumChunk;
+    vf sum[ways] = {};
+    const auto add = [&](vf& to, int64_t at, int lanes) VG_LAMBDA {
+      const vf v = vg_load<vf>(x + at, lanes);
+      to = vg_fma(v, v, to);
+    };
+    for (; i + ways * kLanes <= last; i += ways * kLanes)
+      for (int k = 0; k < ways; k++) add(sum[k], i + k * kLanes, kLanes);
+    for (; i < last; i += kLanes) add(sum[0], i, (int)vg_min64(kLanes, last - i));
+    partial[c] = (double)vg_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  }
+  call.barrier();
+  if (call.index() != 0) return;
+  double total = 0;
+  for (int64_t c = 0; c < chunks; c++) total += partial[c];
+  *out = (float)total;
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_REDUCE_H
+
+#ifndef VITGEN_CPU_GEMM_TN_H
+#define VITGEN_CPU_GEMM_TN_H
+
+// A^T B, the gradient to a weight.
+//
+// For a narrow layer, whose matrices have few columns and many rows, both are
+// read where they lie: columns of A are what the micro-kernel wants of an operand
+// with RS = 1, and rows of B are as good as a packed panel while they are short.
+// K is cut into chunks at places that depend on it alone; partial products add
+// up in order after a barrier. So a worker reads rows that, in a training step, it
+// has mostly written itself, and once.
+
+VG_BEGIN
+
+constexpr int64_t kThinRow = 256;        // longer rows put the steps of a tile on too many pages
+constexpr int64_t kThinBytes = 3 << 19;  // A and B of a chunk: what L2 holds
+constexpr int64_t kThinDepth = 512;      // least of a chunk where there are several
+constexpr int64_t kThinChunks = 16;      // most
+constexpr int64_t kThinSums = 4;         // vectors of column sums at once: the adder's latency
+
+template <class A, class B>
+constexpr bool vg_same = false;
+template <class A>
+constexpr bool vg_same<A, A> = true;
+
+// The product in chunks. The workspace holds a C for each, and sums of A's columns.
+struct vg_thin : vg_gemm_shape {
+  VG_FN explicit vg_thin(const vg_gemm_shape& s) : vg_gemm_shape(s) {}
+  VG_FN int64_t chunks() const { return vg_max64(1, vg_min64(kThinChunks, k / kThinDepth)); }
+  VG_FN vg_range chunk(int64_t i) const { return vg_share(k, i, chunks()); }
+  VG_FN int64_t c_ld() const { return vg_round_up(n, 16); }
+  VG_FN int64_t c_at(int64_t i) const { return i * m * c_ld(); }
+  VG_FN int64_t sum_ld() const { return vg_round_up(m, 16); }
+  VG_FN int64_t sum_at(int64_t i) const { return c_at(chunks()) + i * sum_ld(); }
+
+  VG_FN bool suits(int64_t lda, int64_t ldb) const {
+    return m >= kMR && n >= kNR && lda <= kThinRow && ldb <= kThinRow &&
+           (m + n) * vg_ceil_div(k, chunks()) * (int64_t)sizeof(float) <= kThinBytes &&
+           sum_at(chunks()) * (int64_t)sizeof(float) <= workspace_bytes(true);
+  }
+};
 
 // Tiles at the lower and right edge begin early enough to end with the matrix.
-// They compute rows and columns of their neighbours again, in the same way.
+// They compute rows and columns of their neighbours again, for nobody.
 struct vg_thin_tile {
   int64_t row, rows, col, cols;  // of C, the new part
   int64_t from_row, from_col;    // where the tile begins
@@ -1943,56 +2086,71 @@ struct vg_thin_tile {
   }
 };
 
-template <class A, class B>
-constexpr bool vg_same = false;
-template <class A>
-constexpr bool vg_same<A, A> = true;
-
-VG_FN bool vg_is_thin(const vg_gemm_shape& s, int64_t lda, int64_t ldb) {
-  return s.m >= kMR && s.n >= kNR && lda <= kThinRow && ldb <= kThinRow &&
-         (s.m + s.n) * s.k * (int64_t)sizeof(float) <= kThinBytes;
+// Row panel p of the product over depths k, by way of one tile's scratch.
+template <class E>
+VG_FN void vg_thin_panel(const vg_gemm_shape& s, const vg_matrix& a, const vg_matrix& b, vg_range k, int64_t p,
+                         float* tile, const E& epilogue) {
+  for (int64_t q = 0; q < s.col_panels(); q++) {
+    const vg_thin_tile t(s, p, q);
+    vg_edge_tile<1>(t.rows, t.cols, k.end - k.begin, a.p + k.begin * a.ld + t.from_row, a.ld,
+                    b.p + k.begin * b.ld + t.from_col, b.ld, tile, kNR, false);
+    vg_epilogue<1>(epilogue, tile + (t.row - t.from_row) * kNR + t.col - t.from_col, kNR,
+                   vg_range{t.row, t.row + t.rows}, vg_range{t.col, t.col + t.cols});
+  }
 }
 
-// Sums of A's columns [cols), k-block by k-block as vg_col_packer makes them.
+// Sums of A's columns over depths k.
 template <class S>
-VG_NOINLINE void vg_thin_sums(const vg_gemm_shape& s, const vg_matrix& a, vg_range cols, const S& row_sum) {
-  for (int64_t col = cols.begin; col < cols.end; col += kThinSums * kLanes) {
+VG_NOINLINE void vg_thin_sums(const vg_gemm_shape& s, const vg_matrix& a, vg_range k, const S& sums) {
+  for (int64_t col = 0; col < s.m; col += kThinSums * kLanes) {
     vf sum[kThinSums];
     int n[kThinSums];
     for (int i = 0; i < kThinSums; i++) {
       sum[i] = vf(0.0f);
-      n[i] = (int)vg_max64(0, vg_min64(kLanes, cols.end - col - i * kLanes));
+      n[i] = (int)vg_max64(0, vg_min64(kLanes, s.m - col - i * kLanes));
     }
-    for (int64_t kb = 0; kb < s.k_blocks(); kb++) {
-      vf part[kThinSums];
-      for (int i = 0; i < kThinSums; i++) part[i] = vf(0.0f);
-      const float* row = a.p + kb * kKC * a.ld + col;
-      for (int64_t k = 0; k < s.depth(kb); k++, row += a.ld)
-        for (int i = 0; i < kThinSums; i++)
-          if (n[i] > 0) part[i] += vg_load<vf>(row + i * kLanes, n[i]);
-      for (int i = 0; i < kThinSums; i++) sum[i] += part[i];
-    }
-    for (int i = 0; i < kThinSums && n[i] > 0; i++) row_sum(sum[i], vg_at{0, 0, 0, (int32_t)(col + i * kLanes), n[i]});
+    const float* row = a.p + k.begin * a.ld + col;
+    for (int64_t i = k.begin; i < k.end; i++, row += a.ld)
+      for (int j = 0; j < kThinSums; j++)
+        if (n[j] > 0) sum[j] += vg_load<vf>(row + j * kLanes, n[j]);
+    for (int i = 0; i < kThinSums && n[i] > 0; i++) sums(sum[i], vg_at{0, 0, 0, (int32_t)(col + i * kLanes), n[i]});
   }
 }
 
+// Adds the chunks' products up.
+template <class E>
+VG_NOINLINE void vg_thin_add(const vg_call& call, const vg_thin& s, const E& epilogue) {
+  const float* c = (const float*)call.workspace();
+  const vg_range mine = call.share(s.m);
+  for (int64_t r = mine.begin; r < mine.end; r++)
+    vg_each_vector(vg_at_row<1>(r), 0, s.n, [&](vg_at at) VG_LAMBDA {
+      const float* p = c + r * s.c_ld() + at.col;
+      vf sum = vg_load_full(p);
+      for (int64_t i = 1; i < s.chunks(); i++) sum += vg_load_full(p + s.c_at(i));
+      epilogue(sum, at);
+    });
+}
+
 template <class E, class S>
-VG_NOINLINE void vg_gemm_thin(const vg_call& call, const vg_gemm_shape& s, const vg_matrix& a, const vg_matrix& b,
+VG_NOINLINE void vg_gemm_thin(const vg_call& call, const vg_thin& s, const vg_matrix& a, const vg_matrix& b,
                               const E& epilogue, const S& row_sum) {
-  float* c = (float*)call.scratch();
-  const int64_t grid_rows = vg_grid_rows(s.row_panels(), s.col_panels(), call.count());
-  const int64_t grid_cols = call.count() / grid_rows;
-  const vg_range ps = vg_share(s.row_panels(), call.index() / grid_cols, grid_rows);
-  const vg_range qs = vg_share(s.col_panels(), call.index() % grid_cols, grid_cols);
-  for (int64_t p = ps.begin; p < ps.end; p++)
-    for (int64_t q = qs.begin; q < qs.end; q++) {
-      const vg_thin_tile t(s, p, q);
-      vg_edge_tile<1>(t.rows, t.cols, s.k, a.p + t.from_row, a.ld, b.p + t.from_col, b.ld, c, kNR, false);
-      vg_epilogue<1>(epilogue, c + (t.row - t.from_row) * kNR + t.col - t.from_col, kNR, vg_range{t.row, t.row + t.rows},
-                     vg_range{t.col, t.col + t.cols});
+  float *parts = (float*)call.workspace(), *tile = (float*)call.scratch();
+  const int64_t panels = s.row_panels(), chunks = s.chunks();
+  const vg_range mine = call.share(chunks * panels);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t i = u / panels, p = u % panels;
+    if (chunks == 1) {
+      vg_thin_panel(s, a, b, s.chunk(i), p, tile, epilogue);
+      if (vg_wanted<S> && p == 0) vg_thin_sums(s, a, s.chunk(i), row_sum);
+    } else {
+      vg_thin_panel(s, a, b, s.chunk(i), p, tile, vg_store_matrix{parts + s.c_at(i), s.c_ld()});
+      if (vg_wanted<S> && p == 0) vg_thin_sums(s, a, s.chunk(i), vg_store_matrix{parts + s.sum_at(i), 0});
     }
-  if (vg_wanted<S> && call.index() % grid_cols == 0)
-    vg_thin_sums(s, a, vg_range{ps.begin * kMR, vg_min64(s.m, ps.end * kMR)}, row_sum);
+  }
+  if (chunks == 1) return;
+  call.barrier();
+  vg_thin_add(call, s, epilogue);
+  if (vg_wanted<S>) vg_add_partials(call, parts + s.sum_at(0), chunks, s.sum_ld(), s.m, row_sum);
 }
 
 // a: source over (k, m), b: source over (k, n), rows of T tokens; epilogue: sink
@@ -2002,7 +2160,7 @@ VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
                       const S& row_sum) {
   const vg_gemm_shape s = {M, N, K};
   if constexpr (vg_same<A, vg_matrix> && vg_same<B, vg_matrix>)
-    if (vg_is_thin(s, a.ld, b.ld)) return vg_gemm_thin(call, s, a, b, epilogue, row_sum);
+    if (const vg_thin t(s); t.suits(a.ld, b.ld)) return vg_gemm_thin(call, t, a, b, epilogue, row_sum);
   const vg_source_packer<T, B> pack_b = {b};
   vg_col_packer<T, A, S> pack_a = {a, row_sum, {}};
   if (s.in_slabs())
@@ -2185,122 +2343,6 @@ VG_NOINLINE void vg_transpose(const vg_call& call, int64_t batch, int64_t T, int
 VG_END
 
 #endif  // VITGEN_CPU_POINTWISE_H
-
-#ifndef VITGEN_CPU_REDUCE_H
-#define VITGEN_CPU_REDUCE_H
-
-// Reductions in a fixed order: column sums, means over tokens, and sums of
-// everything. Long sums are cut into chunks at places that depend on the
-// extent alone; workers fill one partial result a chunk in the workspace, and
-// after a barrier the partials are added in order. So the result is the same
-// for any number of workers, and the rounding error grows with the chunk, not
-// with the whole.
-
-VG_BEGIN
-
-// Rows are cut into at most this many chunks, which bounds both the workspace
-// and the workers that can help.
-constexpr int64_t kMaxChunks = 64;
-
-struct vg_chunks {
-  int64_t rows, per, count;
-  VG_FN explicit vg_chunks(int64_t n) : rows(n), per(vg_ceil_div(n, kMaxChunks)), count(vg_ceil_div(n, per)) {}
-  VG_FN vg_range operator[](int64_t i) const { return {i * per, vg_min64(rows, (i + 1) * per)}; }
-};
-
-// Workspace of a sum over rows; kernels.ColumnSumWorkspaceBytes bounds it.
-VG_FN int64_t vg_column_sum_workspace(int64_t rows, int64_t cols) {
-  return (int64_t)sizeof(float) * vg_chunks(rows).count * vg_round_up(cols, 16);
-}
-
-// Adds `count` partial rows, `stride` apart, column by column into a sink. The
-// caller has put a barrier behind the writing of the partials.
-template <class Y>
-VG_NOINLINE void vg_add_partials(const vg_call& call, const float* partial, int64_t count, int64_t stride,
-                                 int64_t cols, const Y& y) {
-  const vg_range mine = call.share(vg_ceil_div(cols, kLanes));
-  vg_each_vector(vg_at{}, mine.begin * kLanes, vg_min64(cols, mine.end * kLanes), [&](vg_at at) VG_LAMBDA {
-    vf sum = vg_load<vf>(partial + at.col, at.n);
-    for (int64_t i = 1; i < count; i++) sum += vg_load<vf>(partial + i * stride + at.col, at.n);
-    y(sum, at);
-  });
-}
-
-// Sums over rows: x is a source over (row, col), rows of T tokens; y a sink over
-// (row = 0, col).
-template <int T, class X, class Y>
-VG_NOINLINE void vg_column_sum(const vg_call& call, int64_t rows, int64_t cols, const X& x, const Y& y) {
-  float* partial = (float*)call.workspace();
-  const int64_t stride = vg_round_up(cols, 16);
-  const vg_chunks chunks(rows);
-  const vg_range mine = call.share(chunks.count);
-  for (int64_t i = mine.begin; i < mine.end; i++) {
-    float* out = partial + i * stride;
-    const vg_range c = chunks[i];
-    for (int64_t r = c.begin; r < c.end; r++)
-      vg_each_vector(vg_at_row<T>(r), 0, cols, [&](vg_at at) VG_LAMBDA {
-        const vf v = vg_value(x, at);
-        vg_store(out + at.col, r == c.begin ? v : vg_load<vf>(out + at.col, at.n) + v, at.n);
-      });
-  }
-  call.barrier();
-  vg_add_partials(call, partial, chunks.count, stride, cols, y);
-}
-
-// Sums over the tokens of each sample: x is a source over (row = b*T + t, col),
-// y a sink over (row = b, col).
-template <int T, class X, class Y>
-VG_NOINLINE void vg_token_sum(const vg_call& call, int64_t batch, int64_t cols, const X& x, const Y& y) {
-  constexpr int64_t vectors = 8, width = vectors * kLanes;
-  const int64_t blocks = vg_ceil_div(cols, width);
-  const vg_range mine = call.share(batch * blocks);
-  for (int64_t u = mine.begin; u < mine.end; u++) {
-    const int64_t b = u / blocks, first = u % blocks * width, last = vg_min64(cols, first + width);
-    vf sum[vectors] = {};
-    for (int64_t t = 0; t < T; t++)
-      vg_each_vector(vg_at_row<T>(b * T + t), first, last,
-                     [&](vg_at at) VG_LAMBDA { sum[(at.col - first) / kLanes] += vg_value(x, at); });
-    vg_each_vector(vg_at{b, (int32_t)b, 0, 0, 0}, first, last,
-                   [&](vg_at at) VG_LAMBDA { y(sum[(at.col - first) / kLanes], at); });
-  }
-}
-
-// Elements summed in single precision before double takes over.
-constexpr int64_t kSumChunk = 16384;
-
-// Workspace of a sum of n terms; kernels.SumWorkspaceBytes bounds it.
-VG_FN int64_t vg_sum_workspace(int64_t n) { return (int64_t)sizeof(double) * vg_ceil_div(n, kSumChunk); }
-
-// out = the sum of x[i]^2 over a flat array of any length. A chunk is summed in
-// single precision, the chunks in double and in order.
-VG_NOINLINE void vg_sumsq(const vg_call& call, int64_t n, const float* x, float* out) {
-  constexpr int ways = 4;  // independent chains: the adder's latency
-  double* partial = (double*)call.workspace();
-  const int64_t chunks = vg_ceil_div(n, kSumChunk);
-  const vg_range mine = call.share(chunks);
-  for (int64_t c = mine.begin; c < mine.end; c++) {
-    const int64_t last = vg_min64(n, (c + 1) * kSumChunk);
-    int64_t i = c * kSumChunk;
-    vf sum[ways] = {};
-    const auto add = [&](vf& to, int64_t at, int lanes) VG_LAMBDA {
-      const vf v = vg_load<vf>(x + at, lanes);
-      to = vg_fma(v, v, to);
-    };
-    for (; i + ways * kLanes <= last; i += ways * kLanes)
-      for (int k = 0; k < ways; k++) add(sum[k], i + k * kLanes, kLanes);
-    for (; i < last; i += kLanes) add(sum[0], i, (int)vg_min64(kLanes, last - i));
-    partial[c] = (double)vg_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
-  }
-  call.barrier();
-  if (call.index() != 0) return;
-  double total = 0;
-  for (int64_t c = 0; c < chunks; c++) total += partial[c];
-  *out = (float)total;
-}
-
-VG_END
-
-#endif  // VITGEN_CPU_REDUCE_H
 
 #ifndef VITGEN_CPU_ROW_H
 #define VITGEN_CPU_ROW_H
