@@ -47,17 +47,15 @@ const (
 	inference
 )
 
-// keepMemory has glibc keep large tensors' memory instead of returning it to
-// the kernel and getting it back page by page; hugePages has PyTorch ask for
-// pages of 2 MiB; frozen has torch.compile take weights for constants and pack
-// them for oneDNN.
+// tuned has glibc keep large tensors' memory instead of returning it to the kernel
+// and getting it back page by page, and torch.compile call its kernels from C++;
+// hugePages has PyTorch ask for pages of 2 MiB; frozen has torch.compile take
+// weights for constants and pack them for oneDNN.
 var (
-	keepMemory = []string{"MALLOC_MMAP_MAX_=0", "MALLOC_TRIM_THRESHOLD_=68719476736"}
-	hugePages  = append(slices.Clone(keepMemory), "THP_MEM_ALLOC_ENABLE=1")
-	frozen     = append(slices.Clone(keepMemory), freezing)
+	tuned     = []string{"MALLOC_MMAP_MAX_=0", "MALLOC_TRIM_THRESHOLD_=68719476736", "TORCHINDUCTOR_CPP_WRAPPER=1"}
+	hugePages = append(slices.Clone(tuned), "THP_MEM_ALLOC_ENABLE=1")
+	frozen    = append(slices.Clone(tuned), "TORCHINDUCTOR_FREEZING=1")
 )
-
-const freezing = "TORCHINDUCTOR_FREEZING=1"
 
 // noCompilers keeps PyTorch from starting compiler processes. It does not change
 // what is compiled, nor where it is cached.
@@ -73,17 +71,17 @@ func noDropout(r *row) bool { return r.images > 0 || r.source.model.Dropout == 0
 
 var peers = []peer{
 	{name: "torch", what: "eager, attention as in the book", flags: book("--unfused"), in: training},
-	{name: "torch-sdpa", what: "eager, F.scaled_dot_product_attention", flags: []string{"--unfused"}, in: training},
+	{name: "torch-sdpa", what: "eager, F.scaled_dot_product_attention", flags: []string{"--unfused"}, in: training, optional: true},
 	{name: "torch-compile", what: "torch.compile of model and loss", flags: book(compiled("--unfused")...), compiles: true, in: training},
-	{name: "torch-tuned", what: "torch.compile, fused optimizer, malloc that keeps memory", flags: book(compiled()...), env: keepMemory, compiles: true, in: training},
+	{name: "torch-tuned", what: "torch.compile with C++ wrapper, fused optimizer, malloc that keeps memory", flags: book(compiled()...), env: tuned, compiles: true, in: training},
 	{name: "torch", what: "eager, F.scaled_dot_product_attention, inference mode", in: inference},
 	{name: "torch-compile", what: "torch.compile, inference mode", flags: compiled(), compiles: true, in: inference},
-	{name: "torch-frozen", what: "torch.compile with frozen weights, malloc that keeps memory", flags: compiled(), env: frozen, compiles: true, in: inference},
+	{name: "torch-frozen", what: "torch.compile with frozen weights and C++ wrapper, malloc that keeps memory", flags: compiled(), env: frozen, compiles: true, in: inference},
 	{name: "jax", what: "the whole step under jit", jax: true, compiles: true, in: training | inference},
 	{name: "jax-library", what: "jit, jax.nn.dot_product_attention", jax: true, flags: []string{"--attention", "library"}, compiles: true, in: training | inference, optional: true, only: noDropout},
 	{name: "torch-hugepages", what: "as tuned, with huge pages", flags: book(compiled()...), env: hugePages, compiles: true, in: training, optional: true},
-	{name: "torch-autotune", what: "torch.compile, mode max-autotune, fused optimizer, malloc that keeps memory", flags: book("--mode", "max-autotune"), env: keepMemory, compiles: true, in: training | inference, optional: true},
-	{name: "torch-pruned", what: "torch.compile, malloc that keeps memory, last block pruned by hand", flags: book(compiled("--prune")...), env: keepMemory, compiles: true, in: training | inference, optional: true},
+	{name: "torch-autotune", what: "as tuned, mode max-autotune", flags: book("--mode", "max-autotune"), env: tuned, compiles: true, in: training | inference, optional: true},
+	{name: "torch-pruned", what: "as tuned, last block pruned by hand", flags: book(compiled("--prune")...), env: tuned, compiles: true, in: training | inference, optional: true},
 }
 
 // knownNames are those of all contestants.
@@ -184,8 +182,10 @@ func (p *peer) code() string {
 			name += "-" + strings.TrimLeft(flag, "-")
 		}
 	}
-	if slices.Contains(p.env, freezing) {
-		name += "-frozen"
+	for _, setting := range p.env {
+		if option, ok := strings.CutPrefix(setting, "TORCHINDUCTOR_"); ok {
+			name += "-" + strings.ToLower(option)
+		}
 	}
 	return name
 }

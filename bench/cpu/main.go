@@ -59,7 +59,7 @@ func run(ctx context.Context, args []string) error {
 	out := fs.String("out", "", "`folder` for the results (default "+resultsDir+", with --quick "+scratchDir+")")
 	parts := fs.String("rows", "", "`names` of the rows, with commas: "+strings.Join(partNames(), ", ")+"; default: all")
 	only := fs.String("only", "", "`names` of the contestants, with commas; default: all but the optional ones")
-	with := fs.String("with", "", "`names` of optional contestants to add: jax-library, torch-hugepages, torch-autotune, torch-pruned")
+	with := fs.String("with", "", "`names` of optional contestants to add: torch-sdpa, jax-library, torch-hugepages, torch-autotune, torch-pruned")
 	fs.IntVar(&s.Threads, "threads", 2, "`number` of threads of each contestant")
 	fs.IntVar(&s.Rounds, "rounds", 0, "`number` of turns of each contestant; 0: as many as each row has")
 	fs.BoolVar(&s.Quick, "quick", false, "one round of few steps, without torch.compile but for compiling: shows that everything works, measures nothing")

@@ -47,7 +47,7 @@ func (g *group) markdown(b *strings.Builder) {
 	fmt.Fprintf(b, "## %s%s\n\n", strings.ToUpper(g.What[:1]), g.What[1:])
 	what := "One update of `" + g.Spec + "`, random data."
 	if g.Inference {
-		what = fmt.Sprintf("The logits of %d random images by the model of `%s`.", g.Batch, g.Spec)
+		what = fmt.Sprintf("The logits of a batch of %d by the model of `%s`, random data.", g.Batch, g.Spec)
 	}
 	fmt.Fprintf(b, "%s Every contestant in turn, %d rounds; in each a fresh process with %d warm-up and\n%d timed steps, of which the median counts.\n\n",
 		what, g.Rounds, g.Counts.Warmup, g.Counts.Steps)
