@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/vitgen/vitgen/bench/measure"
@@ -107,7 +106,8 @@ func (c *compiling) buildOnce(ctx context.Context) error {
 	return nil
 }
 
-// coldPeer has a peer compile its training step with nothing in its caches.
+// coldPeer has a peer compile its training step with nothing in its cache; what
+// the last round leaves there serves the row.
 func (s *settings) coldPeer(ctx context.Context, r *row, p *coldPeer, n int) {
 	all := s.allPeers(r)
 	i := slices.IndexFunc(all, func(c contestant) bool { return c.name == p.Name })
@@ -115,12 +115,11 @@ func (s *settings) coldPeer(ctx context.Context, r *row, p *coldPeer, n int) {
 		p.Failed = "it takes no part"
 		return
 	}
-	c := all[i]
-	cache := filepath.Join(s.scratch, "cold", fmt.Sprint(p.Name, "-", n))
-	for j := range c.env {
-		c.env[j] = strings.Replace(c.env[j], c.cache, cache, 1)
+	err := os.RemoveAll(all[i].cache)
+	var ms float64
+	if err == nil {
+		ms, err = coldStep(ctx, all[i])
 	}
-	ms, err := coldStep(ctx, c)
 	if err != nil {
 		p.Failed, p.MS = err.Error(), nil
 		logf("%s  %s failed: %v\n", compilePart, p.Name, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -53,7 +54,7 @@ func measureRound(ctx context.Context, c contestant) (round, reading, error) {
 
 // restBeyond is how many times as long as the fastest peer's a peer's first round
 // may take; whoever takes longer leaves the machine to the others after it.
-const restBeyond = 1.25
+const restBeyond = 1.15
 
 // compare lets the contestants take turns, A B C A B C …, so that whatever else
 // the machine does falls on all alike. A peer that fails is out, with its
@@ -104,11 +105,14 @@ func (g *group) restSlow() {
 }
 
 // warmCaches has the compiling peers compile, with as many compiler processes as
-// PyTorch likes.
+// PyTorch likes. What was compiled before, for the compile row, is not again.
 func (g *group) warmCaches(ctx context.Context, all []contestant, log func(string, ...any)) error {
 	var done []string
 	for i, c := range all {
 		if c.cache == "" || slices.Contains(done, c.cache) {
+			continue
+		}
+		if _, err := os.Stat(c.cache); err == nil {
 			continue
 		}
 		done = append(done, c.cache)

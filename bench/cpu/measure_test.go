@@ -40,7 +40,7 @@ func TestContestantsTakeTurns(t *testing.T) {
 	broken := contestant{name: "broken", peer: true, argv: []string{"sh", "-c", "echo broken >> " + turns + "; echo no g++ >&2; exit 3"}}
 	g := testGroup()
 	if err := g.compare(context.Background(), []contestant{
-		fake(turns, "ours", false, 10), fake(turns, "near", true, 31), fake(turns, "slow", true, 80), broken, fake(turns, "fast", true, 25),
+		fake(turns, "ours", false, 10), fake(turns, "near", true, 28), fake(turns, "slow", true, 80), broken, fake(turns, "fast", true, 25),
 	}, quiet); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ echo "{\"batch\": 128, \"precision\": \"fp32\", \"peak_rss_bytes\": 9, \"first_s
 	}
 	t.Setenv("TORCHINDUCTOR_COMPILE_THREADS", "")
 	g := testGroup()
-	if err := g.compare(context.Background(), []contestant{peer("a", "x"), peer("b", ""), peer("c", "y"), peer("d", "x")}, quiet); err != nil {
+	if err := g.compare(context.Background(), []contestant{peer("a", "x"), peer("b", ""), peer("c", "y"), peer("d", "x"), peer("e", t.TempDir())}, quiet); err != nil {
 		t.Fatal(err)
 	}
 	var cold []float64
@@ -175,8 +175,46 @@ echo "{\"batch\": 128, \"precision\": \"fp32\", \"peak_rss_bytes\": 9, \"first_s
 			t.Errorf("%s: %d rounds: the cold step must not be among them; %s", e.Name, len(e.Rounds), e.Failed)
 		}
 	}
-	// b compiles nothing, and d what a has compiled.
-	if d := cmp.Diff([]float64{7000, 0, 7000, 0}, cold); d != "" {
+	// b compiles nothing, d what a has compiled, and e's was compiled before.
+	if d := cmp.Diff([]float64{7000, 0, 7000, 0, 0}, cold); d != "" {
 		t.Error("cold first steps (-want +got):\n" + d)
+	}
+}
+
+// A peer whose first step is timed again finds nothing of the time before, and
+// leaves its code to the row.
+func TestColdPeer(t *testing.T) {
+	dir := t.TempDir()
+	python := filepath.Join(dir, "python")
+	script := `#!/bin/sh
+test "$4" = "$WORKLOAD" || exit 9
+cache=${TORCHINDUCTOR_CACHE_DIR:-$VITGEN_JAX_CACHE}
+first=7000; test -e "$cache/code" && first=5
+mkdir -p "$cache" && touch "$cache/code"
+echo "{\"batch\": 128, \"precision\": \"fp32\", \"first_step_ms\": $first, \"step_ms_all\": [1]}"
+`
+	if err := os.WriteFile(python, []byte(script), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	s := settings{Threads: 2, python: python, scratch: dir}
+	row := rowNamed(t, "vit")
+	t.Setenv("WORKLOAD", s.workloadFile(row.source))
+	for _, name := range compilingPeers {
+		p := &coldPeer{Name: name}
+		for n := range 2 {
+			s.coldPeer(context.Background(), row, p, n)
+		}
+		if d := cmp.Diff([]float64{7000, 7000}, p.AllMS); d != "" || p.Failed != "" {
+			t.Errorf("%s: failure %q, first steps (-want +got):\n%s", name, p.Failed, d)
+		}
+		for _, c := range s.allPeers(row) {
+			if _, err := os.Stat(filepath.Join(c.cache, "code")); c.name == name && err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	p := &coldPeer{Name: "nobody"}
+	if s.coldPeer(context.Background(), row, p, 0); p.Failed == "" {
+		t.Error("a peer that is none did not fail")
 	}
 }

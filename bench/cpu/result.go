@@ -29,7 +29,7 @@ const (
 	compileRounds = 3
 )
 
-// measure does the parts of a run, the rows first.
+// measure does the parts of a run.
 func (s *settings) measure(ctx context.Context) (*result, error) {
 	began := time.Now()
 	r := &result{
@@ -44,6 +44,15 @@ func (s *settings) measure(ctx context.Context) (*result, error) {
 		return nil, err
 	}
 	subjects := map[*source]*subject{}
+	if slices.Contains(s.Parts, compilePart) {
+		if _, err := s.subject(ctx, &vit, subjects); err != nil {
+			return nil, err
+		}
+		var err error
+		if r.Compile, err = s.measureCompile(ctx, &rows[0], s.rounds(compileRounds)); err != nil {
+			return nil, err
+		}
+	}
 	for i := range rows {
 		if err := s.measureRow(ctx, r, rows[i], subjects); err != nil {
 			return nil, err
@@ -56,15 +65,6 @@ func (s *settings) measure(ctx context.Context) (*result, error) {
 				return nil, err
 			}
 			r.Products = append(r.Products, p)
-		}
-	}
-	if slices.Contains(s.Parts, compilePart) {
-		if _, err := s.subject(ctx, &vit, subjects); err != nil {
-			return nil, err
-		}
-		var err error
-		if r.Compile, err = s.measureCompile(ctx, &rows[0], s.rounds(compileRounds)); err != nil {
-			return nil, err
 		}
 	}
 	r.Machine.StealPercent = steal()
