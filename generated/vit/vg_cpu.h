@@ -1521,6 +1521,8 @@ VG_END
 //     is fetched before the multiplication and arrives behind it. A row block is
 //     at most 16 panels, fewer when its part of C, kept between k-blocks, would
 //     outgrow L2.
+//   - A small weight: each worker packs all of it for itself and its rows of A,
+//     and waits for nobody.
 //   - M small (kSharedRows): A is packed once into the workspace too, and the
 //     workers split both the rows and the columns.
 //   - tn over a long K (a large batch): K passes in slabs, so that only a slab of
@@ -1536,6 +1538,8 @@ constexpr int64_t kSlabRows = 256;               // fewer make too few panels fo
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
 constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
+constexpr int64_t kOwnB = 1 << 14;               // elements of a B that every worker packs for itself
+constexpr int64_t kOwnBAt = 3 << 20;             // where in the scratch, in bytes: behind the blocks of A and C
 constexpr int64_t kSlab = 2 * kKC;               // depth packed at a time where K is long
 constexpr int64_t kRowsAhead = 2;                // how far ahead of packing rows are fetched: whole ones,
 constexpr int64_t kPiecesAhead = 8;              // and those of which a block's columns are read
@@ -1656,7 +1660,7 @@ struct vg_col_packer {
 // What packs B returns where it lies packed. Packs B for nt and nn: a matrix in
 // memory.
 struct vg_weight_packer {
-  static constexpr bool packs = true;
+  static constexpr bool packs = true, repeats = true;
   const float* b;
   int64_t ldb;
   bool transposed;  // B[N,K]
@@ -1679,7 +1683,7 @@ struct vg_weight_packer {
 
 // B that lies packed already.
 struct vg_packed_weight {
-  static constexpr bool packs = false;
+  static constexpr bool packs = false, repeats = false;
   const float* b;
   VG_FN const float* operator()(const vg_call&, const vg_gemm_shape&, float*) const { return b; }
 };
@@ -1688,7 +1692,7 @@ struct vg_packed_weight {
 // source, whole rows at a time.
 template <int T, class B>
 struct vg_source_packer {
-  static constexpr bool packs = true;
+  static constexpr bool packs = true, repeats = false;
   const B& b;
 
   VG_FN const float* operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
@@ -1866,13 +1870,16 @@ VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const fl
 
 template <int T, class PA, class PB, class E>
 VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b, const E& epilogue) {
-  const float* b = pack_b(call, s, (float*)call.workspace());
-  if (s.shares_a()) {
+  const bool own_b = PB::repeats && s.b_size() <= kOwnB;
+  vg_worker alone = {0, 1, call.scratch() + kOwnBAt};
+  const float* b = own_b ? pack_b(vg_call{call.prog, call.launch, &alone}, s, (float*)alone.scratch)
+                         : pack_b(call, s, (float*)call.workspace());
+  if (s.shares_a() && !own_b) {
     vg_gemm_share_a(call, s, pack_a);
     call.barrier();
     vg_gemm_by_grid<T, PA>(call, s, b, epilogue);
   } else {
-    if (PB::packs) call.barrier();
+    if (PB::packs && !own_b) call.barrier();
     vg_each_row_block(call, s, s.block_panels(), [&](int64_t p, int64_t panels) VG_LAMBDA {
       vg_gemm_row_block<T>(call, s, pack_a, b, epilogue, p, panels);
     });

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "0f9e92359dbb05022cc46608cd958f37a8ab99c810c9171d2027e0fdd242edb2",
+			"cpu":  "399644849d81c09d16df3df3ad2587a949d4837cd276cf08bc2cf53d5d8271d9",
 			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},

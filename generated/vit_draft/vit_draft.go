@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "38d4d9a2350326324d28f818d43dea5b4c4113516de50c135bb9cb4b3b90c2c2",
+			"cpu":  "6d459a40ced3f7022e01dffe1bfc4c106d626f1fd62fa782e2376955380ca3ed",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},

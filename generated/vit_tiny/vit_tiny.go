@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "ded9735ccb23b2b743cc640a9901ebea9a1d6c4ec1eafd17dd582246ff58b26d",
+			"cpu":  "a666a7937edbada5837d684dce67a277abade66ea568ace4bd507ba175450234",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},
