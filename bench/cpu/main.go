@@ -93,7 +93,13 @@ func run(ctx context.Context, args []string) error {
 	default:
 		*out = resultsDir
 	}
-	return measure.Write(*out, r.Date+"-cpu", r, r.markdown())
+	if err := measure.Write(*out, r.Date+"-cpu", r, r.markdown()); err != nil {
+		return err
+	}
+	if n := len(r.Failed); n > 0 {
+		return fmt.Errorf("%d of %d rows failed", n, len(s.Parts))
+	}
+	return nil
 }
 
 func binary(name string) string { return filepath.Join(scratchDir, name) }

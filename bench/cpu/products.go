@@ -39,6 +39,18 @@ type product struct {
 // gemmGoal is the share of the machine's FMA peak.
 const gemmGoal = 0.85
 
+// measureAllProducts is about the models whose steps are made of products.
+func (s *settings) measureAllProducts(ctx context.Context, r *result) error {
+	for _, src := range []*source{&vit, &vitS16} {
+		p, err := s.measureProducts(ctx, src, s.rounds(productRuns))
+		if err != nil {
+			return err
+		}
+		r.Products = append(r.Products, p)
+	}
+	return nil
+}
+
 // measureProducts runs bench/roofline several times.
 func (s *settings) measureProducts(ctx context.Context, src *source, runs int) (*products, error) {
 	p := &products{What: src.label}

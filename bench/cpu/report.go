@@ -15,6 +15,12 @@ func (r *result) markdown() string {
 	b.WriteString(goalTable(r.Goals) + "\n")
 	b.WriteString("Figures are medians of the rounds, with their extremes. Speed is the fastest peer's time over vitgen's in the same\n" +
 		"round; memory is vitgen's peak over the leanest peer's; compiling is its time over the peer's.\n\n")
+	for _, f := range r.Failed {
+		fmt.Fprintf(&b, "- **%s failed**: %s\n", f.Part, oneLine(f.Why))
+	}
+	if len(r.Failed) > 0 {
+		b.WriteString("\n")
+	}
 	for _, g := range r.Groups {
 		g.markdown(&b)
 	}
@@ -26,6 +32,9 @@ func (r *result) markdown() string {
 	}
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
+
+// oneLine is an error of several.
+func oneLine(s string) string { return strings.ReplaceAll(s, "\n\t", " / ") }
 
 // heading names the machine and the versions.
 func (r *result) heading(b *strings.Builder) {
@@ -85,7 +94,7 @@ func (g *group) notes(b *strings.Builder) {
 	for _, e := range g.Entries {
 		switch {
 		case e.Failed != "":
-			fmt.Fprintf(b, "- **%s failed**: %s\n", e.Name, strings.ReplaceAll(e.Failed, "\n\t", " / "))
+			fmt.Fprintf(b, "- **%s failed**: %s\n", e.Name, oneLine(e.Failed))
 		case !e.Peer:
 			g.trainerNote(b, e)
 		case e.ColdFirstStepMS > 0:
@@ -93,7 +102,7 @@ func (g *group) notes(b *strings.Builder) {
 		}
 	}
 	if g.Without != "" {
-		fmt.Fprintf(b, "- Without %s\n", strings.ReplaceAll(g.Without, "\n\t", " / "))
+		fmt.Fprintf(b, "- Without %s\n", oneLine(g.Without))
 	}
 	if e := g.find(g.Leanest); e != nil {
 		fmt.Fprintf(b, "- The leanest peer is %s; %.0f MB of its memory are Python and libraries, before there is a model.\n", e.Name, float64(e.StartRSS)/1e6)
@@ -163,7 +172,7 @@ func (c *compiling) markdown(b *strings.Builder) {
 		"caches and without the start of Python.\n")
 	for _, p := range c.Peers {
 		if p.Failed != "" {
-			fmt.Fprintf(b, "\n- **%s failed**: %s\n", p.Name, strings.ReplaceAll(p.Failed, "\n\t", " / "))
+			fmt.Fprintf(b, "\n- **%s failed**: %s\n", p.Name, oneLine(p.Failed))
 		}
 	}
 	b.WriteString("\n")

@@ -49,6 +49,18 @@ func TestGoalsWithoutFigures(t *testing.T) {
 	}
 }
 
+// A part that failed is said, and does not take the others along.
+func TestReportSaysFailures(t *testing.T) {
+	r := testResult(t)
+	r.Failed = []failure{{"vit_s16", "g++\n\tno memory"}}
+	text := r.markdown()
+	for _, want := range []string{"- **vit_s16 failed**: g++ / no memory\n\n## Training", "## GEMM alone"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report has no %q", want)
+		}
+	}
+}
+
 func TestCompileShare(t *testing.T) {
 	c := compiling{Compile: timing{AllMS: []float64{40, 60}}, Build: timing{AllMS: []float64{9960, 11940}}, Peers: []*coldPeer{{Name: "torch-compile", AllMS: []float64{40000, 30000}}}}
 	c.share()

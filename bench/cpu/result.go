@@ -21,6 +21,13 @@ type result struct {
 	Groups   []*group          `json:"rows"`
 	Products []*products       `json:"products,omitempty"`
 	Compile  *compiling        `json:"compile,omitempty"`
+	Failed   []failure         `json:"failed,omitempty"`
+}
+
+// failure is a part of the run that came to nothing.
+type failure struct {
+	Part string `json:"row"`
+	Why  string `json:"why"`
 }
 
 // Of products and compiling, where --rounds says nothing.
@@ -29,7 +36,7 @@ const (
 	compileRounds = 3
 )
 
-// measure does the parts of a run.
+// measure does the parts of a run. One that fails does not end the others.
 func (s *settings) measure(ctx context.Context) (*result, error) {
 	began := time.Now()
 	r := &result{
@@ -44,28 +51,27 @@ func (s *settings) measure(ctx context.Context) (*result, error) {
 		return nil, err
 	}
 	subjects := map[*source]*subject{}
-	if slices.Contains(s.Parts, compilePart) {
-		if _, err := s.subject(ctx, &vit, subjects); err != nil {
-			return nil, err
+	part := func(name string, do func() error) {
+		if !slices.Contains(s.Parts, name) || ctx.Err() != nil {
+			return
 		}
-		var err error
-		if r.Compile, err = s.measureCompile(ctx, &rows[0], s.rounds(compileRounds)); err != nil {
-			return nil, err
+		if err := do(); err != nil {
+			r.Failed = append(r.Failed, failure{name, err.Error()})
+			logf("%s failed: %v\n", name, err)
 		}
 	}
+	part(compilePart, func() (err error) {
+		if _, err = s.subject(ctx, &vit, subjects); err == nil {
+			r.Compile, err = s.measureCompile(ctx, &rows[0], s.rounds(compileRounds))
+		}
+		return err
+	})
 	for i := range rows {
-		if err := s.measureRow(ctx, r, rows[i], subjects); err != nil {
-			return nil, err
-		}
+		part(rows[i].name, func() error { return s.measureRow(ctx, r, rows[i], subjects) })
 	}
-	if slices.Contains(s.Parts, gemmPart) {
-		for _, src := range []*source{&vit, &vitS16} {
-			p, err := s.measureProducts(ctx, src, s.rounds(productRuns))
-			if err != nil {
-				return nil, err
-			}
-			r.Products = append(r.Products, p)
-		}
+	part(gemmPart, func() error { return s.measureAllProducts(ctx, r) })
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
 	}
 	r.Machine.StealPercent = steal()
 	r.Seconds = time.Since(began).Seconds()
@@ -96,11 +102,8 @@ func (s *settings) subject(ctx context.Context, src *source, done map[*source]*s
 	return done[src], nil
 }
 
-// measureRow compares the contestants of a row, if it is asked for.
+// measureRow compares the contestants of a row.
 func (s *settings) measureRow(ctx context.Context, r *result, row row, subjects map[*source]*subject) error {
-	if !slices.Contains(s.Parts, row.name) {
-		return nil
-	}
 	if s.Quick {
 		row.counts = quickCounts(row.counts)
 	}
