@@ -2053,9 +2053,7 @@ VG_END
 VG_BEGIN
 
 constexpr int64_t kThinRow = 256;        // longer rows put the steps of a tile on too many pages
-constexpr int64_t kThinBytes = 3 << 19;  // A and B of a chunk: what L2 holds
 constexpr int64_t kThinDepth = 512;      // least of a chunk where there are several
-constexpr int64_t kThinChunks = 16;      // most
 constexpr int64_t kThinSums = 4;         // vectors of column sums at once: the adder's latency
 
 template <class A, class B>
@@ -2066,17 +2064,18 @@ constexpr bool vg_same<A, A> = true;
 // The product in chunks. The workspace holds a C for each, and sums of A's columns.
 struct vg_thin : vg_gemm_shape {
   VG_FN explicit vg_thin(const vg_gemm_shape& s) : vg_gemm_shape(s) {}
-  VG_FN int64_t chunks() const { return vg_max64(1, vg_min64(kThinChunks, k / kThinDepth)); }
+  VG_FN int64_t chunks() const { return vg_max64(1, k / kThinDepth); }
   VG_FN vg_range chunk(int64_t i) const { return vg_share(k, i, chunks()); }
   VG_FN int64_t c_ld() const { return vg_round_up(n, 16); }
   VG_FN int64_t c_at(int64_t i) const { return i * m * c_ld(); }
   VG_FN int64_t sum_ld() const { return vg_round_up(m, 16); }
   VG_FN int64_t sum_at(int64_t i) const { return c_at(chunks()) + i * sum_ld(); }
 
+  // Does not ask for k, which is known at run time only: so the compiler drops the
+  // way that is not taken. The workspace suffices, as a packed A and B would take
+  // more than the chunks do.
   VG_FN bool suits(int64_t lda, int64_t ldb) const {
-    return m >= kMR && n >= kNR && lda <= kThinRow && ldb <= kThinRow &&
-           (m + n) * vg_ceil_div(k, chunks()) * (int64_t)sizeof(float) <= kThinBytes &&
-           sum_at(chunks()) * (int64_t)sizeof(float) <= workspace_bytes(true);
+    return m >= kMR && n >= kNR && m < kSlabRows && lda <= kThinRow && ldb <= kThinRow;
   }
 };
 

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "092bd222d9755117231f2c59e0446cf44d2125fa91882be2149e87ca393f7fcb",
+			"cpu":  "17991894016d13cec91acbb9d028aadf243b41d0a0aeb0b739aae25fda457e02",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "6d459a40ced3f7022e01dffe1bfc4c106d626f1fd62fa782e2376955380ca3ed",
+			"cpu":  "929cf92fc85ed1beae60f0049f04609ddf3d5bea504c284b2125ab77f51987c9",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -180,6 +180,14 @@ int main() {
   check::that(vg_gemm_shape{260, 70, 2500}.in_slabs() && vg_gemm_shape{256, 520, 1900}.in_slabs(), "expected slabs");
   weight_gradient(260, 70, 2500, true);
   weight_gradient(256, 520, 1900, false);
+  // What chunks of the depth take is within the workspace.
+  for (int64_t m = kMR; m < kSlabRows; m++)
+    for (int64_t n = kNR; n <= kThinRow; n++)
+      for (int64_t k : {1, 511, 512, 1023, 1024, 9000, 100000}) {
+        const vg_thin s(vg_gemm_shape{m, n, k});
+        if (s.sum_at(s.chunks()) * (int64_t)sizeof(float) > s.workspace_bytes(true))
+          check::that(false, check::text("workspace of chunks, M=%ld N=%ld K=%ld", m, n, k));
+      }
   nan_stays_in_its_row();
   return check::finish();
 }
