@@ -15,6 +15,7 @@ const (
 	gemmDepth      = 528     // kKC
 	gemmStride     = 544     // kLDA
 	gemmSharedRows = 512     // kSharedRows
+	gemmTurnRows   = 129     // kTurnRows
 	gemmMaxColumns = 60000   // kPrivateColumns
 	gemmMaxTileRow = 14      // the largest kMR
 	gemmSlab       = 1056    // kSlab
@@ -42,8 +43,12 @@ func GemmWorkspaceBytes(m, n, k int) int64 {
 
 // WeightGradWorkspaceBytes bounds the workspace of vg_gemm_tn alone, C[m,n] over
 // depth k or less. It is GemmWorkspaceBytes, or for a long k what a slab of B and
-// all of C take, if that is less.
+// all of C take, if that is less. A product of few rows and many columns is computed
+// as its transpose.
 func WeightGradWorkspaceBytes(m, n, k int) int64 {
+	if m >= gemmTurnRows && m <= gemmSharedRows && n >= 2*m {
+		m, n = n, m
+	}
 	whole := GemmWorkspaceBytes(m, n, k)
 	if m < gemmSlabRows {
 		return whole

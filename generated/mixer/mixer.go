@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "ece2b9c1f165d2899f1177602dd2c777d1fe4908569418764f50f1c4fe60b37e",
+			"cpu":  "73f2e16988d23d6a551e3060de8d593a71d4fb282a9cba20ac3c4c20fca8f2d9",
 			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},

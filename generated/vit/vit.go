@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "987099d11a2a0ad2f2c381c4bf36a4fe5e220f62dbb37ff689b87b9f1a935869",
+			"cpu":  "c38bab86e176cc2e0d0f8aa6aed95c69471bbc9475a90e9f497abbe36cc197a2",
 			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},
@@ -81,7 +81,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     219952128,
-		WorkspaceBytes: 12989312,
+		WorkspaceBytes: 8763904,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(5120),

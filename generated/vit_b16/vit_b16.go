@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "17991894016d13cec91acbb9d028aadf243b41d0a0aeb0b739aae25fda457e02",
+			"cpu":  "5129bb88c4e32e38da6eb2a86b8a1bfd3c7e44191ecd19ce0ad001bd238e221a",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "929cf92fc85ed1beae60f0049f04609ddf3d5bea504c284b2125ab77f51987c9",
+			"cpu":  "817f4babb0eeb8695b3dcd89db3e337ab94d6205e79c72b6ee34e688788fa646",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},
@@ -81,7 +81,7 @@ func Describe() *runtime.Model {
 			Val:    0,
 		},
 		ArenaBytes:     278808576,
-		WorkspaceBytes: 12989312,
+		WorkspaceBytes: 8763904,
 		Outputs: runtime.Outputs{
 			Logits:  runtime.Arena.At(0),
 			Loss:    runtime.Arena.At(5120),

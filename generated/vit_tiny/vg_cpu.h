@@ -574,6 +574,7 @@ VG_END
 //   vg_exp     2 ulp, subnormal results and overflow to infinity included
 //   vg_log     2 ulp (subnormal arguments included; log 0 = -inf, log -x = NaN)
 //   vg_tanh    2 ulp
+//   vg_exp_below  3.5e-7 of the value from -87 to 0
 //
 // The activations are bounded by 2e-7 of max(|x|, 1); GELU's and its gradient's by
 // 1.2e-7, whose error is nowhere more than a few roundings. The polynomials are minimax fits (weighted
@@ -611,6 +612,29 @@ VG_FN vf vg_exp(vf x) {
   const vf s2 = vg_from_bits(vu((vg_u32v)(k2 + 127) << 23));
   return p * s1 * s2;
 #endif
+}
+
+// e^x where it is a normal number, -87 <= x <= 88, with less ado: ln 2 in one part
+// (|n| <= 127, so n times its error stays below 2.5e-7) and 2^n added to the
+// exponent's bits. Beyond, anything but a trap.
+VG_FN vf vg_exp_normal(vf x) {
+  const vf magic = 12582912.0f;
+  const vf shifted = vg_fma(x, vf(1.44269504f), magic);
+  const vf r = vg_fma(shifted - magic, vf(-0.693147182f), x);
+  vf p = 1.38145598e-3f;
+  p = vg_fma(p, r, vf(8.36873557e-3f));
+  p = vg_fma(p, r, vf(4.16683899e-2f));
+  p = vg_fma(p, r, vf(0.166665205f));
+  p = vg_fma(p, r, vf(0.499999934f));
+  p = vg_fma(p, r, vf(1.0f));
+  p = vg_fma(p, r, vf(1.0f));
+  return vg_from_bits(vg_bits(p) + (vg_bits(shifted) << 23));
+}
+
+// e^x for x that rounding at most brings above 0, as softmax has it: 0 below -87,
+// where no sum that counts a 1 notices.
+VG_FN vf vg_exp_below(vf x) {
+  return vg_select(x < vf(-87.0f), vf(0.0f), vg_exp_normal(x));
 }
 
 // ln x = e ln 2 + ln(1+f), 1+f in [sqrt 1/2, sqrt 2].
@@ -670,20 +694,6 @@ struct vg_normal {
 };
 VG_FN vg_normal vg_normal_tail(vf x) {
   const vf a = vg_min(vf(13.0f), vg_abs(x));
-  // As in vg_exp. Nothing under- or overflows before 13, so 2^n goes on in one
-  // piece, straight to the exponent's bits, and ln 2 in one: |n| <= 122.
-  const vf z = vf(-0.5f) * a * a;
-  const vf magic = 12582912.0f;
-  const vf shifted = vg_fma(z, vf(1.44269504f), magic);
-  const vf r = vg_fma(shifted - magic, vf(-0.693147182f), z);
-  vf p = 1.38145598e-3f;
-  p = vg_fma(p, r, vf(8.36873557e-3f));
-  p = vg_fma(p, r, vf(4.16683899e-2f));
-  p = vg_fma(p, r, vf(0.166665205f));
-  p = vg_fma(p, r, vf(0.499999934f));
-  p = vg_fma(p, r, vf(1.0f));
-  p = vg_fma(p, r, vf(1.0f));
-  const vf bell = vg_from_bits(vg_bits(p) + (vg_bits(shifted) << 23));
   vf q = -3.15543531e-7f;  // Phi(-a) exp(a^2/2); the error times bell is below 2e-8
   q = vg_fma(q, a, vf(7.70878796e-6f));
   q = vg_fma(q, a, vf(-8.47710689e-5f));
@@ -696,7 +706,7 @@ VG_FN vg_normal vg_normal_tail(vf x) {
   q = vg_fma(q, a, vf(0.249972567f));
   q = vg_fma(q, a, vf(-0.398940593f));
   q = vg_fma(q, a, vf(0.49999997f));
-  return {a, vg_select(a < vf(13.0f), bell, vf(0.0f)), q};
+  return {a, vg_select(a < vf(13.0f), vg_exp_normal(vf(-0.5f) * a * a), vf(0.0f)), q};
 }
 
 // x Phi(x), Phi the normal distribution, as max(x, 0) - |x| Phi(-|x|).
@@ -1132,7 +1142,7 @@ constexpr int kKeyBlock = 256;                   // keys in a block
 constexpr int kKeyStride = kKeyBlock + 16;       // off a power of two, so that rows do not share cache sets
 constexpr int64_t kMaxHeadDim = kKeyBlock;
 constexpr int64_t kMaxTokens = 16384;
-constexpr int64_t kQueryPanels = 8;              // most row panels in a query block
+constexpr int64_t kQueryPanels = 16;             // most row panels in a query block
 constexpr int64_t kScoreBytes = 3 << 19;         // S of a query block, all keys
 constexpr int64_t kRowsSize = kQueryPanels * kMR * kKeyStride;
 constexpr int64_t kPackSize = kKeyBlock * kKeyBlock;
@@ -1263,7 +1273,7 @@ VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, i
     for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
       vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
         float* p = row + r * kKeyStride + b * stride + at.col;
-        vf e = vg_exp(vg_fma(vg_load_full(p), scale, base));
+        vf e = vg_exp_below(vg_fma(vg_load_full(p), scale, base));
         if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
         sum += e;
         vg_store_full(p, e * drop.scale<vf>(drop_index + r * s.tk + b * kKeyBlock + at.col, at.n));
@@ -1317,7 +1327,7 @@ VG_NOINLINE void vg_attention_row_grad(float* s, float* dp, int64_t seen, int64_
   const vf base = -lse, off = delta, factor = scale;
   vg_each_vector(vg_at{}, 0, seen, [&](vg_at at) VG_LAMBDA {
     const vf m = drop.scale<vf>(drop_index + at.col, at.n);
-    const vf p = vg_exp(vg_fma(vg_load_full(s + at.col), factor, base));
+    const vf p = vg_exp_below(vg_fma(vg_load_full(s + at.col), factor, base));
     vf dropped = p * m;
     vf ds = factor * p * (vg_load_full(dp + at.col) * m - off);
     if (at.n < kLanes) {
@@ -1534,6 +1544,7 @@ VG_END
 VG_BEGIN
 
 constexpr int64_t kSharedRows = 512;
+constexpr int64_t kTurnRows = 129;               // fewer would fill few columns of a tile
 constexpr int64_t kSlabRows = 256;               // fewer make too few panels for the workers
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
@@ -1575,10 +1586,14 @@ struct vg_gemm_shape {
   VG_FN int64_t slab_sum_at() const { return slab_c_at() + row_panels() * kMR * slab_c_ld(); }
   VG_FN int64_t slab_size() const { return slab_sum_at() + row_panels() * kLanes; }
   VG_FN bool in_slabs() const { return m >= kSlabRows && slab_size() < packed_size(); }
-  // Bytes of workspace; tn alone goes by slabs. kernels.GemmWorkspaceBytes
+  // tn of a few rows, all of A^T, and many columns: better computed as C^T.
+  VG_FN bool turns() const { return m >= kTurnRows && m <= kSharedRows && n >= 2 * m; }
+  VG_FN vg_gemm_shape turned() const { return {n, m, k}; }
+  // Bytes of workspace; tn alone turns and goes by slabs. kernels.GemmWorkspaceBytes
   // bounds both over all instruction sets.
   VG_FN int64_t workspace_bytes(bool tn) const {
-    return (int64_t)sizeof(float) * (tn && in_slabs() ? slab_size() : packed_size());
+    const vg_gemm_shape s = tn && turns() ? turned() : *this;
+    return (int64_t)sizeof(float) * (tn && s.in_slabs() ? s.slab_size() : s.packed_size());
   }
 };
 
@@ -1690,10 +1705,11 @@ struct vg_packed_weight {
 
 // Packs rows `from` (the first of a k-block) to `to` of B[K,N] read through a
 // source, whole rows at a time.
-template <int T, class B>
+template <int T, class B, class S = vg_none>
 struct vg_source_packer {
   static constexpr bool packs = true, repeats = false;
   const B& b;
+  S col_sum = {};  // sink over (0, n) of the sums over k of b, or vg_none
 
   VG_FN const float* operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
     pack(call, s, 0, s.k, out);
@@ -1711,6 +1727,29 @@ struct vg_source_packer {
       });
       for (int64_t col = vg_round_up(s.n, kLanes); col < width; col += kLanes)
         vg_store_full(to + col / kNR * step + col % kNR, vf(0.0f));
+    }
+  }
+
+  // After a barrier: sums what was packed, block by block of k, panels shared among
+  // the workers. kept: width() floats for what earlier slabs summed.
+  VG_NOINLINE void packed(const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to, const float* packed,
+                          float* kept) const {
+    if (!vg_wanted<S>) return;
+    const vg_range mine = call.share(s.col_panels());
+    for (int64_t col = mine.begin * kNR; col < mine.end * kNR; col += kLanes) {
+      vf sum = from > 0 ? vg_load_full(kept + col) : vf(0.0f);
+      for (int64_t k0 = from; k0 < to; k0 += kKC) {
+        const int64_t depth = s.depth(k0 / kKC);
+        const float* p = packed + (k0 - from) * s.width() + col / kNR * kNR * depth + col % kNR;
+        vf part = 0.0f;
+        for (int64_t k = 0; k < depth; k++, p += kNR) part += vg_load_full(p);
+        sum += part;
+      }
+      if (to == s.k) {
+        if (col < s.n) col_sum(sum, vg_at{0, 0, 0, (int32_t)col, (int32_t)vg_min64(kLanes, s.n - col)});
+      } else {
+        vg_store_full(kept + col, sum);
+      }
     }
   }
 };
@@ -1791,6 +1830,7 @@ VG_FN void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, PA& pac
     if (from > 0) call.barrier();  // nobody reads the last slab any more
     pack_b.pack(call, s, from, to, b);
     call.barrier();
+    pack_b.packed(call, s, from, to, b, sums);
     vg_each_row_block(call, s, kRowPanels, [&](int64_t p, int64_t panels) {
       const int64_t kb0 = from / kKC, kbs = vg_ceil_div(to - from, kKC), q_all = s.col_panels();
       pack_a.begin(panels);
@@ -2041,7 +2081,8 @@ VG_END
 #ifndef VITGEN_CPU_GEMM_TN_H
 #define VITGEN_CPU_GEMM_TN_H
 
-// A^T B, the gradient to a weight.
+// A^T B, the gradient to a weight: as gemm.h has it, or turned, C^T = B^T A, where A
+// has few columns and B many.
 //
 // For a narrow layer, whose matrices have few columns and many rows, both are
 // read where they lie: columns of A are what the micro-kernel wants of an operand
@@ -2054,6 +2095,7 @@ VG_BEGIN
 
 constexpr int64_t kThinRow = 256;        // longer rows put the steps of a tile on too many pages
 constexpr int64_t kThinDepth = 512;      // least of a chunk where there are several
+static_assert(2 * kTurnRows > kThinRow, "what turns is not thin: its workspace is another");
 constexpr int64_t kThinSums = 4;         // vectors of column sums at once: the adder's latency
 
 template <class A, class B>
@@ -2159,6 +2201,49 @@ VG_NOINLINE void vg_gemm_thin(const vg_call& call, const vg_thin& s, const vg_ma
   if (vg_wanted<S>) vg_add_partials(call, parts + s.sum_at(0), chunks, s.sum_ld(), s.m, row_sum);
 }
 
+// The sink of C behind a product that computes C^T.
+template <class E>
+struct vg_turned {
+  const E& sink;
+};
+
+template <int T, class E>
+VG_NOINLINE void vg_epilogue(const vg_turned<E>& turned, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
+  for (int64_t col = cols.begin; col < cols.end; col += kLanes)
+    for (int64_t r = rows.begin; r < rows.end; r += kLanes) {
+      const int n = (int)vg_min64(kLanes, rows.end - r);
+      vf square[kLanes];
+      for (int i = 0; i < kLanes; i++)
+        square[i] = i < n ? vg_load_full(c + (r - rows.begin + i) * ldc + col - cols.begin) : vf(0.0f);
+      vg_transpose_square(square);
+      for (int i = 0; i < kLanes && col + i < cols.end; i++) {
+        vg_at at = vg_at_row<T>(col + i);
+        at.col = (int32_t)r, at.n = n;
+        turned.sink(square[i], at);
+      }
+    }
+}
+template <class E>
+VG_FN void vg_fetch_sink(const vg_turned<E>&, vg_at, int64_t, int64_t) {}  // the rows are not its
+
+// C^T = B^T A. The packing that every worker does for itself, of rows of the
+// result, is the cheaper one, and many rows divide more evenly.
+template <int T, class A, class B, class E, class S>
+VG_NOINLINE void vg_gemm_turned(const vg_call& call, const vg_gemm_shape& s, const A& a, const B& b, const E& epilogue,
+                                const S& row_sum) {
+  const vg_gemm_shape t = s.turned();
+  const vg_source_packer<T, A, S> pack_a = {a, row_sum};
+  const vg_none no_sum;
+  vg_col_packer<T, B, vg_none> pack_b = {b, no_sum, {}};
+  const vg_turned<E> sink = {epilogue};
+  if (t.in_slabs()) {
+    vg_gemm_by_slabs(call, t, pack_b, pack_a, sink);
+  } else {
+    vg_gemm<1>(call, t, pack_b, pack_a, sink);
+    pack_a.packed(call, t, 0, t.k, (const float*)call.workspace(), nullptr);
+  }
+}
+
 // a: source over (k, m), b: source over (k, n), rows of T tokens; epilogue: sink
 // over (m, n); row_sum: sink over (0, m) of the sums over k of a, or vg_none.
 template <int T, class A, class B, class E, class S>
@@ -2167,6 +2252,7 @@ VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
   const vg_gemm_shape s = {M, N, K};
   if constexpr (vg_same<A, vg_matrix> && vg_same<B, vg_matrix>)
     if (const vg_thin t(s); t.suits(a.ld, b.ld)) return vg_gemm_thin(call, t, a, b, epilogue, row_sum);
+  if (s.turns()) return vg_gemm_turned<T>(call, s, a, b, epilogue, row_sum);
   const vg_source_packer<T, B> pack_b = {b};
   vg_col_packer<T, A, S> pack_a = {a, row_sum, {}};
   if (s.in_slabs())

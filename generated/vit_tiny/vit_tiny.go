@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "cf4b46fbbcf66cfe360570cbe1ac6a7463a5fa04a2fe31be9cda1c7640aedce1",
+			"cpu":  "5453208e59f767e2f17554392b55a4ba813ff8e3f2a8e2f5de441604ec99ebc8",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},

@@ -23,7 +23,7 @@ constexpr int kKeyBlock = 256;                   // keys in a block
 constexpr int kKeyStride = kKeyBlock + 16;       // off a power of two, so that rows do not share cache sets
 constexpr int64_t kMaxHeadDim = kKeyBlock;
 constexpr int64_t kMaxTokens = 16384;
-constexpr int64_t kQueryPanels = 8;              // most row panels in a query block
+constexpr int64_t kQueryPanels = 16;             // most row panels in a query block
 constexpr int64_t kScoreBytes = 3 << 19;         // S of a query block, all keys
 constexpr int64_t kRowsSize = kQueryPanels * kMR * kKeyStride;
 constexpr int64_t kPackSize = kKeyBlock * kKeyBlock;
@@ -154,7 +154,7 @@ VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, i
     for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
       vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
         float* p = row + r * kKeyStride + b * stride + at.col;
-        vf e = vg_exp(vg_fma(vg_load_full(p), scale, base));
+        vf e = vg_exp_below(vg_fma(vg_load_full(p), scale, base));
         if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
         sum += e;
         vg_store_full(p, e * drop.scale<vf>(drop_index + r * s.tk + b * kKeyBlock + at.col, at.n));
@@ -208,7 +208,7 @@ VG_NOINLINE void vg_attention_row_grad(float* s, float* dp, int64_t seen, int64_
   const vf base = -lse, off = delta, factor = scale;
   vg_each_vector(vg_at{}, 0, seen, [&](vg_at at) VG_LAMBDA {
     const vf m = drop.scale<vf>(drop_index + at.col, at.n);
-    const vf p = vg_exp(vg_fma(vg_load_full(s + at.col), factor, base));
+    const vf p = vg_exp_below(vg_fma(vg_load_full(s + at.col), factor, base));
     vf dropped = p * m;
     vf ds = factor * p * (vg_load_full(dp + at.col) * m - off);
     if (at.n < kLanes) {

@@ -33,6 +33,7 @@
 VG_BEGIN
 
 constexpr int64_t kSharedRows = 512;
+constexpr int64_t kTurnRows = 129;               // fewer would fill few columns of a tile
 constexpr int64_t kSlabRows = 256;               // fewer make too few panels for the workers
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
@@ -74,10 +75,14 @@ struct vg_gemm_shape {
   VG_FN int64_t slab_sum_at() const { return slab_c_at() + row_panels() * kMR * slab_c_ld(); }
   VG_FN int64_t slab_size() const { return slab_sum_at() + row_panels() * kLanes; }
   VG_FN bool in_slabs() const { return m >= kSlabRows && slab_size() < packed_size(); }
-  // Bytes of workspace; tn alone goes by slabs. kernels.GemmWorkspaceBytes
+  // tn of a few rows, all of A^T, and many columns: better computed as C^T.
+  VG_FN bool turns() const { return m >= kTurnRows && m <= kSharedRows && n >= 2 * m; }
+  VG_FN vg_gemm_shape turned() const { return {n, m, k}; }
+  // Bytes of workspace; tn alone turns and goes by slabs. kernels.GemmWorkspaceBytes
   // bounds both over all instruction sets.
   VG_FN int64_t workspace_bytes(bool tn) const {
-    return (int64_t)sizeof(float) * (tn && in_slabs() ? slab_size() : packed_size());
+    const vg_gemm_shape s = tn && turns() ? turned() : *this;
+    return (int64_t)sizeof(float) * (tn && s.in_slabs() ? s.slab_size() : s.packed_size());
   }
 };
 
@@ -189,10 +194,11 @@ struct vg_packed_weight {
 
 // Packs rows `from` (the first of a k-block) to `to` of B[K,N] read through a
 // source, whole rows at a time.
-template <int T, class B>
+template <int T, class B, class S = vg_none>
 struct vg_source_packer {
   static constexpr bool packs = true, repeats = false;
   const B& b;
+  S col_sum = {};  // sink over (0, n) of the sums over k of b, or vg_none
 
   VG_FN const float* operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
     pack(call, s, 0, s.k, out);
@@ -210,6 +216,29 @@ struct vg_source_packer {
       });
       for (int64_t col = vg_round_up(s.n, kLanes); col < width; col += kLanes)
         vg_store_full(to + col / kNR * step + col % kNR, vf(0.0f));
+    }
+  }
+
+  // After a barrier: sums what was packed, block by block of k, panels shared among
+  // the workers. kept: width() floats for what earlier slabs summed.
+  VG_NOINLINE void packed(const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to, const float* packed,
+                          float* kept) const {
+    if (!vg_wanted<S>) return;
+    const vg_range mine = call.share(s.col_panels());
+    for (int64_t col = mine.begin * kNR; col < mine.end * kNR; col += kLanes) {
+      vf sum = from > 0 ? vg_load_full(kept + col) : vf(0.0f);
+      for (int64_t k0 = from; k0 < to; k0 += kKC) {
+        const int64_t depth = s.depth(k0 / kKC);
+        const float* p = packed + (k0 - from) * s.width() + col / kNR * kNR * depth + col % kNR;
+        vf part = 0.0f;
+        for (int64_t k = 0; k < depth; k++, p += kNR) part += vg_load_full(p);
+        sum += part;
+      }
+      if (to == s.k) {
+        if (col < s.n) col_sum(sum, vg_at{0, 0, 0, (int32_t)col, (int32_t)vg_min64(kLanes, s.n - col)});
+      } else {
+        vg_store_full(kept + col, sum);
+      }
     }
   }
 };
@@ -290,6 +319,7 @@ VG_FN void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, PA& pac
     if (from > 0) call.barrier();  // nobody reads the last slab any more
     pack_b.pack(call, s, from, to, b);
     call.barrier();
+    pack_b.packed(call, s, from, to, b, sums);
     vg_each_row_block(call, s, kRowPanels, [&](int64_t p, int64_t panels) {
       const int64_t kb0 = from / kKC, kbs = vg_ceil_div(to - from, kKC), q_all = s.col_panels();
       pack_a.begin(panels);

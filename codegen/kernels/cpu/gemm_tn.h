@@ -1,4 +1,5 @@
-// A^T B, the gradient to a weight.
+// A^T B, the gradient to a weight: as gemm.h has it, or turned, C^T = B^T A, where A
+// has few columns and B many.
 //
 // For a narrow layer, whose matrices have few columns and many rows, both are
 // read where they lie: columns of A are what the micro-kernel wants of an operand
@@ -14,6 +15,7 @@ VG_BEGIN
 
 constexpr int64_t kThinRow = 256;        // longer rows put the steps of a tile on too many pages
 constexpr int64_t kThinDepth = 512;      // least of a chunk where there are several
+static_assert(2 * kTurnRows > kThinRow, "what turns is not thin: its workspace is another");
 constexpr int64_t kThinSums = 4;         // vectors of column sums at once: the adder's latency
 
 template <class A, class B>
@@ -119,6 +121,49 @@ VG_NOINLINE void vg_gemm_thin(const vg_call& call, const vg_thin& s, const vg_ma
   if (vg_wanted<S>) vg_add_partials(call, parts + s.sum_at(0), chunks, s.sum_ld(), s.m, row_sum);
 }
 
+// The sink of C behind a product that computes C^T.
+template <class E>
+struct vg_turned {
+  const E& sink;
+};
+
+template <int T, class E>
+VG_NOINLINE void vg_epilogue(const vg_turned<E>& turned, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
+  for (int64_t col = cols.begin; col < cols.end; col += kLanes)
+    for (int64_t r = rows.begin; r < rows.end; r += kLanes) {
+      const int n = (int)vg_min64(kLanes, rows.end - r);
+      vf square[kLanes];
+      for (int i = 0; i < kLanes; i++)
+        square[i] = i < n ? vg_load_full(c + (r - rows.begin + i) * ldc + col - cols.begin) : vf(0.0f);
+      vg_transpose_square(square);
+      for (int i = 0; i < kLanes && col + i < cols.end; i++) {
+        vg_at at = vg_at_row<T>(col + i);
+        at.col = (int32_t)r, at.n = n;
+        turned.sink(square[i], at);
+      }
+    }
+}
+template <class E>
+VG_FN void vg_fetch_sink(const vg_turned<E>&, vg_at, int64_t, int64_t) {}  // the rows are not its
+
+// C^T = B^T A. The packing that every worker does for itself, of rows of the
+// result, is the cheaper one, and many rows divide more evenly.
+template <int T, class A, class B, class E, class S>
+VG_NOINLINE void vg_gemm_turned(const vg_call& call, const vg_gemm_shape& s, const A& a, const B& b, const E& epilogue,
+                                const S& row_sum) {
+  const vg_gemm_shape t = s.turned();
+  const vg_source_packer<T, A, S> pack_a = {a, row_sum};
+  const vg_none no_sum;
+  vg_col_packer<T, B, vg_none> pack_b = {b, no_sum, {}};
+  const vg_turned<E> sink = {epilogue};
+  if (t.in_slabs()) {
+    vg_gemm_by_slabs(call, t, pack_b, pack_a, sink);
+  } else {
+    vg_gemm<1>(call, t, pack_b, pack_a, sink);
+    pack_a.packed(call, t, 0, t.k, (const float*)call.workspace(), nullptr);
+  }
+}
+
 // a: source over (k, m), b: source over (k, n), rows of T tokens; epilogue: sink
 // over (m, n); row_sum: sink over (0, m) of the sums over k of a, or vg_none.
 template <int T, class A, class B, class E, class S>
@@ -127,6 +172,7 @@ VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
   const vg_gemm_shape s = {M, N, K};
   if constexpr (vg_same<A, vg_matrix> && vg_same<B, vg_matrix>)
     if (const vg_thin t(s); t.suits(a.ld, b.ld)) return vg_gemm_thin(call, t, a, b, epilogue, row_sum);
+  if (s.turns()) return vg_gemm_turned<T>(call, s, a, b, epilogue, row_sum);
   const vg_source_packer<T, B> pack_b = {b};
   vg_col_packer<T, A, S> pack_a = {a, row_sum, {}};
   if (s.in_slabs())
