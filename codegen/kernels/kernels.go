@@ -41,7 +41,7 @@ func (isa ISA) Wrapper(include string) []byte {
 // optimizations are not among them, save fused multiply-add: NaN and infinity
 // must propagate. All of them are flags that cgo lets a package ask for.
 var CompileFlags = []string{
-	"-O3", "-std=gnu++17", "-fno-exceptions", "-fno-rtti",
+	"-O2", "-std=gnu++17", "-fno-exceptions", "-fno-rtti",
 	"-Wall", "-Wextra", "-Wno-psabi",
 }
 

@@ -158,9 +158,6 @@ func checkWorkspace(t *testing.T, lines []byte) {
 			got = PackedWeightBytes(int(a), int(b))
 		case "weight_grad":
 			got = WeightGradWorkspaceBytes(int(a), int(b), int(c))
-			if GemmWorkspaceBytes(int(a), int(b), int(c)) < want {
-				t.Errorf("%s: GemmWorkspaceBytes is no bound", scanner.Text())
-			}
 		case "column_sum":
 			got = ColumnSumWorkspaceBytes(int(a), int(b))
 		case "layernorm_grad":

@@ -29,9 +29,9 @@ const (
 func PackedWeightBytes(n, k int) int64 { return floatBytes * roundUp(int64(n), 64) * int64(k) }
 
 // GemmWorkspaceBytes bounds the workspace of a matrix product C[m,n] over depth
-// k, on any instruction set and for any smaller m (nt, nn) or k (tn): all of B
-// packed, and, when the rows of A are few enough
-// to be shared between workers, all of A packed in blocks of depth 528.
+// k, on any instruction set and for any smaller m: all of B packed, and, when the
+// rows of A are few enough to be shared between workers, all of A packed in blocks
+// of depth 528.
 func GemmWorkspaceBytes(m, n, k int) int64 {
 	shared := int64(m)
 	if n <= gemmMaxColumns {
@@ -42,9 +42,8 @@ func GemmWorkspaceBytes(m, n, k int) int64 {
 }
 
 // WeightGradWorkspaceBytes bounds the workspace of vg_gemm_tn alone, C[m,n] over
-// depth k or less. It is GemmWorkspaceBytes, or for a long k what a slab of B and
-// all of C take, if that is less. A product of few rows and many columns is computed
-// as its transpose.
+// depth k or less. It is that of any product, or for a long k what a slab of B and
+// all of C take, if that is less; both of the transpose where that is computed.
 func WeightGradWorkspaceBytes(m, n, k int) int64 {
 	if m >= gemmTurnRows && m <= gemmSharedRows && n >= 2*m {
 		m, n = n, m

@@ -8,7 +8,7 @@ import (
 )
 
 /*
-#cgo CXXFLAGS: -O3 -std=gnu++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-psabi
+#cgo CXXFLAGS: -O2 -std=gnu++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-psabi
 #cgo LDFLAGS: -lm
 #include "vg_abi.h"
 

@@ -78,8 +78,8 @@ struct vg_gemm_shape {
   // tn of a few rows, all of A^T, and many columns: better computed as C^T.
   VG_FN bool turns() const { return m >= kTurnRows && m <= kSharedRows && n >= 2 * m; }
   VG_FN vg_gemm_shape turned() const { return {n, m, k}; }
-  // Bytes of workspace; tn alone turns and goes by slabs. kernels.GemmWorkspaceBytes
-  // bounds both over all instruction sets.
+  // Bytes of workspace; tn alone turns and goes by slabs. Over all instruction sets
+  // kernels.GemmWorkspaceBytes bounds it, and WeightGradWorkspaceBytes that of tn.
   VG_FN int64_t workspace_bytes(bool tn) const {
     const vg_gemm_shape s = tn && turns() ? turned() : *this;
     return (int64_t)sizeof(float) * (tn && s.in_slabs() ? s.slab_size() : s.packed_size());

@@ -9,6 +9,11 @@
 // in an unnamed namespace (no symbol that a linker could merge), and nothing
 // is taken from the C++ standard library, whose templates it would merge.
 #pragma once
+// On x86-64 the plain build is for processors without AVX2 alone. Less of the
+// optimizer leaves its products as fast, and takes a third off its compile time.
+#if defined(__x86_64__) && (!defined(VG_ISA) || VG_ISA == 0) && !defined(__clang__)
+#pragma GCC optimize("O1")
+#endif
 #include <stddef.h>
 #include <stdint.h>
 
