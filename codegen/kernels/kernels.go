@@ -37,11 +37,15 @@ func (isa ISA) Wrapper(include string) []byte {
 	return fmt.Appendf(nil, "#pragma GCC target(%q)\n#define VG_ISA %d\n#include %q\n", isa.Target, isa.Level, include)
 }
 
+// Optimize is the level of optimization among CompileFlags: with -O3 the kernels are
+// as fast and take longer to compile.
+const Optimize = "-O2"
+
 // CompileFlags are the g++ flags the kernels are written for. Value-changing
 // optimizations are not among them, save fused multiply-add: NaN and infinity
 // must propagate. All of them are flags that cgo lets a package ask for.
 var CompileFlags = []string{
-	"-O2", "-std=gnu++17", "-fno-exceptions", "-fno-rtti",
+	Optimize, "-std=gnu++17", "-fno-exceptions", "-fno-rtti",
 	"-Wall", "-Wextra", "-Wno-psabi",
 }
 

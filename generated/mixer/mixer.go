@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "445da38645588d419393c39c526b59c55af8bc46603f531356f3063d5104e93e",
+			"cpu":  "c45ab38735de48d793385e07faf129dadcaeb869ef61876a8757c497e6db2867",
 			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},

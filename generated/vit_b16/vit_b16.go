@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "464289d7327470d14cb3b2d240d2e6863533ec76ff2b67b714e8632ac9e22dee",
+			"cpu":  "4fcc3eaf50576fac69574e267c7c05872236936258a64bb4c94b3338269a1b57",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

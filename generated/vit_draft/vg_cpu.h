@@ -139,7 +139,7 @@ VG_PORTABLE uint32_t vg_dropout_draw(uint32_t seed_lo, uint32_t seed_hi, uint32_
 // is taken from the C++ standard library, whose templates it would merge.
 // On x86-64 the plain build is for processors without AVX2 alone. Less of the
 // optimizer leaves its products as fast, and takes a third off its compile time.
-#if defined(__x86_64__) && (!defined(VG_ISA) || VG_ISA == 0) && !defined(__clang__)
+#if defined(__x86_64__) && (!defined(VG_ISA) || VG_ISA == 0) && defined(__OPTIMIZE__) && !defined(__clang__)
 #pragma GCC optimize("O1")
 #endif
 #include <stddef.h>

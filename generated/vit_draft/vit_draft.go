@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "b43a03c7ebaaacc734c88586ed8f1fe888a4b994016cf81b1c36414797274923",
+			"cpu":  "4fca09e3d8b61db61a66874642832fafc3982581d9b3af9d328385d5c7a9b9c7",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -18,6 +18,7 @@ import (
 	"github.com/rogpeppe/go-internal/lockedfile"
 
 	"github.com/vitgen/vitgen/codegen"
+	"github.com/vitgen/vitgen/codegen/kernels"
 	"github.com/vitgen/vitgen/ir"
 	"github.com/vitgen/vitgen/passes"
 	"github.com/vitgen/vitgen/spec"
@@ -194,7 +195,10 @@ func compile(t testing.TB, s *spec.Spec, o passes.Options, how mode) *model {
 	if how >= unoptimized {
 		for i, f := range files {
 			if f.Name == "cpu.go" {
-				files[i].Data = bytes.Replace(f.Data, []byte("CXXFLAGS: -O3"), []byte("CXXFLAGS: -O0"), 1)
+				files[i].Data = bytes.Replace(f.Data, []byte("CXXFLAGS: "+kernels.Optimize), []byte("CXXFLAGS: -O0"), 1)
+				if bytes.Equal(files[i].Data, f.Data) {
+					t.Fatalf("cpu.go does not say %s", kernels.Optimize)
+				}
 			}
 		}
 	}

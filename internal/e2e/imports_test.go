@@ -44,7 +44,7 @@ var rules = []rule{
 	{place: "generated", own: []string{"runtime", "runtime/trainer", "generated/..."}},
 	{place: "examples", own: []string{"runtime/...", "generated/..."}},
 	{place: "bench/ptxas", own: []string{"internal/nvcc"}},
-	{place: "bench/gpu", own: []string{"bench/gpu/...", "bench/measure", "bench/workload", "bench/probes", "spec", "sim", "internal/nvcc", "internal/cudaenv", "runtime", "runtime/trainer"},
+	{place: "bench/gpu", own: []string{"bench/gpu/...", "bench/measure", "bench/workload", "bench/probes", "codegen/kernels", "spec", "sim", "internal/nvcc", "internal/cudaenv", "runtime", "runtime/trainer"},
 		others: []string{"github.com/google/renameio", "github.com/rogpeppe/go-internal"}},
 	{place: "bench/roofline", own: []string{"bench/measure", "spec", "passes", "ir", "codegen", "codegen/plan", "codegen/kernels", "runtime/cpu/roof"}},
 	{place: "bench/workload", own: []string{"spec"}, others: []string{"gopkg.in/yaml.v3"}},

@@ -11,7 +11,7 @@
 #pragma once
 // On x86-64 the plain build is for processors without AVX2 alone. Less of the
 // optimizer leaves its products as fast, and takes a third off its compile time.
-#if defined(__x86_64__) && (!defined(VG_ISA) || VG_ISA == 0) && !defined(__clang__)
+#if defined(__x86_64__) && (!defined(VG_ISA) || VG_ISA == 0) && defined(__OPTIMIZE__) && !defined(__clang__)
 #pragma GCC optimize("O1")
 #endif
 #include <stddef.h>
