@@ -79,14 +79,19 @@ func (c *cell) columns() (figure, goal string) {
 	return figure, fmt.Sprintf("%s %s, **%s**", sign, limit, verdict)
 }
 
-// speedGoal is that of a group's times.
-func (g *group) speedGoal() goal {
-	figure := func(name string) *measure.Spread {
+// figures finds one figure of a contestant by its name; nil where it took no part.
+func (g *group) figures(of func(*entry) *measure.Spread) func(name string) *measure.Spread {
+	return func(name string) *measure.Spread {
 		if e := g.find(name); e != nil {
-			return e.Speedup
+			return of(e)
 		}
 		return nil
 	}
+}
+
+// speedGoal is that of a group's times.
+func (g *group) speedGoal() goal {
+	figure := g.figures(func(e *entry) *measure.Spread { return e.Speedup })
 	line := goal{
 		Work:     g.What,
 		Unpruned: want(figure(oursUnpruned), times, g.speed.unpruned, false),
@@ -100,12 +105,7 @@ func (g *group) speedGoal() goal {
 
 // memoryGoal is that of a group's peak memory.
 func (g *group) memoryGoal() goal {
-	figure := func(name string) *measure.Spread {
-		if e := g.find(name); e != nil {
-			return e.Memory
-		}
-		return nil
-	}
+	figure := g.figures(func(e *entry) *measure.Spread { return e.Memory })
 	line := goal{
 		Work:     "peak memory, " + g.What,
 		Unpruned: want(figure(oursUnpruned), percent, g.memory.unpruned, true),

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "4fcc3eaf50576fac69574e267c7c05872236936258a64bb4c94b3338269a1b57",
+			"cpu":  "2c4c63f6205d22d129e9580b5c6387169575695fa8c7d75b1ad49c7b5ccab67e",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

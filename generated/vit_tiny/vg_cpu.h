@@ -375,6 +375,17 @@ VG_FN float vg_hmax(vf x) {
   return x.v[0];
 }
 
+// Two vectors, a and b, taken apart and put together in blocks of s lanes: low has
+// the even blocks of both, at even places those of a; high has the odd ones.
+struct vg_pairing {
+  vg_i32v low, high;
+  VG_FN explicit vg_pairing(int s) {
+    const vg_i32v lane = vg_iota(), odd = (lane & s) != 0;
+    low = odd ? lane - s + kLanes : lane;
+    high = odd ? lane + kLanes : lane + s;
+  }
+};
+
 // The sums (maxima) of kLanes vectors at once, lane i from r[i], in a third of the
 // steps and without the latency of one after another: each round adds
 // neighbours of two vectors and puts the results where the second one was not.
@@ -383,12 +394,10 @@ template <class F>
 VG_FN vf vg_fold_rows(vf* r, const F& f) {
 #pragma GCC unroll 5
   for (int s = 1; s < kLanes; s *= 2) {
-    const vg_i32v lane = vg_iota(), odd = (lane & s) != 0;
-    const vg_i32v low = odd ? lane - s + kLanes : lane;
-    const vg_i32v high = odd ? lane + kLanes : lane + s;
+    const vg_pairing pair(s);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; i += 2 * s)
-      r[i] = f(vf(__builtin_shuffle(r[i].v, r[i + s].v, low)), vf(__builtin_shuffle(r[i].v, r[i + s].v, high)));
+      r[i] = f(vf(__builtin_shuffle(r[i].v, r[i + s].v, pair.low)), vf(__builtin_shuffle(r[i].v, r[i + s].v, pair.high)));
   }
   return r[0];
 }
@@ -404,15 +413,13 @@ VG_FN vf vg_max_rows(vf* r) {
 VG_FN void vg_transpose_square(vf* r) {
 #pragma GCC unroll 5
   for (int s = 1; s < kLanes; s *= 2) {
-    const vg_i32v lane = vg_iota(), odd = (lane & s) != 0;
-    const vg_i32v low = odd ? lane - s + kLanes : lane;
-    const vg_i32v high = odd ? lane + kLanes : lane + s;
+    const vg_pairing pair(s);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; i++) {
       if (i & s) continue;
       const vg_f32v a = r[i].v, b = r[i + s].v;
-      r[i].v = __builtin_shuffle(a, b, low);
-      r[i + s].v = __builtin_shuffle(a, b, high);
+      r[i].v = __builtin_shuffle(a, b, pair.low);
+      r[i + s].v = __builtin_shuffle(a, b, pair.high);
     }
   }
 }
@@ -1017,10 +1024,9 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
       for (int j = 0; j < V; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
-  }
-  if (add)
     for (int r = 0; r < R; r++)
       for (int j = 0; j < V; j++) __builtin_prefetch(next + r * ldc + j * kLanes, 1);
+  }
   for (int64_t k = 0; k < kc; k++) {
     vg_f32v bv[V];
 #pragma GCC unroll 2
@@ -1767,13 +1773,11 @@ VG_NOINLINE void vg_epilogue(const E& epilogue, const float* c, int64_t ldc, vg_
                    [&](vg_at at) VG_LAMBDA { epilogue(vg_load_full(c + at.col - cols.begin), at); });
 }
 
-// Has what the epilogue will read and write there fetched.
+// Has what the epilogue will read and write of row panel p fetched.
 template <int T, class E>
-VG_FN void vg_fetch_panels(const E& epilogue, const vg_gemm_shape& s, int64_t p0, int64_t panels, int64_t q0,
-                           int64_t col_panels) {
-  const int64_t last = vg_min64(s.m, (p0 + panels) * kMR), end = vg_min64(s.n, (q0 + col_panels) * kNR);
-  for (int64_t r = p0 * kMR; r < last; r++)
-    vg_fetch_sink(epilogue, vg_at_row<T>(r), q0 * kNR, end);
+VG_FN void vg_fetch_panel(const E& epilogue, const vg_gemm_shape& s, int64_t p, int64_t q0, int64_t col_panels) {
+  const int64_t last = vg_min64(s.m, (p + 1) * kMR), end = vg_min64(s.n, (q0 + col_panels) * kNR);
+  for (int64_t r = p * kMR; r < last; r++) vg_fetch_sink(epilogue, vg_at_row<T>(r), q0 * kNR, end);
 }
 
 // The piece of C at row panel p0 and column panel q0, without the padding.
@@ -1802,7 +1806,7 @@ VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& pac
     const int64_t q = vg_min64(kColumnPanels, q_all - q0);
     for (int64_t i = 0; i < panels; i++) {
       float* ci = last > 0 ? c + i * kMR * ldc + q0 * kNR : c;
-      vg_fetch_panels<T>(epilogue, s, p0 + i, 1, q0, q);
+      vg_fetch_panel<T>(epilogue, s, p0 + i, q0, q);
       vg_tiles<P::rs>(1, q, s.depth(last), a + i * P::panel, P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0);
       vg_epilogue_panels<T>(epilogue, s, ci, ldc, p0 + i, 1, q0, q);
     }

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "f1e965341e3d35f9c316c503b246f6154b5702e58974d6726c8eec2184888f5d",
+			"cpu":  "85f548dbbffb013ae09f02e9a6c3b83a85ea316342c89dba6f923151ab7bf19c",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"image/png"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -333,64 +332,6 @@ func TestDivergence(t *testing.T) {
 	}
 }
 
-func TestBenchAndInfo(t *testing.T) {
-	m := digits(32, runtime.Train{Accumulate: 2, Optimizer: runtime.Optimizer{Kind: "sgd", LR: 0.1, Momentum: 0.9}})
-	var b benchResult
-	if err := json.Unmarshal([]byte(mustRun(t, m, "bench", "--steps", "4", "--warmup", "1", "--json")), &b); err != nil {
-		t.Fatal(err)
-	}
-	if b.Batch != 64 || len(b.StepMSAll) != 4 || b.StepMS <= 0 || b.SamplesPerSec <= 0 || b.PeakBytes < 1<<20 || len(b.Kernels) != 4 {
-		t.Errorf("%+v", b)
-	}
-	percent := 0.0
-	for i, k := range b.Kernels {
-		percent += k.Percent
-		if k.MS <= 0 || k.GFLOPS <= 0 || k.GBps <= 0 || k.Launches != 1 || i > 0 && k.MS > b.Kernels[i-1].MS {
-			t.Errorf("%+v", k)
-		}
-	}
-	if math.Abs(percent-100) > 1e-6 {
-		t.Errorf("the kernels make %g %%", percent)
-	}
-	text := mustRun(t, m, "bench", "--steps", "1", "--warmup", "0")
-	for _, want := range []string{"update of 64 samples", "samples/s", "k02_linear_grad  fake.yaml:3:5  head", "% of the time: digits, 1 updates of"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
-		}
-	}
-
-	// 80 images are two full batches and a half one.
-	b = benchResult{}
-	if err := json.Unmarshal([]byte(mustRun(t, m, "bench", "--forward", "--batch", "80", "--steps", "4", "--warmup", "1", "--json")), &b); err != nil {
-		t.Fatal(err)
-	}
-	if b.Pass != "forward" || b.Batch != 80 || len(b.StepMSAll) != 4 || b.StepMS <= 0 || b.SamplesPerSec <= 0 || b.GFLOPS <= 0 || b.PeakBytes < 1<<20 || b.Data != nil {
-		t.Errorf("%+v", b)
-	}
-	k := m.Kernels[m.Programs[runtime.Forward][0].Kernel]
-	if b.StepFLOPs != k.FLOPs*80/32 || len(b.Kernels) != 1 || b.Kernels[0].Name != k.Name || math.Abs(b.Kernels[0].Percent-100) > 1e-6 {
-		t.Errorf("%d FLOPs, kernels %+v", b.StepFLOPs, b.Kernels)
-	}
-	if text := mustRun(t, m, "bench", "--forward", "--steps", "1", "--warmup", "0"); !strings.Contains(text, "logits of 32 samples: ") {
-		t.Error(text)
-	}
-
-	var i infoResult
-	if err := json.Unmarshal([]byte(mustRun(t, m, "info", "--json")), &i); err != nil {
-		t.Fatal(err)
-	}
-	if i.ParamCount != 650 || i.Memory.Optimizer != 2600 || i.Memory.Parameters != 2600 || i.Step.PrunedPercent != 40 ||
-		i.Launches["grad"] != 3 || i.Launches["pack"] != 1 || i.Kernels[6].Launches["forward"] != 1 || i.Memory.Total <= i.Memory.Activations {
-		t.Errorf("%+v", i)
-	}
-	text = mustRun(t, m, "info")
-	for _, want := range []string{"head.weight  [10 64]  640", "650", "(40.0 % fewer with it)", "k03_sgd", "fake.yaml:7:3", "batch 32 × 2"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q in\n%s", want, text)
-		}
-	}
-}
-
 func TestUsage(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if err := os.WriteFile("broken.safetensors", []byte("not a file of tensors"), 0o644); err != nil {
@@ -467,41 +408,5 @@ func TestComma(t *testing.T) {
 		if got := comma(n); got != want {
 			t.Errorf("%d is written %s, want %s", n, got, want)
 		}
-	}
-}
-
-// TestInfoCUDA: what a GPU would be given is told without one.
-func TestInfoCUDA(t *testing.T) {
-	m := digits(fake.CUDABatch, runtime.Train{Optimizer: runtime.Optimizer{Kind: "adamw", LR: 0.1, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8}})
-	if status, _, stderr := run(t, context.Background(), m, "info", "--target", "cuda"); status != 1 || !strings.Contains(stderr, "compile fake.yaml with --target cpu,cuda") {
-		t.Errorf("without CUDA code: exit %d, %s", status, stderr)
-	}
-	fake.AddCUDA(m, "bf16", nil)
-	out := mustRun(t, m, "info", "--device", "cuda", "--chip", "h100")
-	for _, want := range []string{"NVIDIA H100 SXM in bf16: 4 launches, one CUDA graph", "k01_linear_half", "fake.yaml:3:5", "3 × 64", "launches of grad"} {
-		if !strings.Contains(out, want) {
-			t.Errorf("no %q in\n%s", want, out)
-		}
-	}
-	var r infoResult
-	if err := json.Unmarshal([]byte(mustRun(t, m, "info", "--target", "cuda", "--json")), &r); err != nil {
-		t.Fatal(err)
-	}
-	if len(r.CUDA.Launches) != 4 || r.CUDA.Chip != "NVIDIA H200 SXM" || r.Precision != "bf16" || r.Memory.Parameters != 650*6 {
-		t.Errorf("%+v", r)
-	}
-	sum := 0.0
-	for _, l := range r.CUDA.Launches {
-		sum += l.PredictedUS
-	}
-	if math.Abs(sum-r.CUDA.PredictedUS) > 1e-9 {
-		t.Errorf("launches take %g µs, the step %g", sum, r.CUDA.PredictedUS)
-	}
-	if status, _, stderr := run(t, context.Background(), m, "info", "--target", "cuda", "--chip", "h9"); status != 2 || !strings.Contains(stderr, "there are h200, h100") {
-		t.Errorf("unknown chip: exit %d, %s", status, stderr)
-	}
-	// A program without -tags cuda says what to do.
-	if status, _, stderr := run(t, context.Background(), m, "train", "--device", "cuda"); status != 1 || !strings.Contains(stderr, "vitgen build fake.yaml --target cpu,cuda") {
-		t.Errorf("train: exit %d, %s", status, stderr)
 	}
 }

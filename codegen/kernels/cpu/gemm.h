@@ -251,13 +251,11 @@ VG_NOINLINE void vg_epilogue(const E& epilogue, const float* c, int64_t ldc, vg_
                    [&](vg_at at) VG_LAMBDA { epilogue(vg_load_full(c + at.col - cols.begin), at); });
 }
 
-// Has what the epilogue will read and write there fetched.
+// Has what the epilogue will read and write of row panel p fetched.
 template <int T, class E>
-VG_FN void vg_fetch_panels(const E& epilogue, const vg_gemm_shape& s, int64_t p0, int64_t panels, int64_t q0,
-                           int64_t col_panels) {
-  const int64_t last = vg_min64(s.m, (p0 + panels) * kMR), end = vg_min64(s.n, (q0 + col_panels) * kNR);
-  for (int64_t r = p0 * kMR; r < last; r++)
-    vg_fetch_sink(epilogue, vg_at_row<T>(r), q0 * kNR, end);
+VG_FN void vg_fetch_panel(const E& epilogue, const vg_gemm_shape& s, int64_t p, int64_t q0, int64_t col_panels) {
+  const int64_t last = vg_min64(s.m, (p + 1) * kMR), end = vg_min64(s.n, (q0 + col_panels) * kNR);
+  for (int64_t r = p * kMR; r < last; r++) vg_fetch_sink(epilogue, vg_at_row<T>(r), q0 * kNR, end);
 }
 
 // The piece of C at row panel p0 and column panel q0, without the padding.
@@ -286,7 +284,7 @@ VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& pac
     const int64_t q = vg_min64(kColumnPanels, q_all - q0);
     for (int64_t i = 0; i < panels; i++) {
       float* ci = last > 0 ? c + i * kMR * ldc + q0 * kNR : c;
-      vg_fetch_panels<T>(epilogue, s, p0 + i, 1, q0, q);
+      vg_fetch_panel<T>(epilogue, s, p0 + i, q0, q);
       vg_tiles<P::rs>(1, q, s.depth(last), a + i * P::panel, P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0);
       vg_epilogue_panels<T>(epilogue, s, ci, ldc, p0 + i, 1, q0, q);
     }

@@ -187,6 +187,17 @@ VG_FN float vg_hmax(vf x) {
   return x.v[0];
 }
 
+// Two vectors, a and b, taken apart and put together in blocks of s lanes: low has
+// the even blocks of both, at even places those of a; high has the odd ones.
+struct vg_pairing {
+  vg_i32v low, high;
+  VG_FN explicit vg_pairing(int s) {
+    const vg_i32v lane = vg_iota(), odd = (lane & s) != 0;
+    low = odd ? lane - s + kLanes : lane;
+    high = odd ? lane + kLanes : lane + s;
+  }
+};
+
 // The sums (maxima) of kLanes vectors at once, lane i from r[i], in a third of the
 // steps and without the latency of one after another: each round adds
 // neighbours of two vectors and puts the results where the second one was not.
@@ -195,12 +206,10 @@ template <class F>
 VG_FN vf vg_fold_rows(vf* r, const F& f) {
 #pragma GCC unroll 5
   for (int s = 1; s < kLanes; s *= 2) {
-    const vg_i32v lane = vg_iota(), odd = (lane & s) != 0;
-    const vg_i32v low = odd ? lane - s + kLanes : lane;
-    const vg_i32v high = odd ? lane + kLanes : lane + s;
+    const vg_pairing pair(s);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; i += 2 * s)
-      r[i] = f(vf(__builtin_shuffle(r[i].v, r[i + s].v, low)), vf(__builtin_shuffle(r[i].v, r[i + s].v, high)));
+      r[i] = f(vf(__builtin_shuffle(r[i].v, r[i + s].v, pair.low)), vf(__builtin_shuffle(r[i].v, r[i + s].v, pair.high)));
   }
   return r[0];
 }
@@ -216,15 +225,13 @@ VG_FN vf vg_max_rows(vf* r) {
 VG_FN void vg_transpose_square(vf* r) {
 #pragma GCC unroll 5
   for (int s = 1; s < kLanes; s *= 2) {
-    const vg_i32v lane = vg_iota(), odd = (lane & s) != 0;
-    const vg_i32v low = odd ? lane - s + kLanes : lane;
-    const vg_i32v high = odd ? lane + kLanes : lane + s;
+    const vg_pairing pair(s);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; i++) {
       if (i & s) continue;
       const vg_f32v a = r[i].v, b = r[i + s].v;
-      r[i].v = __builtin_shuffle(a, b, low);
-      r[i + s].v = __builtin_shuffle(a, b, high);
+      r[i].v = __builtin_shuffle(a, b, pair.low);
+      r[i + s].v = __builtin_shuffle(a, b, pair.high);
     }
   }
 }

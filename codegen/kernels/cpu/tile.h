@@ -56,10 +56,9 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 2
       for (int j = 0; j < V; j++) acc[r][j] = vg_load_full(c + r * ldc + j * kLanes).v;
-  }
-  if (add)
     for (int r = 0; r < R; r++)
       for (int j = 0; j < V; j++) __builtin_prefetch(next + r * ldc + j * kLanes, 1);
+  }
   for (int64_t k = 0; k < kc; k++) {
     vg_f32v bv[V];
 #pragma GCC unroll 2
