@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "df3c516e97e963a155c0d3a10190e5c592549096b99d8620b465f453f8412ce8",
+			"cpu":  "c11424085bb0922668536d3eeee2e6e8f4ff516a34caeab2b38a794c27d36965",
 			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},

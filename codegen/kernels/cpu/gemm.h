@@ -21,7 +21,9 @@
 //   - A small weight: each worker packs all of it for itself and its rows of A,
 //     and waits for nobody.
 //   - M small (kSharedRows): A is packed once into the workspace too, and the
-//     workers split both the rows and the columns.
+//     workers split both the rows and the columns. Where nobody packs B and A has
+//     so few rows that packing them takes no longer than a barrier (kOwnPanels),
+//     every worker packs them for itself.
 //   - tn over a long K (a large batch): K passes in slabs, so that only a slab of
 //     B is packed at a time and stays in cache, and C is kept in the workspace
 //     between slabs. Chosen when it needs less memory than all of B.
@@ -33,6 +35,7 @@
 VG_BEGIN
 
 constexpr int64_t kSharedRows = 512;
+constexpr int64_t kOwnPanels = 4;                // row panels of an A that every worker packs for itself
 constexpr int64_t kTurnRows = 129;               // fewer would fill few columns of a tile
 constexpr int64_t kSlabRows = 256;               // fewer make too few panels for the workers
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
@@ -62,13 +65,15 @@ struct vg_gemm_shape {
   VG_FN int64_t b_at(int64_t kb, int64_t p) const { return kb * kKC * width() + p * kNR * depth(kb); }
   VG_FN int64_t width() const { return col_panels() * kNR; }
   VG_FN int64_t b_size() const { return k * width(); }
-  // Packed A in the workspace, behind B even where B lies elsewhere: k-block kb,
-  // row panel p of `panel` elements.
-  VG_FN int64_t a_at(int64_t kb, int64_t p, int64_t panel) const {
-    return vg_round_up(b_size(), 16) + (kb * row_panels() + p) * panel;
-  }
+  VG_FN bool owns_a() const { return row_panels() <= kOwnPanels && row_panels() * k_blocks() <= kRowPanels; }
+  // Packed A of few rows: k-block kb, row panel p of `panel` elements. In the
+  // workspace it lies behind B, even where B lies elsewhere.
+  VG_FN int64_t a_at(int64_t kb, int64_t p, int64_t panel) const { return (kb * row_panels() + p) * panel; }
+  VG_FN int64_t a_begin() const { return vg_round_up(b_size(), 16); }
   // What a product with all of B packed needs of the workspace, in floats.
-  VG_FN int64_t packed_size() const { return shares_a() ? a_at(k_blocks(), 0, kMR * kLDA) : b_size(); }
+  VG_FN int64_t packed_size() const {
+    return shares_a() ? a_begin() + a_at(k_blocks(), 0, kMR * kLDA) : b_size();
+  }
   // In slabs: one slab of B, then C, then the sums of A's columns.
   VG_FN int64_t slab_c_at() const { return kSlab * width(); }
   VG_FN int64_t slab_c_ld() const { return width() + 16; }
@@ -339,14 +344,16 @@ VG_FN void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, PA& pac
   }
 }
 
-// How `count` workers stand over row_panels x col_panels tiles: the grid whose
-// largest share is smallest.
-VG_UNUSED inline int64_t vg_grid_rows(int64_t row_panels, int64_t col_panels, int64_t count) {
+// How `count` workers stand over the tiles: rows of the grid whose largest share is
+// smallest. Of two such, the one with more rows if all of A would crowd L2, which
+// every column of workers reads for each panel of B.
+VG_UNUSED inline int64_t vg_grid_rows(const vg_gemm_shape& s, int64_t count) {
+  const bool long_a = s.m * s.k * (int64_t)sizeof(float) > kBlockBytes / 2;
   int64_t best = 1, least = INT64_MAX;
   for (int64_t rows = 1; rows <= count; rows++) {
     if (count % rows != 0) continue;
-    const int64_t share = vg_ceil_div(row_panels, rows) * vg_ceil_div(col_panels, count / rows);
-    if (share < least) {
+    const int64_t share = vg_ceil_div(s.row_panels(), rows) * vg_ceil_div(s.col_panels(), count / rows);
+    if (share < least || (long_a && share == least)) {
       least = share;
       best = rows;
     }
@@ -354,42 +361,38 @@ VG_UNUSED inline int64_t vg_grid_rows(int64_t row_panels, int64_t col_panels, in
   return best;
 }
 
-// Packs all of A into the workspace.
+// Packs this worker's part of A, all of k.
 template <class P>
-VG_FN void vg_gemm_share_a(const vg_call& call, const vg_gemm_shape& s, P& packer) {
-  float* base = (float*)call.workspace();
+VG_FN void vg_pack_all(const vg_call& call, const vg_gemm_shape& s, P& packer, float* a) {
   const vg_range mine = call.share(s.row_panels());
   for (int64_t p = mine.begin; p < mine.end; p += kRowPanels) {
     const int64_t panels = vg_min64(kRowPanels, mine.end - p);
     packer.begin(panels);
-    for (int64_t kb = 0; kb < s.k_blocks(); kb++) packer.pack(s, p, panels, kb, base + s.a_at(kb, p, P::panel));
+    for (int64_t kb = 0; kb < s.k_blocks(); kb++) packer.pack(s, p, panels, kb, a + s.a_at(kb, p, P::panel));
     packer.end(s, p, panels);
   }
 }
 
-// A lies packed in the workspace; a worker has a rectangle of tiles.
+// A lies packed at a; a worker has a rectangle of tiles.
 template <int T, class P, class E>
-VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const float* b, const E& epilogue) {
-  const float* base = (const float*)call.workspace();
-  float* c = (float*)call.scratch();
-  const int64_t grid_rows = vg_grid_rows(s.row_panels(), s.col_panels(), call.count());
+VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const float* a, const float* b,
+                           const E& epilogue) {
+  float* c = (float*)call.scratch() + kRowPanels * kMR * kLDA;
+  const int64_t grid_rows = vg_grid_rows(s, call.count());
   const int64_t grid_cols = call.count() / grid_rows;
   const vg_range ps = vg_share(s.row_panels(), call.index() / grid_cols, grid_rows);
   const vg_range qs = vg_share(s.col_panels(), call.index() % grid_cols, grid_cols);
   const int64_t ldc = kColumnPanels * kNR + 16;
   for (int64_t p = ps.begin; p < ps.end; p += kRowPanels) {
-    const int64_t panels = vg_min64(kRowPanels, ps.end - p);
-    // The last panel may be far from full, which counts where panels are few.
-    const int64_t rows = vg_min64(panels * kMR, s.m - p * kMR), full = rows / kMR, rest = rows % kMR;
+    const int64_t panels = vg_min64(kRowPanels, ps.end - p), rows = vg_min64(panels * kMR, s.m - p * kMR);
     for (int64_t q0 = qs.begin; q0 < qs.end; q0 += kColumnPanels) {
-      const int64_t q = vg_min64(kColumnPanels, qs.end - q0), cols = vg_min64(q * kNR, s.n - q0 * kNR);
-      for (int64_t kb = 0; kb < s.k_blocks(); kb++) {
-        const float *ak = base + s.a_at(kb, p, P::panel), *bk = b + s.b_at(kb, q0);
-        vg_tiles<P::rs>(full, q, s.depth(kb), ak, P::panel, P::ks, bk, c, ldc, kb > 0);
-        if (rest > 0)
-          vg_small_tiles<P::rs>(rest, cols, s.depth(kb), ak + full * P::panel, P::panel, P::ks, bk,
-                                c + full * kMR * ldc, ldc, kb > 0);
-      }
+      const int64_t q = vg_min64(kColumnPanels, qs.end - q0);
+      for (int64_t j = 0; j < q; j++)
+        for (int64_t kb = 0; kb < s.k_blocks(); kb++) {
+          const float* next = b + (kb + 1 < s.k_blocks() ? s.b_at(kb + 1, q0 + j) : s.b_at(0, q0 + j + 1));
+          vg_column<P::rs>(rows, s.depth(kb), a + s.a_at(kb, p, P::panel), P::panel, P::ks, b + s.b_at(kb, q0 + j),
+                           c + j * kNR, ldc, kb > 0, next);
+        }
       vg_epilogue_panels<T>(epilogue, s, c, ldc, p, panels, q0, q);
     }
   }
@@ -399,12 +402,14 @@ template <int T, class PA, class PB, class E>
 VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b, const E& epilogue) {
   const bool own_b = PB::repeats && s.b_size() <= kOwnB;
   vg_worker alone = {0, 1, call.scratch() + kOwnBAt};
-  const float* b = own_b ? pack_b(vg_call{call.prog, call.launch, &alone}, s, (float*)alone.scratch)
-                         : pack_b(call, s, (float*)call.workspace());
+  const vg_call by_myself = {call.prog, call.launch, &alone};
+  const float* b = own_b ? pack_b(by_myself, s, (float*)alone.scratch) : pack_b(call, s, (float*)call.workspace());
   if (s.shares_a() && !own_b) {
-    vg_gemm_share_a(call, s, pack_a);
-    call.barrier();
-    vg_gemm_by_grid<T, PA>(call, s, b, epilogue);
+    const bool own_a = !PB::packs && s.owns_a();
+    float* a = own_a ? (float*)call.scratch() : (float*)call.workspace() + s.a_begin();
+    vg_pack_all(own_a ? by_myself : call, s, pack_a, a);
+    if (!own_a) call.barrier();
+    vg_gemm_by_grid<T, PA>(call, s, a, b, epilogue);
   } else {
     if (PB::packs && !own_b) call.barrier();
     vg_each_row_block(call, s, s.block_panels(), [&](int64_t p, int64_t panels) VG_LAMBDA {

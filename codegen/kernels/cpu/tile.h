@@ -37,15 +37,18 @@ constexpr int kNR = kNV * kLanes;  // columns of a tile
 constexpr int kKC = 528;           // depth of a k-block; 512 fits, and 8 x 197 tokens in three
 constexpr int kColumnPanels = 128 / kNR;  // panels of B that a panel of A meets before the next does
 constexpr int kLDA = kKC + 16;
+constexpr int kLine = 64 / sizeof(float);  // floats in a cache line
+constexpr int kLinesAhead = 96;            // how far ahead a single tile fetches B
 static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas rely on it");
 
 // C = (add ? C : 0) + A B over kc steps; if it adds, it fetches the tile at next
 // meanwhile. The micro-kernel proper has R = kMR rows and V = kNV vectors;
 // smaller ones are for the edges of small products. ldb: from row to row of B,
-// kNR in a packed panel.
-template <int RS, int R = kMR, int V = kNV>
+// kNR in a packed panel. LINES: cache lines from ahead on that it has fetched in
+// every step.
+template <int RS, int R = kMR, int V = kNV, int LINES = 0>
 VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, int64_t ldb, float* c, int64_t ldc,
-                         bool add, const float* next) {
+                         bool add, const float* next, const float* ahead = nullptr) {
   vg_f32v acc[R][V];
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -71,6 +74,7 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
     }
     a += RS == 1 ? ks : 1;
     b += ldb;
+    for (int i = 0; i < LINES; i++, ahead += kLine) __builtin_prefetch(ahead);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -100,18 +104,36 @@ VG_FN int vg_tile_height(int64_t rows) {
   return rows > kMost ? kMR : rows > kHalf ? kMost : rows > kFew ? kHalf : kFew;
 }
 
-template <int RS, int V>
+template <int RS, int V, int LINES = 0>
 VG_FN void vg_tile_rows(int64_t rows, int64_t kc, const float* a, int64_t ks, const float* b, int64_t ldb, float* c,
-                        int64_t ldc, bool add) {
+                        int64_t ldc, bool add, const float* ahead = nullptr) {
   const int height = vg_tile_height(rows);
   if (height == kMR)
-    vg_tile<RS, kMR, V>(kc, a, ks, b, ldb, c, ldc, add, c);
+    vg_tile<RS, kMR, V, LINES>(kc, a, ks, b, ldb, c, ldc, add, c, ahead);
   else if (height == kMost)
-    vg_tile<RS, kMost, V>(kc, a, ks, b, ldb, c, ldc, add, c);
+    vg_tile<RS, kMost, V, LINES>(kc, a, ks, b, ldb, c, ldc, add, c, ahead);
   else if (height == kHalf)
-    vg_tile<RS, kHalf, V>(kc, a, ks, b, ldb, c, ldc, add, c);
+    vg_tile<RS, kHalf, V, LINES>(kc, a, ks, b, ldb, c, ldc, add, c, ahead);
   else
-    vg_tile<RS, kFew, V>(kc, a, ks, b, ldb, c, ldc, add, c);
+    vg_tile<RS, kFew, V, LINES>(kc, a, ks, b, ldb, c, ldc, add, c, ahead);
+}
+
+// C over few rows and one panel of B. Where few rows use a panel, it comes from L3
+// for the first of them at the speed of L3; so the tiles fetch the next panel, at
+// ahead, which then waits in L1 and L2. They fetch evenly: a step of 14 rows takes
+// as long as L3 needs for a line, and more would leave no buffers for what misses
+// L1 now. A single tile fetches its own panel a little ahead, faster than the
+// hardware does.
+template <int RS>
+VG_NOINLINE void vg_column(int64_t rows, int64_t kc, const float* a, int64_t a_panel, int64_t ks, const float* b,
+                           float* c, int64_t ldc, bool add, const float* ahead) {
+  if (rows <= kMR) return vg_tile_rows<RS, kNV, kNV>(rows, kc, a, ks, b, kNR, c, ldc, add, b + kLinesAhead * kLine);
+  for (int64_t i = 0; i * kMR < rows; i++, a += a_panel, c += kMR * ldc) {
+    if (i > kNV && rows - i * kMR >= kMR)
+      vg_tile<RS>(kc, a, ks, b, kNR, c, ldc, add, c);
+    else
+      vg_tile_rows<RS, kNV, 1>(rows - i * kMR, kc, a, ks, b, kNR, c, ldc, add, ahead + vg_min64(i, kNV) * kc * kLine);
+  }
 }
 
 // One tile of a product so small that its edges count: no more than whole vectors
