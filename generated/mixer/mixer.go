@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "652e626b12740f78f0116bb9bcf1e607b78d5273b42cce1b87c39c4c3c570b5e",
+			"cpu":  "02ca738a1257d060cc912ed376c89ed7445a0d1e13122ced468e96d535df0678",
 			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},

@@ -1551,8 +1551,10 @@ VG_END
 //   tn   C[M,N] = A[K,M]^T B[K,N]   its gradient to the weight
 //
 // A (and B in tn) come from source functors, C goes to a sink; each is called
-// once for every element. Only the loops around functors are templates; the
-// arithmetic is tile.h's, compiled once.
+// once for every element. Only the loops around functors are templates, the
+// innermost: packing, and the epilogue over a piece of C. All others are compiled
+// once for a model and call those through pointers, a few times a row panel; the
+// arithmetic is tile.h's.
 //
 // B is packed into the shared workspace by all workers together; after a
 // barrier each worker multiplies its rows. vg_gemm_packed finds it packed
@@ -1635,80 +1637,118 @@ struct vg_gemm_shape {
   }
 };
 
+// A sink of sums, whatever its type; none: nobody wants them.
+struct vg_sum_sink {
+  const void* sink;
+  void (*add)(const void* sink, const vf* sum, vg_at at);
+  VG_FN bool wanted() const { return add != nullptr; }
+  VG_FN void operator()(const vf& sum, vg_at at) const { add(sink, &sum, at); }
+};
+template <class S>
+VG_NOINLINE void vg_sum_to(const void* sink, const vf* sum, vg_at at) {
+  (*(const S*)sink)(*sum, at);
+}
+template <class S>
+VG_FN vg_sum_sink vg_sums_to(const S& sink) {
+  if constexpr (vg_wanted<S>)
+    return {&sink, vg_sum_to<S>};
+  else
+    return {nullptr, nullptr};
+}
+
 // Packs row panels of A[M,K] read through a source. Layout RS = kLDA.
-template <int T, class A>
 struct vg_row_packer {
   static constexpr int rs = kLDA;
   static constexpr int64_t panel = kMR * kLDA, ks = 1;
-  const A& a;
+  const void* a;
+  void (*rows)(const void* a, const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out);
 
-  VG_FN void begin(int64_t) {}
-  VG_NOINLINE void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
-    const int64_t first = panel0 * kMR, last = first + panels * kMR, k0 = kb * kKC;
-    for (int64_t r = first; r < last; r++, out += kLDA) {
-      if (r + kRowsAhead < s.m) vg_fetch_source(a, vg_at_row<T>(r + kRowsAhead), k0, k0 + s.depth(kb));
-      if (r < s.m)
-        vg_each_vector(vg_at_row<T>(r), k0, k0 + s.depth(kb),
-                       [&](vg_at at) VG_LAMBDA { vg_store_full(out + at.col - k0, vg_value(a, at)); });
-      else
-        __builtin_memset(out, 0, sizeof(float) * (size_t)s.depth(kb));
-    }
+  VG_FN void begin(int64_t) const {}
+  VG_FN void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) const {
+    rows(a, s, panel0, panels, kb, out);
   }
-  VG_FN void end(const vg_gemm_shape&, int64_t, int64_t) {}
+  VG_FN void end(const vg_gemm_shape&, int64_t, int64_t) const {}
 };
+
+template <int T, class A>
+VG_NOINLINE void vg_pack_rows(const void* source, const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb,
+                              float* out) {
+  const A& a = *(const A*)source;
+  const int64_t first = panel0 * kMR, last = first + panels * kMR, k0 = kb * kKC;
+  for (int64_t r = first; r < last; r++, out += kLDA) {
+    if (r + kRowsAhead < s.m) vg_fetch_source(a, vg_at_row<T>(r + kRowsAhead), k0, k0 + s.depth(kb));
+    if (r < s.m)
+      vg_each_vector(vg_at_row<T>(r), k0, k0 + s.depth(kb),
+                     [&](vg_at at) VG_LAMBDA { vg_store_full(out + at.col - k0, vg_value(a, at)); });
+    else
+      __builtin_memset(out, 0, sizeof(float) * (size_t)s.depth(kb));
+  }
+}
 
 // Packs row panels of A^T, A[K,M] read through a source: a vector of kMR
 // columns becomes one step of a panel. Layout RS = 1. On the way it sums each
 // row of A^T, block by block of k, so that the sum's error grows with the block
 // and not with K.
-template <int T, class A, class S>
 struct vg_col_packer {
   static constexpr int rs = 1;
   static constexpr int64_t panel = kColPanel, ks = kMR;
-  const A& a;
-  const S& row_sum;
-  vf sum[vg_wanted<S> ? kRowPanels : 1];
+  const void* a;
+  void (*columns)(const void* a, const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out,
+                  vf* sum);
+  vg_sum_sink row_sum;
+  vf sum[kRowPanels];
 
   VG_FN void begin(int64_t panels) {
-    if (vg_wanted<S>)
-      for (int64_t p = 0; p < panels; p++) sum[p] = vf(0.0f);
+    for (int64_t p = 0; p < panels; p++) sum[p] = vf(0.0f);
   }
-  VG_NOINLINE void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
-    vf part[vg_wanted<S> ? kRowPanels : 1];
-    if (vg_wanted<S>)
-      for (int64_t p = 0; p < panels; p++) part[p] = vf(0.0f);
-    for (int64_t k = 0; k < s.depth(kb); k++) {
-      vg_at at = vg_at_row<T>(kb * kKC + k);
-      if (kb * kKC + k + kPiecesAhead < s.k)
-        vg_fetch_source(a, vg_at_row<T>(kb * kKC + k + kPiecesAhead), panel0 * kMR, vg_min64(s.m, (panel0 + panels) * kMR));
-      for (int64_t p = 0; p < panels; p++) {
-        at.col = (int32_t)((panel0 + p) * kMR);
-        at.n = (int)vg_min64(kMR, s.m - at.col);
-        const vf x = vg_value(a, at);
-        // Lanes beyond kMR fall into the next step, which overwrites them.
-        vg_store_full(out + p * kColPanel + k * kMR, x);
-        if (vg_wanted<S>) part[p] += x;
-      }
-    }
-    if (vg_wanted<S>)
-      for (int64_t p = 0; p < panels; p++) sum[p] += part[p];
+  VG_FN void pack(const vg_gemm_shape& s, int64_t panel0, int64_t panels, int64_t kb, float* out) {
+    columns(a, s, panel0, panels, kb, out, sum);
   }
   // Adds what earlier slabs summed, and leaves the sum for the next.
   VG_FN void carry(float* kept, int64_t panels, bool add) {
-    if (!vg_wanted<S>) return;
+    if (!row_sum.wanted()) return;
     for (int64_t p = 0; p < panels; p++) {
       if (add) sum[p] += vg_load_full(kept + p * kLanes);
       vg_store_full(kept + p * kLanes, sum[p]);
     }
   }
-  VG_FN void end(const vg_gemm_shape& s, int64_t panel0, int64_t panels) {
-    if (!vg_wanted<S>) return;
+  VG_FN void end(const vg_gemm_shape& s, int64_t panel0, int64_t panels) const {
+    if (!row_sum.wanted()) return;
     for (int64_t p = 0; p < panels; p++) {
       const int64_t col = (panel0 + p) * kMR;
       row_sum(sum[p], vg_at{0, 0, 0, (int32_t)col, (int32_t)vg_min64(kMR, s.m - col)});
     }
   }
 };
+
+template <int T, class A, bool Sum>
+VG_NOINLINE void vg_pack_columns(const void* source, const vg_gemm_shape& s, int64_t panel0, int64_t panels,
+                                 int64_t kb, float* out, vf* sum) {
+  const A& a = *(const A*)source;
+  vf part[Sum ? kRowPanels : 1];
+  if (Sum)
+    for (int64_t p = 0; p < panels; p++) part[p] = vf(0.0f);
+  for (int64_t k = 0; k < s.depth(kb); k++) {
+    vg_at at = vg_at_row<T>(kb * kKC + k);
+    if (kb * kKC + k + kPiecesAhead < s.k)
+      vg_fetch_source(a, vg_at_row<T>(kb * kKC + k + kPiecesAhead), panel0 * kMR,
+                      vg_min64(s.m, (panel0 + panels) * kMR));
+    for (int64_t p = 0; p < panels; p++) {
+      at.col = (int32_t)((panel0 + p) * kMR);
+      at.n = (int)vg_min64(kMR, s.m - at.col);
+      const vf x = vg_value(a, at);
+      // Lanes beyond kMR fall into the next step, which overwrites them.
+      vg_store_full(out + p * kColPanel + k * kMR, x);
+      if (Sum) part[p] += x;
+    }
+  }
+  if (Sum)
+    for (int64_t p = 0; p < panels; p++) sum[p] += part[p];
+}
+template <int T, class A, class S>
+VG_FN vg_col_packer vg_columns_of(const A& a, const S& row_sum) {
+  return {&a, vg_pack_columns<T, A, vg_wanted<S>>, vg_sums_to(row_sum), {}};
+}
 
 // What packs B returns where it lies packed. Packs B for nt and nn: a matrix in
 // memory.
@@ -1741,38 +1781,27 @@ struct vg_packed_weight {
   VG_FN const float* operator()(const vg_call&, const vg_gemm_shape&, float*) const { return b; }
 };
 
-// Packs rows `from` (the first of a k-block) to `to` of B[K,N] read through a
-// source, whole rows at a time.
-template <int T, class B, class S = vg_none>
+// Packs rows of B[K,N] read through a source.
 struct vg_source_packer {
   static constexpr bool packs = true, repeats = false;
-  const B& b;
-  S col_sum = {};  // sink over (0, n) of the sums over k of b, or vg_none
+  const void* b;
+  void (*rows)(const void* b, const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to, float* out);
+  vg_sum_sink col_sum;  // over (0, n) of the sums over k of b
 
   VG_FN const float* operator()(const vg_call& call, const vg_gemm_shape& s, float* out) const {
     pack(call, s, 0, s.k, out);
     return out;
   }
-  VG_NOINLINE void pack(const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to_k, float* out) const {
-    const vg_range mine = call.share(vg_ceil_div(to_k - from, 16));
-    const int64_t last = vg_min64(from + mine.end * 16, to_k), width = s.width();
-    for (int64_t k = from + mine.begin * 16; k < last; k++) {
-      const int64_t kb = k / kKC, step = kNR * s.depth(kb);
-      float* to = out + (kb * kKC - from) * width + (k % kKC) * kNR;
-      if (k + kRowsAhead < last) vg_fetch_source(b, vg_at_row<T>(k + kRowsAhead), 0, s.n);
-      vg_each_vector(vg_at_row<T>(k), 0, s.n, [&](vg_at at) VG_LAMBDA {
-        vg_store_full(to + at.col / kNR * step + at.col % kNR, vg_value(b, at));
-      });
-      for (int64_t col = vg_round_up(s.n, kLanes); col < width; col += kLanes)
-        vg_store_full(to + col / kNR * step + col % kNR, vf(0.0f));
-    }
+  // Rows `from` (the first of a k-block) to `to`.
+  VG_FN void pack(const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to, float* out) const {
+    rows(b, call, s, from, to, out);
   }
 
   // After a barrier: sums what was packed, block by block of k, panels shared among
   // the workers. kept: width() floats for what earlier slabs summed.
   VG_NOINLINE void packed(const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to, const float* packed,
                           float* kept) const {
-    if (!vg_wanted<S>) return;
+    if (!col_sum.wanted()) return;
     const vg_range mine = call.share(s.col_panels());
     for (int64_t col = mine.begin * kNR; col < mine.end * kNR; col += kLanes) {
       vf sum = from > 0 ? vg_load_full(kept + col) : vf(0.0f);
@@ -1792,33 +1821,74 @@ struct vg_source_packer {
   }
 };
 
+template <int T, class B>
+VG_NOINLINE void vg_pack_source(const void* source, const vg_call& call, const vg_gemm_shape& s, int64_t from,
+                                int64_t to_k, float* out) {
+  const B& b = *(const B*)source;
+  const vg_range mine = call.share(vg_ceil_div(to_k - from, 16));
+  const int64_t last = vg_min64(from + mine.end * 16, to_k), width = s.width();
+  for (int64_t k = from + mine.begin * 16; k < last; k++) {
+    const int64_t kb = k / kKC, step = kNR * s.depth(kb);
+    float* to = out + (kb * kKC - from) * width + (k % kKC) * kNR;
+    if (k + kRowsAhead < last) vg_fetch_source(b, vg_at_row<T>(k + kRowsAhead), 0, s.n);
+    vg_each_vector(vg_at_row<T>(k), 0, s.n, [&](vg_at at) VG_LAMBDA {
+      vg_store_full(to + at.col / kNR * step + at.col % kNR, vg_value(b, at));
+    });
+    for (int64_t col = vg_round_up(s.n, kLanes); col < width; col += kLanes)
+      vg_store_full(to + col / kNR * step + col % kNR, vf(0.0f));
+  }
+}
+template <int T, class B, class S>
+VG_FN vg_source_packer vg_source_of(const B& b, const S& col_sum) {
+  return {&b, vg_pack_source<T, B>, vg_sums_to(col_sum)};
+}
+
 // Lets the epilogue run over a finished piece of C, row by row.
 template <int T, class E>
-VG_NOINLINE void vg_epilogue(const E& epilogue, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
+VG_FN void vg_epilogue(const E& epilogue, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
   for (int64_t r = rows.begin; r < rows.end; r++, c += ldc)
     vg_each_vector(vg_at_row<T>(r), cols.begin, cols.end,
                    [&](vg_at at) VG_LAMBDA { epilogue(vg_load_full(c + at.col - cols.begin), at); });
 }
 
-// Has what the epilogue will read and write of row panel p fetched.
+// Has what the epilogue will read and write fetched.
 template <int T, class E>
-VG_FN void vg_fetch_panel(const E& epilogue, const vg_gemm_shape& s, int64_t p, int64_t q0, int64_t col_panels) {
-  const int64_t last = vg_min64(s.m, (p + 1) * kMR), end = vg_min64(s.n, (q0 + col_panels) * kNR);
-  for (int64_t r = p * kMR; r < last; r++) vg_fetch_sink(epilogue, vg_at_row<T>(r), q0 * kNR, end);
+VG_NOINLINE void vg_fetch_sink_rows(const void* sink, vg_range rows, vg_range cols) {
+  for (int64_t r = rows.begin; r < rows.end; r++)
+    vg_fetch_sink(*(const E*)sink, vg_at_row<T>(r), cols.begin, cols.end);
 }
 
-// The piece of C at row panel p0 and column panel q0, without the padding.
+// An epilogue whatever its type, by panels of C and without the padding.
+struct vg_panel_sink {
+  const void* sink;
+  void (*run)(const void* sink, const float* c, int64_t ldc, vg_range rows, vg_range cols);
+  void (*fetch)(const void* sink, vg_range rows, vg_range cols);
+
+  static VG_FN vg_range part(int64_t all, int64_t size, int64_t first, int64_t count) {
+    return {first * size, vg_min64(all, (first + count) * size)};
+  }
+  // The piece of C at row panel p0 and column panel q0.
+  VG_FN void panels(const vg_gemm_shape& s, const float* c, int64_t ldc, int64_t p0, int64_t panels, int64_t q0,
+                    int64_t col_panels) const {
+    run(sink, c, ldc, part(s.m, kMR, p0, panels), part(s.n, kNR, q0, col_panels));
+  }
+  VG_FN void fetch_panel(const vg_gemm_shape& s, int64_t p, int64_t q0, int64_t col_panels) const {
+    fetch(sink, part(s.m, kMR, p, 1), part(s.n, kNR, q0, col_panels));
+  }
+};
 template <int T, class E>
-VG_FN void vg_epilogue_panels(const E& epilogue, const vg_gemm_shape& s, const float* c, int64_t ldc, int64_t p0,
-                              int64_t panels, int64_t q0, int64_t col_panels) {
-  vg_epilogue<T>(epilogue, c, ldc, vg_range{p0 * kMR, vg_min64(s.m, (p0 + panels) * kMR)},
-                 vg_range{q0 * kNR, vg_min64(s.n, (q0 + col_panels) * kNR)});
+VG_NOINLINE void vg_run_epilogue(const void* sink, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
+  vg_epilogue<T>(*(const E*)sink, c, ldc, rows, cols);
+}
+template <int T, class E>
+VG_FN vg_panel_sink vg_panels_to(const E& sink) {
+  return {&sink, vg_run_epilogue<T, E>, vg_fetch_sink_rows<T, E>};
 }
 
 // Each worker's rows of A are its own. One row block: row panels p0 on.
-template <int T, class P, class E>
-VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& packer, const float* b,
-                             const E& epilogue, int64_t p0, int64_t panels) {
+template <class P>
+VG_NOINLINE void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& packer, const float* b,
+                                   const vg_panel_sink& epilogue, int64_t p0, int64_t panels) {
   float* a = (float*)call.scratch();
   float* c = a + kRowPanels * kMR * kLDA;
   const int64_t last = s.k_blocks() - 1, q_all = s.col_panels();
@@ -1833,9 +1903,9 @@ VG_FN void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, P& pac
     const int64_t q = vg_min64(kColumnPanels, q_all - q0);
     for (int64_t i = 0; i < panels; i++) {
       float* ci = last > 0 ? c + i * kMR * ldc + q0 * kNR : c;
-      vg_fetch_panel<T>(epilogue, s, p0 + i, q0, q);
+      epilogue.fetch_panel(s, p0 + i, q0, q);
       vg_tiles<P::rs>(1, q, s.depth(last), a + i * P::panel, P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0);
-      vg_epilogue_panels<T>(epilogue, s, ci, ldc, p0 + i, 1, q0, q);
+      epilogue.panels(s, ci, ldc, p0 + i, 1, q0, q);
     }
   }
   packer.end(s, p0, panels);
@@ -1855,9 +1925,9 @@ VG_FN void vg_each_row_block(const vg_call& call, const vg_gemm_shape& s, int64_
 
 // K in slabs: B is packed a slab at a time; a worker's rows of C and the sums of
 // its columns of A wait in the workspace.
-template <class PA, class PB, class E>
-VG_FN void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b,
-                            const E& epilogue) {
+VG_NOINLINE void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, vg_col_packer& pack_a,
+                                  const vg_source_packer& pack_b, const vg_panel_sink& epilogue) {
+  using PA = vg_col_packer;
   float* b = (float*)call.workspace();
   float *c = b + s.slab_c_at(), *sums = b + s.slab_sum_at(), *a = (float*)call.scratch();
   const int64_t ldc = s.slab_c_ld();
@@ -1880,7 +1950,7 @@ VG_FN void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, PA& pac
           vg_tiles<PA::rs>(panels, q, s.depth(kb0 + i), a + i * kRowPanels * PA::panel, PA::panel, PA::ks, bq, cq, ldc,
                            kb0 + i > 0);
         }
-        if (to == s.k) vg_epilogue_panels<1>(epilogue, s, cq, ldc, p, panels, q0, q);
+        if (to == s.k) epilogue.panels(s, cq, ldc, p, panels, q0, q);
       }
       pack_a.carry(sums + p * kLanes, panels, from > 0);
       if (to == s.k) pack_a.end(s, p, panels);
@@ -1918,9 +1988,9 @@ VG_FN void vg_pack_all(const vg_call& call, const vg_gemm_shape& s, P& packer, f
 }
 
 // A lies packed at a; a worker has a rectangle of tiles.
-template <int T, class P, class E>
-VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const float* a, const float* b,
-                           const E& epilogue) {
+template <class P>
+VG_NOINLINE void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const float* a, const float* b,
+                                 const vg_panel_sink& epilogue) {
   float* c = (float*)call.scratch() + kRowPanels * kMR * kLDA;
   const int64_t grid_rows = vg_grid_rows(s, call.count());
   const int64_t grid_cols = call.count() / grid_rows;
@@ -1937,13 +2007,14 @@ VG_FN void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, const fl
           vg_column<P::rs>(rows, s.depth(kb), a + s.a_at(kb, p, P::panel), P::panel, P::ks, b + s.b_at(kb, q0 + j),
                            c + j * kNR, ldc, kb > 0, next);
         }
-      vg_epilogue_panels<T>(epilogue, s, c, ldc, p, panels, q0, q);
+      epilogue.panels(s, c, ldc, p, panels, q0, q);
     }
   }
 }
 
-template <int T, class PA, class PB, class E>
-VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b, const E& epilogue) {
+template <class PA, class PB>
+VG_NOINLINE void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b,
+                         const vg_panel_sink& epilogue) {
   const bool own_b = PB::repeats && s.b_size() <= kOwnB;
   vg_worker alone = {0, 1, call.scratch() + kOwnBAt};
   const vg_call by_myself = {call.prog, call.launch, &alone};
@@ -1953,11 +2024,11 @@ VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, cons
     float* a = own_a ? (float*)call.scratch() : (float*)call.workspace() + s.a_begin();
     vg_pack_all(own_a ? by_myself : call, s, pack_a, a);
     if (!own_a) call.barrier();
-    vg_gemm_by_grid<T, PA>(call, s, a, b, epilogue);
+    vg_gemm_by_grid<PA>(call, s, a, b, epilogue);
   } else {
     if (PB::packs && !own_b) call.barrier();
     vg_each_row_block(call, s, s.block_panels(), [&](int64_t p, int64_t panels) VG_LAMBDA {
-      vg_gemm_row_block<T>(call, s, pack_a, b, epilogue, p, panels);
+      vg_gemm_row_block(call, s, pack_a, b, epilogue, p, panels);
     });
   }
 }
@@ -1967,16 +2038,16 @@ VG_FN void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, cons
 template <int T, class A, class E>
 VG_FN void vg_gemm_nt(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
                       const E& epilogue) {
-  vg_row_packer<T, A> pack_a = {a};
-  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, true}, epilogue);
+  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
+  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, true}, vg_panels_to<T>(epilogue));
 }
 
 // The same with B[K,N].
 template <int T, class A, class E>
 VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
                       const E& epilogue) {
-  vg_row_packer<T, A> pack_a = {a};
-  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, false}, epilogue);
+  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
+  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, false}, vg_panels_to<T>(epilogue));
 }
 
 // Packs B[N,K] for any number of vg_gemm_packed. out has room for
@@ -1990,8 +2061,8 @@ VG_FN void vg_pack_weight(const vg_call& call, int64_t N, int64_t K, const float
 template <int T, class A, class E>
 VG_FN void vg_gemm_packed(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B,
                           const E& epilogue) {
-  vg_row_packer<T, A> pack_a = {a};
-  vg_gemm<T>(call, vg_gemm_shape{M, N, K}, pack_a, vg_packed_weight{B}, epilogue);
+  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
+  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_packed_weight{B}, vg_panels_to<T>(epilogue));
 }
 
 VG_END
@@ -2178,8 +2249,8 @@ VG_FN void vg_thin_panel(const vg_gemm_shape& s, const vg_matrix& a, const vg_ma
     const vg_thin_tile t(s, p, q);
     vg_edge_tile<1>(t.rows, t.cols, k.end - k.begin, a.p + k.begin * a.ld + t.from_row, a.ld,
                     b.p + k.begin * b.ld + t.from_col, b.ld, tile, kNR, false);
-    vg_epilogue<1>(epilogue, tile + (t.row - t.from_row) * kNR + t.col - t.from_col, kNR,
-                   vg_range{t.row, t.row + t.rows}, vg_range{t.col, t.col + t.cols});
+    vg_run_epilogue<1, E>(&epilogue, tile + (t.row - t.from_row) * kNR + t.col - t.from_col, kNR,
+                          vg_range{t.row, t.row + t.rows}, vg_range{t.col, t.col + t.cols});
   }
 }
 
@@ -2244,7 +2315,7 @@ struct vg_turned {
 };
 
 template <int T, class E>
-VG_NOINLINE void vg_epilogue(const vg_turned<E>& turned, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
+VG_FN void vg_epilogue(const vg_turned<E>& turned, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
   for (int64_t col = cols.begin; col < cols.end; col += kLanes)
     for (int64_t r = rows.begin; r < rows.end; r += kLanes) {
       const int n = (int)vg_min64(kLanes, rows.end - r);
@@ -2265,17 +2336,16 @@ VG_FN void vg_fetch_sink(const vg_turned<E>&, vg_at, int64_t, int64_t) {}  // th
 // C^T = B^T A. The packing that every worker does for itself, of rows of the
 // result, is the cheaper one, and many rows divide more evenly.
 template <int T, class A, class B, class E, class S>
-VG_NOINLINE void vg_gemm_turned(const vg_call& call, const vg_gemm_shape& s, const A& a, const B& b, const E& epilogue,
-                                const S& row_sum) {
+VG_FN void vg_gemm_turned(const vg_call& call, const vg_gemm_shape& s, const A& a, const B& b, const E& epilogue,
+                          const S& row_sum) {
   const vg_gemm_shape t = s.turned();
-  const vg_source_packer<T, A, S> pack_a = {a, row_sum};
-  const vg_none no_sum;
-  vg_col_packer<T, B, vg_none> pack_b = {b, no_sum, {}};
+  const vg_source_packer pack_a = vg_source_of<T>(a, row_sum);
+  vg_col_packer pack_b = vg_columns_of<T>(b, vg_none{});
   const vg_turned<E> sink = {epilogue};
   if (t.in_slabs()) {
-    vg_gemm_by_slabs(call, t, pack_b, pack_a, sink);
+    vg_gemm_by_slabs(call, t, pack_b, pack_a, vg_panels_to<1>(sink));
   } else {
-    vg_gemm<1>(call, t, pack_b, pack_a, sink);
+    vg_gemm(call, t, pack_b, pack_a, vg_panels_to<1>(sink));
     pack_a.packed(call, t, 0, t.k, (const float*)call.workspace(), nullptr);
   }
 }
@@ -2289,12 +2359,12 @@ VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
   if constexpr (vg_same<A, vg_matrix> && vg_same<B, vg_matrix>)
     if (const vg_thin t(s); t.suits(a.ld, b.ld)) return vg_gemm_thin(call, t, a, b, epilogue, row_sum);
   if (s.turns()) return vg_gemm_turned<T>(call, s, a, b, epilogue, row_sum);
-  const vg_source_packer<T, B> pack_b = {b};
-  vg_col_packer<T, A, S> pack_a = {a, row_sum, {}};
+  const vg_source_packer pack_b = vg_source_of<T>(b, vg_none{});
+  vg_col_packer pack_a = vg_columns_of<T>(a, row_sum);
   if (s.in_slabs())
-    vg_gemm_by_slabs(call, s, pack_a, pack_b, epilogue);
+    vg_gemm_by_slabs(call, s, pack_a, pack_b, vg_panels_to<1>(epilogue));
   else
-    vg_gemm<1>(call, s, pack_a, pack_b, epilogue);
+    vg_gemm(call, s, pack_a, pack_b, vg_panels_to<1>(epilogue));
 }
 
 VG_END

@@ -62,8 +62,8 @@ VG_FN void vg_thin_panel(const vg_gemm_shape& s, const vg_matrix& a, const vg_ma
     const vg_thin_tile t(s, p, q);
     vg_edge_tile<1>(t.rows, t.cols, k.end - k.begin, a.p + k.begin * a.ld + t.from_row, a.ld,
                     b.p + k.begin * b.ld + t.from_col, b.ld, tile, kNR, false);
-    vg_epilogue<1>(epilogue, tile + (t.row - t.from_row) * kNR + t.col - t.from_col, kNR,
-                   vg_range{t.row, t.row + t.rows}, vg_range{t.col, t.col + t.cols});
+    vg_run_epilogue<1, E>(&epilogue, tile + (t.row - t.from_row) * kNR + t.col - t.from_col, kNR,
+                          vg_range{t.row, t.row + t.rows}, vg_range{t.col, t.col + t.cols});
   }
 }
 
@@ -128,7 +128,7 @@ struct vg_turned {
 };
 
 template <int T, class E>
-VG_NOINLINE void vg_epilogue(const vg_turned<E>& turned, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
+VG_FN void vg_epilogue(const vg_turned<E>& turned, const float* c, int64_t ldc, vg_range rows, vg_range cols) {
   for (int64_t col = cols.begin; col < cols.end; col += kLanes)
     for (int64_t r = rows.begin; r < rows.end; r += kLanes) {
       const int n = (int)vg_min64(kLanes, rows.end - r);
@@ -149,17 +149,16 @@ VG_FN void vg_fetch_sink(const vg_turned<E>&, vg_at, int64_t, int64_t) {}  // th
 // C^T = B^T A. The packing that every worker does for itself, of rows of the
 // result, is the cheaper one, and many rows divide more evenly.
 template <int T, class A, class B, class E, class S>
-VG_NOINLINE void vg_gemm_turned(const vg_call& call, const vg_gemm_shape& s, const A& a, const B& b, const E& epilogue,
-                                const S& row_sum) {
+VG_FN void vg_gemm_turned(const vg_call& call, const vg_gemm_shape& s, const A& a, const B& b, const E& epilogue,
+                          const S& row_sum) {
   const vg_gemm_shape t = s.turned();
-  const vg_source_packer<T, A, S> pack_a = {a, row_sum};
-  const vg_none no_sum;
-  vg_col_packer<T, B, vg_none> pack_b = {b, no_sum, {}};
+  const vg_source_packer pack_a = vg_source_of<T>(a, row_sum);
+  vg_col_packer pack_b = vg_columns_of<T>(b, vg_none{});
   const vg_turned<E> sink = {epilogue};
   if (t.in_slabs()) {
-    vg_gemm_by_slabs(call, t, pack_b, pack_a, sink);
+    vg_gemm_by_slabs(call, t, pack_b, pack_a, vg_panels_to<1>(sink));
   } else {
-    vg_gemm<1>(call, t, pack_b, pack_a, sink);
+    vg_gemm(call, t, pack_b, pack_a, vg_panels_to<1>(sink));
     pack_a.packed(call, t, 0, t.k, (const float*)call.workspace(), nullptr);
   }
 }
@@ -173,12 +172,12 @@ VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
   if constexpr (vg_same<A, vg_matrix> && vg_same<B, vg_matrix>)
     if (const vg_thin t(s); t.suits(a.ld, b.ld)) return vg_gemm_thin(call, t, a, b, epilogue, row_sum);
   if (s.turns()) return vg_gemm_turned<T>(call, s, a, b, epilogue, row_sum);
-  const vg_source_packer<T, B> pack_b = {b};
-  vg_col_packer<T, A, S> pack_a = {a, row_sum, {}};
+  const vg_source_packer pack_b = vg_source_of<T>(b, vg_none{});
+  vg_col_packer pack_a = vg_columns_of<T>(a, row_sum);
   if (s.in_slabs())
-    vg_gemm_by_slabs(call, s, pack_a, pack_b, epilogue);
+    vg_gemm_by_slabs(call, s, pack_a, pack_b, vg_panels_to<1>(epilogue));
   else
-    vg_gemm<1>(call, s, pack_a, pack_b, epilogue);
+    vg_gemm(call, s, pack_a, pack_b, vg_panels_to<1>(epilogue));
 }
 
 VG_END
