@@ -9,7 +9,7 @@ const (
 	// MaxAttentionTokens bounds the key length of attention (kMaxTokens).
 	MaxAttentionTokens = 16384
 	// MaxHeadDim bounds the size of an attention head (kMaxHeadDim).
-	MaxHeadDim = 256
+	MaxHeadDim = 512
 
 	floatBytes     = 4
 	gemmDepth      = 528     // kKC

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "02ca738a1257d060cc912ed376c89ed7445a0d1e13122ced468e96d535df0678",
+			"cpu":  "ff1a98571fd91eeb479b4a465d86f70671ae4a7f42b312eabfa17f8ce44fcc5a",
 			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},

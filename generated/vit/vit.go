@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "9d98aa5ba8c757f9c0d6eebaec17403bbf903f4f3b7440b38bfbe9a47a166711",
+			"cpu":  "5ec143f87f288843f59dc1bdd9044b5f57a4e60a0c5de83b1847433481048f12",
 			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},

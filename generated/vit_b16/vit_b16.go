@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "70922c7b0d7b174591ce14760e5c1eed9ac3918cbdf0e4aeb312fb80bd819df5",
+			"cpu":  "92a9c246a45ca6b292aa6fbb4961e1cb4ee6d32794abb1f2eee23286def44481",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

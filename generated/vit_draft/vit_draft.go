@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "154cbc4fed0f90cbb4ffe7e5944de6916d6c6ec491f015120e01f329629cf5a5",
+			"cpu":  "b71b3e3be492b83c984e11576c0f71d6d22ac14abfef67d8f792150cc4aaa5b1",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -70,60 +70,6 @@ typedef struct vg_worker {
 
 #endif  // VITGEN_COMMON_ABI_H
 
-#ifndef VITGEN_COMMON_PHILOX_H
-#define VITGEN_COMMON_PHILOX_H
-
-// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw,
-// "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), and how vitgen maps
-// one element of one dropout site to 16 of its bits. Plain C, for any host and
-// for CUDA; cpu/dropout.h holds the vector form of the same function.
-//
-// Element i of a site draws from counter (i/128)*16 + i%16 the 16-bit half
-// (i/16)%8 of the four output words, low half first. So the 128 elements of an
-// aligned block need 16 evaluations, and 16 aligned neighbours share a half:
-// sixteen lanes get their bits without moving any between lanes.
-// Indices must stay below 2^35.
-#ifndef __CUDACC_RTC__  // which has its own, see cuda/types.cuh
-#include <stdint.h>
-#endif
-
-#ifdef __CUDACC__
-#define VG_PORTABLE static __host__ __device__ inline
-#else
-#define VG_PORTABLE static inline
-#endif
-
-#define VG_PHILOX_M0 0xD2511F53u
-#define VG_PHILOX_M1 0xCD9E8D57u
-#define VG_PHILOX_W0 0x9E3779B9u
-#define VG_PHILOX_W1 0xBB67AE85u
-
-// x: the counter in, the four random words out.
-VG_PORTABLE void vg_philox4x32(uint32_t x[4], uint32_t key0, uint32_t key1) {
-  for (int round = 0; round < 10; round++) {
-    const uint64_t a = (uint64_t)VG_PHILOX_M0 * x[0], b = (uint64_t)VG_PHILOX_M1 * x[2];
-    const uint32_t y0 = (uint32_t)(b >> 32) ^ x[1] ^ key0, y2 = (uint32_t)(a >> 32) ^ x[3] ^ key1;
-    x[1] = (uint32_t)b;
-    x[3] = (uint32_t)a;
-    x[0] = y0;
-    x[2] = y2;
-    key0 += VG_PHILOX_W0;
-    key1 += VG_PHILOX_W1;
-  }
-}
-
-// The draw of one element, 0 .. 65535. It is dropped iff the draw is below
-// round(p * 65536).
-VG_PORTABLE uint32_t vg_dropout_draw(uint32_t seed_lo, uint32_t seed_hi, uint32_t micro_step, uint32_t site,
-                                     uint64_t index) {
-  uint32_t x[4] = {(uint32_t)((index >> 7) * 16 + (index & 15)), 0, site, micro_step};
-  const uint32_t half = (uint32_t)(index >> 4) & 7;
-  vg_philox4x32(x, seed_lo, seed_hi);
-  return (x[half >> 1] >> (16 * (half & 1))) & 0xffffu;
-}
-
-#endif  // VITGEN_COMMON_PHILOX_H
-
 #ifndef VITGEN_CPU_ISA_H
 #define VITGEN_CPU_ISA_H
 
@@ -428,349 +374,6 @@ VG_END
 
 #endif  // VITGEN_CPU_SIMD_H
 
-#ifndef VITGEN_CPU_DROPOUT_H
-#define VITGEN_CPU_DROPOUT_H
-
-// Dropout and drop path: the multiplier of an element, 0 or 1/(1-p), from its
-// index alone, so the backward pass computes the forward pass's mask again
-// instead of reading it.
-//
-// One Philox evaluation a lane yields the bits of eight vectors of sixteen, and
-// callers walk along rows, so vg_dropout keeps the multipliers of the 128-block
-// it last met, with the end of the block before it: a vector at any offset is
-// then one load.
-
-VG_BEGIN
-
-VG_FN void vg_mul_wide(vu a, uint32_t m, vu* hi, vu* lo) {
-  const vg_u64v x = (vg_u64v)a.v;
-#if VG_ISA == 2
-  const __m512i k = _mm512_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)x, k), odd = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)(x >> 32), k);
-#elif VG_ISA == 1
-  const __m256i k = _mm256_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm256_mul_epu32((__m256i)x, k), odd = (vg_u64v)_mm256_mul_epu32((__m256i)(x >> 32), k);
-#elif defined(__x86_64__)
-  const __m128i k = _mm_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm_mul_epu32((__m128i)x, k), odd = (vg_u64v)_mm_mul_epu32((__m128i)(x >> 32), k);
-#else
-  const vg_u64v even = (x & 0xffffffffu) * m, odd = (x >> 32) * m;
-#endif
-  // 64-bit products of the even and the odd lanes: x86 and the ARM targets are
-  // little-endian, so an even lane is the low half.
-  *lo = vu((vg_u32v)((even & 0xffffffffu) | (odd << 32)));
-  *hi = vu((vg_u32v)((even >> 32) | (odd & 0xffffffff00000000u)));
-}
-
-// vg_philox4x32 on a counter a lane.
-VG_FN void vg_philox4x32(vu x[4], uint32_t key0, uint32_t key1) {
-  for (int round = 0; round < 10; round++) {
-    vu hi0, lo0, hi1, lo1;
-    vg_mul_wide(x[0], VG_PHILOX_M0, &hi0, &lo0);
-    vg_mul_wide(x[2], VG_PHILOX_M1, &hi1, &lo1);
-    x[0] = hi1 ^ x[1] ^ vu(key0);
-    x[1] = lo1;
-    x[2] = hi0 ^ x[3] ^ vu(key1);
-    x[3] = lo0;
-    key0 += VG_PHILOX_W0;
-    key1 += VG_PHILOX_W1;
-  }
-}
-
-// What a kept value is multiplied by.
-VG_FN float vg_inv_keep(uint32_t thr) { return 65536.0f / (float)(65536 - (int32_t)thr); }
-
-// The 128 multipliers of one block of one site.
-VG_NOINLINE void vg_dropout_block(const vg_step* step, uint32_t site, uint32_t thr, uint64_t block, float* out) {
-  const vf kept = thr < 65536 ? vg_inv_keep(thr) : 0.0f;
-  for (int lane = 0; lane < 16; lane += kLanes) {
-    vu x[4] = {vu((vg_u32v)vg_iota() + (uint32_t)(block * 16 + lane)), 0, site, step->micro_step};
-    vg_philox4x32(x, step->seed_lo, step->seed_hi);
-    for (int half = 0; half < 8; half++) {
-      const vu draw = (x[half >> 1] >> (16 * (half & 1))) & vu(0xffffu);
-      vg_store_full(out + 16 * half + lane, vg_select(draw >= vu(thr), kept, vf(0.0f)));
-    }
-  }
-}
-
-// The multipliers of one dropout site. A functor holds one as a member; it
-// belongs to one worker.
-struct vg_dropout {
-  VG_FN vg_dropout(const vg_step& s, uint32_t site, uint32_t thr)
-      : step_(&s), site_(site), thr_(thr), on_(s.dropout_on && thr > 0) {}
-
-  // Multipliers of elements index .. index + lanes-1; those from n on are any
-  // value. All 1 while dropout is off.
-  template <class V>
-  VG_FN V scale(int64_t index, int n) const {
-    if (!on_) return V(1.0f);
-    int64_t at = index - first_;
-    if (__builtin_expect(at < -before_ || at + n > 128, 0)) {
-      refill(index, n);
-      at = index - first_;
-    }
-    return vg_load_full(kept_ + 16 + at);
-  }
-
- private:
-  VG_NOINLINE void refill(int64_t index, int n) const {
-    const int64_t from = index >> 7, to = (index + n - 1) >> 7;
-    for (int64_t b = from; b <= to; b++) {
-      if (b * 128 == first_) continue;
-      before_ = b * 128 == first_ + 128 ? 16 : 0;
-      if (before_ > 0) __builtin_memcpy(kept_, kept_ + 128, 16 * sizeof(float));
-      vg_dropout_block(step_, site_, thr_, (uint64_t)b, kept_ + 16);
-      first_ = b * 128;
-    }
-  }
-
-  const vg_step* step_;
-  uint32_t site_, thr_;
-  bool on_;
-  mutable int64_t first_ = -((int64_t)1 << 62);  // index of kept_[16]
-  mutable int64_t before_ = 0;                   // how many before it are there too: 16 or none
-  mutable float kept_[16 + 128 + 16] = {};       // the last 16 are only ever read into lanes beyond n
-};
-
-template <>
-VG_FN vp vg_dropout::scale<vp>(int64_t, int) const { return {}; }
-
-// The same without a cache, for a single vector.
-template <class V>
-VG_FN V vg_dropout_scale(const vg_step& step, uint32_t site, uint32_t thr, int64_t index, int n) {
-  return vg_dropout(step, site, thr).template scale<V>(index, n);
-}
-
-// The multiplier of a whole sample.
-VG_UNUSED inline float vg_drop_path_scale(const vg_step& step, uint32_t site, uint32_t thr, int64_t sample) {
-  if (!step.dropout_on || thr == 0) return 1.0f;
-  const uint32_t draw = vg_dropout_draw(step.seed_lo, step.seed_hi, step.micro_step, site, (uint64_t)sample);
-  return draw >= thr ? vg_inv_keep(thr) : 0.0f;
-}
-
-// The multipliers of one drop path site: a functor asks for every vector, and a
-// sample has many. Belongs to one worker, as vg_dropout.
-struct vg_drop_path {
-  VG_FN vg_drop_path(const vg_step& s, uint32_t site, uint32_t thr) : step_(&s), site_(site), thr_(thr) {}
-
-  template <class V>
-  VG_FN V scale(int64_t sample) const {
-    if (__builtin_expect(sample != sample_, 0)) draw(sample);
-    return V(scale_);
-  }
-
- private:
-  VG_NOINLINE void draw(int64_t sample) const {
-    scale_ = vg_drop_path_scale(*step_, site_, thr_, sample);
-    sample_ = sample;
-  }
-
-  const vg_step* step_;
-  uint32_t site_, thr_;
-  mutable int64_t sample_ = -1;
-  mutable float scale_ = 1.0f;
-};
-
-VG_END
-
-#endif  // VITGEN_CPU_DROPOUT_H
-
-#ifndef VITGEN_CPU_MATH_H
-#define VITGEN_CPU_MATH_H
-
-// Elementary functions and activations on vf.
-//
-// Every function propagates NaN, raises no trap, and holds its error bound
-// over all of float (the test walks the range against libm in double):
-//
-//   vg_exp     2 ulp, subnormal results and overflow to infinity included
-//   vg_log     2 ulp (subnormal arguments included; log 0 = -inf, log -x = NaN)
-//   vg_tanh    2 ulp
-//   vg_exp_below  3.5e-7 of the value from -87 to 0
-//
-// The activations are bounded by 2e-7 of max(|x|, 1); GELU's and its gradient's by
-// 1.2e-7, whose error is nowhere more than a few roundings. The polynomials are minimax fits (weighted
-// Lawson iteration) of the functions named beside them.
-
-VG_BEGIN
-
-// Arguments beyond these give infinity and zero.
-constexpr float kExpMax = 89.0f, kExpMin = -104.0f;
-
-// e^x = 2^n e^r with n = round(x log2 e), |r| <= ln 2 / 2. ln 2 is subtracted in
-// two parts, the first short enough that n times it is exact. Where there is no
-// instruction for it, 2^n is applied in two factors, so that neither over- nor
-// underflows before the product does.
-VG_FN vf vg_exp(vf x) {
-  x = vg_min(vf(kExpMax), x);  // in this order: NaN stays
-  x = vg_max(vf(kExpMin), x);
-  const vf magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
-  const vf shifted = vg_fma(x, vf(1.44269504f), magic);
-  const vf n = shifted - magic;
-  vf r = vg_fma(n, vf(-0.693359375f), x);
-  r = vg_fma(n, vf(2.12194440e-4f), r);
-  vf p = 1.38145598e-3f;  // (e^r - 1 - r) / r^2
-  p = vg_fma(p, r, vf(8.36873557e-3f));
-  p = vg_fma(p, r, vf(4.16683899e-2f));
-  p = vg_fma(p, r, vf(0.166665205f));
-  p = vg_fma(p, r, vf(0.499999934f));
-  p = vg_fma(p * r, r, r) + vf(1.0f);
-#if VG_ISA == 2
-  return (vg_f32v)_mm512_maskz_scalef_ps(0xffff, (__m512)p.v, (__m512)n.v);  // p 2^n, whatever n
-#else
-  const vg_i32v k = (vg_i32v)vg_bits(shifted).v - 0x4b400000;  // n as an integer
-  const vg_i32v k1 = k >> 1, k2 = k - k1;
-  const vf s1 = vg_from_bits(vu((vg_u32v)(k1 + 127) << 23));
-  const vf s2 = vg_from_bits(vu((vg_u32v)(k2 + 127) << 23));
-  return p * s1 * s2;
-#endif
-}
-
-// e^x where it is a normal number, -87 <= x <= 88, with less ado: ln 2 in one part
-// (|n| <= 127, so n times its error stays below 2.5e-7) and 2^n added to the
-// exponent's bits. Beyond, anything but a trap.
-VG_FN vf vg_exp_normal(vf x) {
-  const vf magic = 12582912.0f;
-  const vf shifted = vg_fma(x, vf(1.44269504f), magic);
-  const vf r = vg_fma(shifted - magic, vf(-0.693147182f), x);
-  vf p = 1.38145598e-3f;
-  p = vg_fma(p, r, vf(8.36873557e-3f));
-  p = vg_fma(p, r, vf(4.16683899e-2f));
-  p = vg_fma(p, r, vf(0.166665205f));
-  p = vg_fma(p, r, vf(0.499999934f));
-  p = vg_fma(p, r, vf(1.0f));
-  p = vg_fma(p, r, vf(1.0f));
-  return vg_from_bits(vg_bits(p) + (vg_bits(shifted) << 23));
-}
-
-// e^x for x that rounding at most brings above 0, as softmax has it: 0 below -87,
-// where no sum that counts a 1 notices.
-VG_FN vf vg_exp_below(vf x) {
-  return vg_select(x < vf(-87.0f), vf(0.0f), vg_exp_normal(x));
-}
-
-// ln x = e ln 2 + ln(1+f), 1+f in [sqrt 1/2, sqrt 2].
-VG_FN vf vg_log(vf x) {
-  const vf tiny = 1.17549435e-38f;
-  const vm subnormal = x < tiny;
-  const vf y = vg_select(subnormal, x * vf(8388608.0f), x);
-  // Taking the bits of sqrt(1/2) off puts the exponent's step there.
-  const vg_i32v bits = (vg_i32v)vg_bits(y).v - 0x3f3504f3;
-  const vg_i32v e = (bits >> 23) + (subnormal.v & -23);
-  const vf f = vg_from_bits(vu((vg_u32v)((bits & 0x7fffff) + 0x3f3504f3))) - vf(1.0f);
-  const vf n = vf(__builtin_convertvector(e, vg_f32v));
-  vf p = -0.0763449776f;  // (ln(1+f) - f + f^2/2) / f^3
-  p = vg_fma(p, f, vf(0.127615775f));
-  p = vg_fma(p, f, vf(-0.131601822f));
-  p = vg_fma(p, f, vf(0.142017579f));
-  p = vg_fma(p, f, vf(-0.166233574f));
-  p = vg_fma(p, f, vf(0.200012269f));
-  p = vg_fma(p, f, vf(-0.25000821f));
-  p = vg_fma(p, f, vf(0.333333317f));
-  const vf f2 = f * f;
-  vf t = vg_fma(f2 * f, p, n * vf(-2.12194440e-4f));
-  t = vg_fma(f2, vf(-0.5f), t);
-  vf r = vg_fma(n, vf(0.693359375f), f + t);
-  const float inf = __builtin_inff();
-  r = vg_select(x == vf(inf), x, r);
-  r = vg_select(x == vf(0.0f), vf(-inf), r);
-  return vg_select(x >= vf(0.0f), r, vf(__builtin_nanf("")));
-}
-
-// Small |x|: odd polynomial. Otherwise 1 - 2/(e^2|x| + 1).
-VG_FN vf vg_tanh(vf x) {
-  const vf a = vg_abs(x), s = x * x;
-  vf p = -0.0057049872f;  // (tanh x / x - 1) / x^2
-  p = vg_fma(p, s, vf(0.0206390874f));
-  p = vg_fma(p, s, vf(-0.0537397151f));
-  p = vg_fma(p, s, vf(0.133314422f));
-  p = vg_fma(p, s, vf(-0.333332819f));
-  const vf small = vg_fma(p * s, x, x);
-  const vf large = vf(1.0f) - vf(2.0f) / (vg_exp(a + a) + vf(1.0f));
-  return vg_copysign(vg_select(a < vf(0.625f), small, large), x);
-}
-
-VG_FN vf vg_sigmoid(vf x) { return vf(1.0f) / (vf(1.0f) + vg_exp(-x)); }
-
-// max(x, 0), and NaN for NaN; its gradient is dy where x > 0 and 0 elsewhere,
-// as PyTorch has it.
-VG_FN vf vg_relu(vf x) { return vg_max(vf(0.0f), x); }
-VG_FN vf vg_relu_grad(vf dy, vf x) { return vg_select(x <= vf(0.0f), vf(0.0f), dy); }
-
-// The half of the normal distribution that GELU needs, at a = min(|x|, 13):
-//   bell = exp(-a^2/2), 0 from 13 on, where it is below 1e-36;
-//   ratio = Phi(-a) / bell, Mills' ratio but for a factor.
-// With them Phi and its density take one exponential, and no 1 + erf cancels.
-struct vg_normal {
-  vf a, bell, ratio;
-};
-VG_FN vg_normal vg_normal_tail(vf x) {
-  const vf a = vg_min(vf(13.0f), vg_abs(x));
-  vf q = -3.15543531e-7f;  // Phi(-a) exp(a^2/2); the error times bell is below 2e-8
-  q = vg_fma(q, a, vf(7.70878796e-6f));
-  q = vg_fma(q, a, vf(-8.47710689e-5f));
-  q = vg_fma(q, a, vf(5.6365307e-4f));
-  q = vg_fma(q, a, vf(-2.5900912e-3f));
-  q = vg_fma(q, a, vf(9.00384877e-3f));
-  q = vg_fma(q, a, vf(-2.54718196e-2f));
-  q = vg_fma(q, a, vf(6.19239323e-2f));
-  q = vg_fma(q, a, vf(-0.13280578f));
-  q = vg_fma(q, a, vf(0.249972567f));
-  q = vg_fma(q, a, vf(-0.398940593f));
-  q = vg_fma(q, a, vf(0.49999997f));
-  return {a, vg_select(a < vf(13.0f), vg_exp_normal(vf(-0.5f) * a * a), vf(0.0f)), q};
-}
-
-// x Phi(x), Phi the normal distribution, as max(x, 0) - |x| Phi(-|x|).
-VG_FN vf vg_gelu(vf x) {
-  const vg_normal t = vg_normal_tail(x);
-  return vg_fma(-t.a * t.bell, t.ratio, vg_relu(x));
-}
-// dy (Phi(x) + x phi(x)), phi(x) = exp(-x^2/2) / sqrt(2 pi): with t = |x| phi(x) - Phi(-|x|),
-// 1 + t above zero and -t below.
-VG_FN vf vg_gelu_grad(vf dy, vf x) {
-  const vg_normal n = vg_normal_tail(x);
-  const vf t = n.bell * vg_fma(vf(0.398942280f), n.a, -n.ratio);
-  return dy * vg_select(x > vf(0.0f), vf(1.0f) + t, -t);
-}
-
-// x (1 + tanh u) / 2, u = sqrt(2/pi) (x + 0.044715 x^3).
-VG_FN vf vg_gelu_tanh_arg(vf x) {
-  return vf(0.797884561f) * vg_fma(vf(0.044715f) * x * x, x, x);
-}
-VG_FN vf vg_gelu_tanh(vf x) {
-  const vf half = vf(0.5f) * x;
-  return vg_fma(half, vg_tanh(vg_gelu_tanh_arg(x)), half);
-}
-VG_FN vf vg_gelu_tanh_grad(vf dy, vf x) {
-  const vf t = vg_tanh(vg_gelu_tanh_arg(x));
-  const vf du = vf(0.797884561f) * vg_fma(vf(3 * 0.044715f) * x, x, vf(1.0f));
-  // Where tanh has saturated its slope is zero, however large x^3 is.
-  const vf slope = vg_select(vg_abs(x) > vf(10.0f), vf(0.0f), (vf(1.0f) - t * t) * du);
-  return dy * vg_fma(vf(0.5f) * x, slope, vg_fma(vf(0.5f), t, vf(0.5f)));
-}
-
-// x sigmoid(x).
-VG_FN vf vg_silu(vf x) { return x / (vf(1.0f) + vg_exp(-x)); }
-VG_FN vf vg_silu_grad(vf dy, vf x) {
-  const vf s = vg_sigmoid(x);
-  return dy * s * vg_fma(x, vf(1.0f) - s, vf(1.0f));
-}
-
-// On places of values: nothing.
-VG_FN vp vg_relu(vp) { return {}; }
-VG_FN vp vg_relu_grad(vp, vp) { return {}; }
-VG_FN vp vg_gelu(vp) { return {}; }
-VG_FN vp vg_gelu_grad(vp, vp) { return {}; }
-VG_FN vp vg_gelu_tanh(vp) { return {}; }
-VG_FN vp vg_gelu_tanh_grad(vp, vp) { return {}; }
-VG_FN vp vg_silu(vp) { return {}; }
-VG_FN vp vg_silu_grad(vp, vp) { return {}; }
-
-VG_END
-
-#endif  // VITGEN_CPU_MATH_H
-
 #ifndef VITGEN_CPU_CALL_H
 #define VITGEN_CPU_CALL_H
 
@@ -965,6 +568,649 @@ VG_END
 
 #endif  // VITGEN_CPU_CALL_H
 
+#ifndef VITGEN_COMMON_PHILOX_H
+#define VITGEN_COMMON_PHILOX_H
+
+// Philox4x32-10, the counter-based generator of Salmon, Moraes, Dror and Shaw,
+// "Parallel random numbers: as easy as 1, 2, 3" (SC 2011), and how vitgen maps
+// one element of one dropout site to 16 of its bits. Plain C, for any host and
+// for CUDA; cpu/dropout.h holds the vector form of the same function.
+//
+// Element i of a site draws from counter (i/128)*16 + i%16 the 16-bit half
+// (i/16)%8 of the four output words, low half first. So the 128 elements of an
+// aligned block need 16 evaluations, and 16 aligned neighbours share a half:
+// sixteen lanes get their bits without moving any between lanes.
+// Indices must stay below 2^35.
+#ifndef __CUDACC_RTC__  // which has its own, see cuda/types.cuh
+#include <stdint.h>
+#endif
+
+#ifdef __CUDACC__
+#define VG_PORTABLE static __host__ __device__ inline
+#else
+#define VG_PORTABLE static inline
+#endif
+
+#define VG_PHILOX_M0 0xD2511F53u
+#define VG_PHILOX_M1 0xCD9E8D57u
+#define VG_PHILOX_W0 0x9E3779B9u
+#define VG_PHILOX_W1 0xBB67AE85u
+
+// x: the counter in, the four random words out.
+VG_PORTABLE void vg_philox4x32(uint32_t x[4], uint32_t key0, uint32_t key1) {
+  for (int round = 0; round < 10; round++) {
+    const uint64_t a = (uint64_t)VG_PHILOX_M0 * x[0], b = (uint64_t)VG_PHILOX_M1 * x[2];
+    const uint32_t y0 = (uint32_t)(b >> 32) ^ x[1] ^ key0, y2 = (uint32_t)(a >> 32) ^ x[3] ^ key1;
+    x[1] = (uint32_t)b;
+    x[3] = (uint32_t)a;
+    x[0] = y0;
+    x[2] = y2;
+    key0 += VG_PHILOX_W0;
+    key1 += VG_PHILOX_W1;
+  }
+}
+
+// The draw of one element, 0 .. 65535. It is dropped iff the draw is below
+// round(p * 65536).
+VG_PORTABLE uint32_t vg_dropout_draw(uint32_t seed_lo, uint32_t seed_hi, uint32_t micro_step, uint32_t site,
+                                     uint64_t index) {
+  uint32_t x[4] = {(uint32_t)((index >> 7) * 16 + (index & 15)), 0, site, micro_step};
+  const uint32_t half = (uint32_t)(index >> 4) & 7;
+  vg_philox4x32(x, seed_lo, seed_hi);
+  return (x[half >> 1] >> (16 * (half & 1))) & 0xffffu;
+}
+
+#endif  // VITGEN_COMMON_PHILOX_H
+
+#ifndef VITGEN_CPU_DROPOUT_H
+#define VITGEN_CPU_DROPOUT_H
+
+// Dropout and drop path: the multiplier of an element, 0 or 1/(1-p), from its
+// index alone, so the backward pass computes the forward pass's mask again
+// instead of reading it.
+//
+// One Philox evaluation a lane yields the bits of eight vectors of sixteen, and
+// callers walk along rows, so vg_dropout keeps the multipliers of the 128-block
+// it last met, with the end of the block before it: a vector at any offset is
+// then one load.
+
+VG_BEGIN
+
+VG_FN void vg_mul_wide(vu a, uint32_t m, vu* hi, vu* lo) {
+  const vg_u64v x = (vg_u64v)a.v;
+#if VG_ISA == 2
+  const __m512i k = _mm512_set1_epi32((int)m);
+  const vg_u64v even = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)x, k), odd = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)(x >> 32), k);
+#elif VG_ISA == 1
+  const __m256i k = _mm256_set1_epi32((int)m);
+  const vg_u64v even = (vg_u64v)_mm256_mul_epu32((__m256i)x, k), odd = (vg_u64v)_mm256_mul_epu32((__m256i)(x >> 32), k);
+#elif defined(__x86_64__)
+  const __m128i k = _mm_set1_epi32((int)m);
+  const vg_u64v even = (vg_u64v)_mm_mul_epu32((__m128i)x, k), odd = (vg_u64v)_mm_mul_epu32((__m128i)(x >> 32), k);
+#else
+  const vg_u64v even = (x & 0xffffffffu) * m, odd = (x >> 32) * m;
+#endif
+  // 64-bit products of the even and the odd lanes: x86 and the ARM targets are
+  // little-endian, so an even lane is the low half.
+  *lo = vu((vg_u32v)((even & 0xffffffffu) | (odd << 32)));
+  *hi = vu((vg_u32v)((even >> 32) | (odd & 0xffffffff00000000u)));
+}
+
+// vg_philox4x32 on a counter a lane.
+VG_FN void vg_philox4x32(vu x[4], uint32_t key0, uint32_t key1) {
+  for (int round = 0; round < 10; round++) {
+    vu hi0, lo0, hi1, lo1;
+    vg_mul_wide(x[0], VG_PHILOX_M0, &hi0, &lo0);
+    vg_mul_wide(x[2], VG_PHILOX_M1, &hi1, &lo1);
+    x[0] = hi1 ^ x[1] ^ vu(key0);
+    x[1] = lo1;
+    x[2] = hi0 ^ x[3] ^ vu(key1);
+    x[3] = lo0;
+    key0 += VG_PHILOX_W0;
+    key1 += VG_PHILOX_W1;
+  }
+}
+
+// What a kept value is multiplied by.
+VG_FN float vg_inv_keep(uint32_t thr) { return 65536.0f / (float)(65536 - (int32_t)thr); }
+
+// The 128 multipliers of one block of one site.
+VG_NOINLINE void vg_dropout_block(const vg_step* step, uint32_t site, uint32_t thr, uint64_t block, float* out) {
+  const vf kept = thr < 65536 ? vg_inv_keep(thr) : 0.0f;
+  for (int lane = 0; lane < 16; lane += kLanes) {
+    vu x[4] = {vu((vg_u32v)vg_iota() + (uint32_t)(block * 16 + lane)), 0, site, step->micro_step};
+    vg_philox4x32(x, step->seed_lo, step->seed_hi);
+    for (int half = 0; half < 8; half++) {
+      const vu draw = (x[half >> 1] >> (16 * (half & 1))) & vu(0xffffu);
+      vg_store_full(out + 16 * half + lane, vg_select(draw >= vu(thr), kept, vf(0.0f)));
+    }
+  }
+}
+
+// The multipliers of one dropout site. A functor holds one as a member; it
+// belongs to one worker.
+struct vg_dropout {
+  VG_FN vg_dropout(const vg_step& s, uint32_t site, uint32_t thr)
+      : step_(&s), site_(site), thr_(thr), on_(s.dropout_on && thr > 0) {}
+
+  // Multipliers of elements index .. index + lanes-1; those from n on are any
+  // value. All 1 while dropout is off.
+  template <class V>
+  VG_FN V scale(int64_t index, int n) const {
+    if (!on_) return V(1.0f);
+    int64_t at = index - first_;
+    if (__builtin_expect(at < -before_ || at + n > 128, 0)) {
+      refill(index, n);
+      at = index - first_;
+    }
+    return vg_load_full(kept_ + 16 + at);
+  }
+
+ private:
+  VG_NOINLINE void refill(int64_t index, int n) const {
+    const int64_t from = index >> 7, to = (index + n - 1) >> 7;
+    for (int64_t b = from; b <= to; b++) {
+      if (b * 128 == first_) continue;
+      before_ = b * 128 == first_ + 128 ? 16 : 0;
+      if (before_ > 0) __builtin_memcpy(kept_, kept_ + 128, 16 * sizeof(float));
+      vg_dropout_block(step_, site_, thr_, (uint64_t)b, kept_ + 16);
+      first_ = b * 128;
+    }
+  }
+
+  const vg_step* step_;
+  uint32_t site_, thr_;
+  bool on_;
+  mutable int64_t first_ = -((int64_t)1 << 62);  // index of kept_[16]
+  mutable int64_t before_ = 0;                   // how many before it are there too: 16 or none
+  mutable float kept_[16 + 128 + 16] = {};       // the last 16 are only ever read into lanes beyond n
+};
+
+template <>
+VG_FN vp vg_dropout::scale<vp>(int64_t, int) const { return {}; }
+
+// The same without a cache, for a single vector.
+template <class V>
+VG_FN V vg_dropout_scale(const vg_step& step, uint32_t site, uint32_t thr, int64_t index, int n) {
+  return vg_dropout(step, site, thr).template scale<V>(index, n);
+}
+
+// The multiplier of a whole sample.
+VG_UNUSED inline float vg_drop_path_scale(const vg_step& step, uint32_t site, uint32_t thr, int64_t sample) {
+  if (!step.dropout_on || thr == 0) return 1.0f;
+  const uint32_t draw = vg_dropout_draw(step.seed_lo, step.seed_hi, step.micro_step, site, (uint64_t)sample);
+  return draw >= thr ? vg_inv_keep(thr) : 0.0f;
+}
+
+// The multipliers of one drop path site: a functor asks for every vector, and a
+// sample has many. Belongs to one worker, as vg_dropout.
+struct vg_drop_path {
+  VG_FN vg_drop_path(const vg_step& s, uint32_t site, uint32_t thr) : step_(&s), site_(site), thr_(thr) {}
+
+  template <class V>
+  VG_FN V scale(int64_t sample) const {
+    if (__builtin_expect(sample != sample_, 0)) draw(sample);
+    return V(scale_);
+  }
+
+ private:
+  VG_NOINLINE void draw(int64_t sample) const {
+    scale_ = vg_drop_path_scale(*step_, site_, thr_, sample);
+    sample_ = sample;
+  }
+
+  const vg_step* step_;
+  uint32_t site_, thr_;
+  mutable int64_t sample_ = -1;
+  mutable float scale_ = 1.0f;
+};
+
+VG_END
+
+#endif  // VITGEN_CPU_DROPOUT_H
+
+#ifndef VITGEN_CPU_MATH_H
+#define VITGEN_CPU_MATH_H
+
+// Elementary functions and activations on vf.
+//
+// Every function propagates NaN, raises no trap, and holds its error bound
+// over all of float (the test walks the range against libm in double):
+//
+//   vg_exp     2 ulp, subnormal results and overflow to infinity included
+//   vg_log     2 ulp (subnormal arguments included; log 0 = -inf, log -x = NaN)
+//   vg_tanh    2 ulp
+//   vg_exp2_below  2.5e-7 of the value from -126 to 0
+//
+// The activations are bounded by 2e-7 of max(|x|, 1); GELU's and its gradient's by
+// 1.2e-7, whose error is nowhere more than a few roundings. The polynomials are minimax fits (weighted
+// Lawson iteration) of the functions named beside them.
+
+VG_BEGIN
+
+// Arguments beyond these give infinity and zero.
+constexpr float kExpMax = 89.0f, kExpMin = -104.0f;
+
+// e^x = 2^n e^r with n = round(x log2 e), |r| <= ln 2 / 2. ln 2 is subtracted in
+// two parts, the first short enough that n times it is exact. Where there is no
+// instruction for it, 2^n is applied in two factors, so that neither over- nor
+// underflows before the product does.
+VG_FN vf vg_exp(vf x) {
+  x = vg_min(vf(kExpMax), x);  // in this order: NaN stays
+  x = vg_max(vf(kExpMin), x);
+  const vf magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low bits
+  const vf shifted = vg_fma(x, vf(1.44269504f), magic);
+  const vf n = shifted - magic;
+  vf r = vg_fma(n, vf(-0.693359375f), x);
+  r = vg_fma(n, vf(2.12194440e-4f), r);
+  vf p = 1.38145598e-3f;  // (e^r - 1 - r) / r^2
+  p = vg_fma(p, r, vf(8.36873557e-3f));
+  p = vg_fma(p, r, vf(4.16683899e-2f));
+  p = vg_fma(p, r, vf(0.166665205f));
+  p = vg_fma(p, r, vf(0.499999934f));
+  p = vg_fma(p * r, r, r) + vf(1.0f);
+#if VG_ISA == 2
+  return (vg_f32v)_mm512_maskz_scalef_ps(0xffff, (__m512)p.v, (__m512)n.v);  // p 2^n, whatever n
+#else
+  const vg_i32v k = (vg_i32v)vg_bits(shifted).v - 0x4b400000;  // n as an integer
+  const vg_i32v k1 = k >> 1, k2 = k - k1;
+  const vf s1 = vg_from_bits(vu((vg_u32v)(k1 + 127) << 23));
+  const vf s2 = vg_from_bits(vu((vg_u32v)(k2 + 127) << 23));
+  return p * s1 * s2;
+#endif
+}
+
+// e^x where it is a normal number, -87 <= x <= 88, with less ado: ln 2 in one part
+// (|n| <= 127, so n times its error stays below 2.5e-7) and 2^n added to the
+// exponent's bits. Beyond, anything but a trap.
+VG_FN vf vg_exp_normal(vf x) {
+  const vf magic = 12582912.0f;
+  const vf shifted = vg_fma(x, vf(1.44269504f), magic);
+  const vf r = vg_fma(shifted - magic, vf(-0.693147182f), x);
+  vf p = 1.38145598e-3f;
+  p = vg_fma(p, r, vf(8.36873557e-3f));
+  p = vg_fma(p, r, vf(4.16683899e-2f));
+  p = vg_fma(p, r, vf(0.166665205f));
+  p = vg_fma(p, r, vf(0.499999934f));
+  p = vg_fma(p, r, vf(1.0f));
+  p = vg_fma(p, r, vf(1.0f));
+  return vg_from_bits(vg_bits(p) + (vg_bits(shifted) << 23));
+}
+
+// 2^x for x that rounding at most brings above 0, as softmax has it: 0 below -126,
+// where no sum that counts a 1 notices.
+VG_FN vf vg_exp2_below(vf x) {
+#if VG_ISA == 2
+  const vf r = (vg_f32v)_mm512_maskz_reduce_ps(0xffff, (__m512)x.v, 0);  // x - n, n = round(x)
+#else
+  const vf magic = 12582912.0f;
+  const vf shifted = x + magic;
+  const vf r = x - (shifted - magic);
+#endif
+  vf p = 1.32647273e-3f;  // (2^r - 1) / r
+  p = vg_fma(p, r, vf(9.67151299e-3f));
+  p = vg_fma(p, r, vf(5.55073358e-2f));
+  p = vg_fma(p, r, vf(0.240222424f));
+  p = vg_fma(p, r, vf(0.693147004f));
+  p = vg_fma(p, r, vf(1.0f));
+#if VG_ISA == 2
+  p = (vg_f32v)_mm512_maskz_scalef_ps(0xffff, (__m512)p.v, (__m512)(x - r).v);
+#else
+  p = vg_from_bits(vg_bits(p) + (vg_bits(shifted) << 23));
+#endif
+  return vg_select(x < vf(-126.0f), vf(0.0f), p);
+}
+
+// ln x = e ln 2 + ln(1+f), 1+f in [sqrt 1/2, sqrt 2].
+VG_FN vf vg_log(vf x) {
+  const vf tiny = 1.17549435e-38f;
+  const vm subnormal = x < tiny;
+  const vf y = vg_select(subnormal, x * vf(8388608.0f), x);
+  // Taking the bits of sqrt(1/2) off puts the exponent's step there.
+  const vg_i32v bits = (vg_i32v)vg_bits(y).v - 0x3f3504f3;
+  const vg_i32v e = (bits >> 23) + (subnormal.v & -23);
+  const vf f = vg_from_bits(vu((vg_u32v)((bits & 0x7fffff) + 0x3f3504f3))) - vf(1.0f);
+  const vf n = vf(__builtin_convertvector(e, vg_f32v));
+  vf p = -0.0763449776f;  // (ln(1+f) - f + f^2/2) / f^3
+  p = vg_fma(p, f, vf(0.127615775f));
+  p = vg_fma(p, f, vf(-0.131601822f));
+  p = vg_fma(p, f, vf(0.142017579f));
+  p = vg_fma(p, f, vf(-0.166233574f));
+  p = vg_fma(p, f, vf(0.200012269f));
+  p = vg_fma(p, f, vf(-0.25000821f));
+  p = vg_fma(p, f, vf(0.333333317f));
+  const vf f2 = f * f;
+  vf t = vg_fma(f2 * f, p, n * vf(-2.12194440e-4f));
+  t = vg_fma(f2, vf(-0.5f), t);
+  vf r = vg_fma(n, vf(0.693359375f), f + t);
+  const float inf = __builtin_inff();
+  r = vg_select(x == vf(inf), x, r);
+  r = vg_select(x == vf(0.0f), vf(-inf), r);
+  return vg_select(x >= vf(0.0f), r, vf(__builtin_nanf("")));
+}
+
+// Small |x|: odd polynomial. Otherwise 1 - 2/(e^2|x| + 1).
+VG_FN vf vg_tanh(vf x) {
+  const vf a = vg_abs(x), s = x * x;
+  vf p = -0.0057049872f;  // (tanh x / x - 1) / x^2
+  p = vg_fma(p, s, vf(0.0206390874f));
+  p = vg_fma(p, s, vf(-0.0537397151f));
+  p = vg_fma(p, s, vf(0.133314422f));
+  p = vg_fma(p, s, vf(-0.333332819f));
+  const vf small = vg_fma(p * s, x, x);
+  const vf large = vf(1.0f) - vf(2.0f) / (vg_exp(a + a) + vf(1.0f));
+  return vg_copysign(vg_select(a < vf(0.625f), small, large), x);
+}
+
+VG_FN vf vg_sigmoid(vf x) { return vf(1.0f) / (vf(1.0f) + vg_exp(-x)); }
+
+// max(x, 0), and NaN for NaN; its gradient is dy where x > 0 and 0 elsewhere,
+// as PyTorch has it.
+VG_FN vf vg_relu(vf x) { return vg_max(vf(0.0f), x); }
+VG_FN vf vg_relu_grad(vf dy, vf x) { return vg_select(x <= vf(0.0f), vf(0.0f), dy); }
+
+// The half of the normal distribution that GELU needs, at a = min(|x|, 13):
+//   bell = exp(-a^2/2), 0 from 13 on, where it is below 1e-36;
+//   ratio = Phi(-a) / bell, Mills' ratio but for a factor.
+// With them Phi and its density take one exponential, and no 1 + erf cancels.
+struct vg_normal {
+  vf a, bell, ratio;
+};
+VG_FN vg_normal vg_normal_tail(vf x) {
+  const vf a = vg_min(vf(13.0f), vg_abs(x));
+  vf q = -3.15543531e-7f;  // Phi(-a) exp(a^2/2); the error times bell is below 2e-8
+  q = vg_fma(q, a, vf(7.70878796e-6f));
+  q = vg_fma(q, a, vf(-8.47710689e-5f));
+  q = vg_fma(q, a, vf(5.6365307e-4f));
+  q = vg_fma(q, a, vf(-2.5900912e-3f));
+  q = vg_fma(q, a, vf(9.00384877e-3f));
+  q = vg_fma(q, a, vf(-2.54718196e-2f));
+  q = vg_fma(q, a, vf(6.19239323e-2f));
+  q = vg_fma(q, a, vf(-0.13280578f));
+  q = vg_fma(q, a, vf(0.249972567f));
+  q = vg_fma(q, a, vf(-0.398940593f));
+  q = vg_fma(q, a, vf(0.49999997f));
+  return {a, vg_select(a < vf(13.0f), vg_exp_normal(vf(-0.5f) * a * a), vf(0.0f)), q};
+}
+
+// x Phi(x), Phi the normal distribution, as max(x, 0) - |x| Phi(-|x|).
+VG_FN vf vg_gelu(vf x) {
+  const vg_normal t = vg_normal_tail(x);
+  return vg_fma(-t.a * t.bell, t.ratio, vg_relu(x));
+}
+// dy (Phi(x) + x phi(x)), phi(x) = exp(-x^2/2) / sqrt(2 pi): with t = |x| phi(x) - Phi(-|x|),
+// 1 + t above zero and -t below.
+VG_FN vf vg_gelu_grad(vf dy, vf x) {
+  const vg_normal n = vg_normal_tail(x);
+  const vf t = n.bell * vg_fma(vf(0.398942280f), n.a, -n.ratio);
+  return dy * vg_select(x > vf(0.0f), vf(1.0f) + t, -t);
+}
+
+// x (1 + tanh u) / 2, u = sqrt(2/pi) (x + 0.044715 x^3).
+VG_FN vf vg_gelu_tanh_arg(vf x) {
+  return vf(0.797884561f) * vg_fma(vf(0.044715f) * x * x, x, x);
+}
+VG_FN vf vg_gelu_tanh(vf x) {
+  const vf half = vf(0.5f) * x;
+  return vg_fma(half, vg_tanh(vg_gelu_tanh_arg(x)), half);
+}
+VG_FN vf vg_gelu_tanh_grad(vf dy, vf x) {
+  const vf t = vg_tanh(vg_gelu_tanh_arg(x));
+  const vf du = vf(0.797884561f) * vg_fma(vf(3 * 0.044715f) * x, x, vf(1.0f));
+  // Where tanh has saturated its slope is zero, however large x^3 is.
+  const vf slope = vg_select(vg_abs(x) > vf(10.0f), vf(0.0f), (vf(1.0f) - t * t) * du);
+  return dy * vg_fma(vf(0.5f) * x, slope, vg_fma(vf(0.5f), t, vf(0.5f)));
+}
+
+// x sigmoid(x).
+VG_FN vf vg_silu(vf x) { return x / (vf(1.0f) + vg_exp(-x)); }
+VG_FN vf vg_silu_grad(vf dy, vf x) {
+  const vf s = vg_sigmoid(x);
+  return dy * s * vg_fma(x, vf(1.0f) - s, vf(1.0f));
+}
+
+// On places of values: nothing.
+VG_FN vp vg_relu(vp) { return {}; }
+VG_FN vp vg_relu_grad(vp, vp) { return {}; }
+VG_FN vp vg_gelu(vp) { return {}; }
+VG_FN vp vg_gelu_grad(vp, vp) { return {}; }
+VG_FN vp vg_gelu_tanh(vp) { return {}; }
+VG_FN vp vg_gelu_tanh_grad(vp, vp) { return {}; }
+VG_FN vp vg_silu(vp) { return {}; }
+VG_FN vp vg_silu_grad(vp, vp) { return {}; }
+
+VG_END
+
+#endif  // VITGEN_CPU_MATH_H
+
+#ifndef VITGEN_CPU_ATTENTION_HEAD_H
+#define VITGEN_CPU_ATTENTION_HEAD_H
+
+// What every way of computing attention shares: its arguments, softmax and its
+// gradient over rows, and fetching.
+//
+//   S = scale Q K^T,  P = softmax(S),  O = dropout(P) V,  lse = log sum exp S
+//
+// The forward pass keeps lse, and the backward pass recomputes P = exp(S - lse)
+// and the dropout mask, so nothing of size Tq x Tk is ever stored.
+
+VG_BEGIN
+
+constexpr int64_t kMaxHeadDim = 512;
+constexpr int64_t kMaxTokens = 16384;
+constexpr int kKeyBlock = 256;              // keys in a block
+constexpr int kKeyStride = kKeyBlock + 16;  // from row to row of its scores: off a power of two, so that rows do not share cache sets
+constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
+
+// Row of q: b*tq + i, at q + row*ldq + h*head_dim; rows of k and v: b*tk + j;
+// lse[(b*heads + h)*tq + i]. Query row i stands at token q_first + i of q_total
+// (they differ from i and tq when only some rows are computed): key j is seen
+// if !causal or j <= q_first + i, and the dropout index of a weight is
+// ((b*heads + h)*q_total + q_first + i)*tk + j. drop_thr 0: no dropout.
+struct vg_attention_shape {
+  int heads, head_dim, tq, tk, q_first, q_total;
+  float scale;
+  bool causal;
+  uint32_t drop_site, drop_thr;
+
+  // How many keys query row i sees.
+  VG_FN int64_t seen(int64_t i) const { return causal ? vg_min64(tk, q_first + i + 1) : tk; }
+  VG_FN int64_t drop_index(int64_t unit, int64_t i) const { return (unit * q_total + q_first + i) * tk; }
+};
+
+struct vg_attention_args : vg_attention_shape {
+  const float *q, *k, *v;
+  int64_t ldq, ldk, ldv;
+  float* o;
+  int64_t ldo;
+  float* lse;  // may be NULL
+};
+
+struct vg_attention_grad_args : vg_attention_shape {
+  const float *q, *k, *v, *o, *lse, *dout;
+  int64_t ldq, ldk, ldv, ldo, lddout;
+  float *dq, *dk, *dv;
+  int64_t lddq, lddk, lddv;
+};
+
+// Rows of a head that are wanted soon: fetched into L2 a few at a time, between the
+// tiles of products that leave memory idle. They are short and far apart, so the
+// hardware foresees none of them.
+struct vg_coming {
+  struct part {
+    const float* p;
+    int64_t ld, rows;
+  };
+  int64_t cols;
+  int count = 0;
+  part parts[8] = {};
+
+  VG_FN void add(const float* p, int64_t ld, int64_t rows) { parts[count++] = {p, ld, rows}; }
+  // A line for every four steps of a tile.
+  VG_NOINLINE void fetch(int64_t steps) {
+    for (; steps > 0 && count > 0; steps -= vg_max64(1, cols / 4)) {
+      part& from = parts[count - 1];
+      if (from.rows == 0) {
+        count--;
+        continue;
+      }
+      for (int64_t c = 0; c < cols; c += 16) __builtin_prefetch(from.p + c, 0, 2);
+      from.p += from.ld;
+      from.rows--;
+    }
+  }
+};
+
+VG_FN void vg_zero_cols(float* row, int64_t from, int64_t to) {
+  for (int64_t c = vg_round_up(from, kLanes); c < to; c += kLanes) vg_store_full(row + c, vf(0.0f));
+}
+
+// out[r] = the product of rows a_r and b_r, for at most kLanes rows.
+VG_FN void vg_row_dots(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t n, float* out) {
+  vf part[kLanes];
+  for (int64_t r = 0; r < kLanes; r++) part[r] = vf(0.0f);
+  for (int64_t r = 0; r < rows; r++)
+    vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
+      part[r] += vg_load<vf>(a + r * lda + at.col, at.n) * vg_load<vf>(b + r * ldb + at.col, at.n);
+    });
+  vg_store(out, vg_sum_rows(part), (int)rows);
+}
+
+// Softmax of at most kLanes rows of S, in blocks `stride` apart; query rows from
+// `first` on. A row becomes dropout(exp(S - its maximum)) over the columns it
+// sees, and zero beyond; what it sums up to without dropout comes out inverted,
+// for O to be multiplied by.
+VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t keys,
+                                      int64_t first, int rows, const vg_dropout& drop, int64_t drop_index, float* inv, float* lse) {
+  vf part[kLanes];
+  float top[kLanes];
+  for (int r = 0; r < kLanes; r++) part[r] = vf(-__builtin_inff());
+  for (int r = 0; r < rows; r++)
+    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
+      vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
+        const vf x = vg_load_full(row + r * kKeyStride + b * stride + at.col);
+        part[r] = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, part[r]);
+      });
+  const vf most = vg_max_rows(part);
+  vg_store_full(top, most);
+  for (int r = 0; r < rows; r++) {
+    const vf base = top[r];
+    vf sum = 0.0f;
+    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
+      vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
+        float* p = row + r * kKeyStride + b * stride + at.col;
+        vf e = vg_exp2_below(vg_load_full(p) - base);
+        if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
+        sum += e;
+        vg_store_full(p, e * drop.scale<vf>(drop_index + r * s.tk + b * kKeyBlock + at.col, at.n));
+      });
+    part[r] = sum;
+    for (int64_t b = 0; s.causal && b * kKeyBlock < keys; b++)
+      vg_zero_cols(row + r * kKeyStride + b * stride, vg_max64(0, s.seen(first + r) - b * kKeyBlock), vg_min64(kKeyBlock, keys - b * kKeyBlock));
+  }
+  for (int r = rows; r < kLanes; r++) part[r] = vf(1.0f);
+  const vf total = vg_sum_rows(part);
+  vg_store_full(inv, vf(1.0f) / total);
+  if (lse) vg_store(lse, vg_fma(most, vf(kLn2), vg_log(total)), rows);
+}
+
+// One row of one key block, from S and dP = dO V^T to dropout(P) and
+// dS = scale P (dP m - delta), m the dropout multiplier. Columns seen .. padded
+// become zero.
+VG_NOINLINE void vg_attention_row_grad(float* s, float* dp, int64_t seen, int64_t padded, float scale, float lse,
+                                       float delta, const vg_dropout& drop, int64_t drop_index) {
+  const vf base = -lse, off = delta, factor = scale;
+  vg_each_vector(vg_at{}, 0, seen, [&](vg_at at) VG_LAMBDA {
+    const vf m = drop.scale<vf>(drop_index + at.col, at.n);
+    const vf p = vg_exp2_below(vg_fma(vg_load_full(s + at.col), factor, base) * vf(kLog2E));
+    vf dropped = p * m;
+    vf ds = factor * p * (vg_load_full(dp + at.col) * m - off);
+    if (at.n < kLanes) {
+      dropped = vg_keep(dropped, at.n, 0.0f);
+      ds = vg_keep(ds, at.n, 0.0f);
+    }
+    vg_store_full(s + at.col, dropped);
+    vg_store_full(dp + at.col, ds);
+  });
+  vg_zero_cols(s, seen, padded);
+  vg_zero_cols(dp, seen, padded);
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_ATTENTION_HEAD_H
+
+#ifndef VITGEN_CPU_ATTENTION_ROWS_H
+#define VITGEN_CPU_ATTENTION_ROWS_H
+
+// Attention of few query rows, as where the last block computes the class token
+// alone: each is a pass over keys and values where they lie. Packing would cost
+// more than the products.
+
+VG_BEGIN
+
+
+// out[j] = q k_j for n rows of a matrix; writes whole vectors.
+VG_NOINLINE void vg_key_dots(const float* q, const float* k, int64_t ldk, int64_t n, int64_t d, float factor, float* out) {
+  for (int64_t j = 0; j < n; j += kLanes) {
+    vg_row_dots(q, 0, k + j * ldk, ldk, vg_min64(kLanes, n - j), d, out + j);
+    vg_store_full(out + j, vg_load_full(out + j) * vf(factor));
+  }
+}
+
+// out = factor sum of p_j v_j.
+VG_NOINLINE void vg_weighted_rows(const float* p, const float* v, int64_t ldv, int64_t n, int64_t d, float factor, float* out) {
+  vg_each_vector(vg_at{}, 0, d, [&](vg_at at) VG_LAMBDA {
+    vf sum = 0.0f;
+    for (int64_t j = 0; j < n; j++) sum = vg_fma(vf(p[j]), vg_load<vf>(v + j * ldv + at.col, at.n), sum);
+    vg_store(out + at.col, sum * vf(factor), at.n);
+  });
+}
+
+// Rows out_j = or += p_j x.
+VG_NOINLINE void vg_outer_rows(const float* p, const float* x, int64_t n, int64_t d, float* out, int64_t ld, bool add) {
+  vg_each_vector(vg_at{}, 0, d, [&](vg_at at) VG_LAMBDA {
+    const vf v = vg_load<vf>(x + at.col, at.n);
+    for (int64_t j = 0; j < n; j++) {
+      float* to = out + j * ld + at.col;
+      const vf y = v * vf(p[j]);
+      vg_store(to, add ? vg_load<vf>(to, at.n) + y : y, at.n);
+    }
+  });
+}
+
+// Query row i of head h of sample b.
+VG_NOINLINE void vg_attention_row(const vg_call& call, const vg_attention_args& a, int64_t b, int64_t h, int64_t i,
+                                  const vg_dropout& drop) {
+  float* s = (float*)call.scratch();
+  const int64_t d = a.head_dim, unit = b * a.heads + h, row = b * a.tq + i, seen = a.seen(i);
+  float inv[kLanes];
+  vg_key_dots(a.q + row * a.ldq + h * d, a.k + b * a.tk * a.ldk + h * d, a.ldk, seen, d, a.scale * kLog2E, s);
+  vg_attention_softmax(a, s, kKeyBlock, 0, i, 1, drop, a.drop_index(unit, i), inv, a.lse ? a.lse + unit * a.tq + i : nullptr);
+  vg_weighted_rows(s, a.v + b * a.tk * a.ldv + h * d, a.ldv, seen, d, inv[0], a.o + row * a.ldo + h * d);
+}
+
+// The same row's share in dK and dV, added for all rows but the first, and its dQ.
+VG_NOINLINE void vg_attention_grad_row(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
+                                       int64_t i, const vg_dropout& drop) {
+  float *s = (float*)call.scratch(), *dp = s + kMaxTokens;
+  const int64_t d = a.head_dim, unit = b * a.heads + h, row = b * a.tq + i, key = b * a.tk, seen = a.seen(i);
+  const float *q = a.q + row * a.ldq + h * d, *k = a.k + key * a.ldk + h * d;
+  const float *dout = a.dout + row * a.lddout + h * d, *o = a.o + row * a.ldo + h * d;
+  float delta;
+  vg_row_dots(dout, 0, o, 0, 1, d, &delta);
+  vg_key_dots(q, k, a.ldk, seen, d, 1.0f, s);
+  vg_key_dots(dout, a.v + key * a.ldv + h * d, a.ldv, seen, d, 1.0f, dp);
+  vg_attention_row_grad(s, dp, seen, a.tk, a.scale, a.lse[unit * a.tq + i], delta, drop, a.drop_index(unit, i));
+  vg_outer_rows(s, dout, a.tk, d, a.dv + key * a.lddv + h * d, a.lddv, i > 0);
+  vg_outer_rows(dp, q, a.tk, d, a.dk + key * a.lddk + h * d, a.lddk, i > 0);
+  vg_weighted_rows(dp, k, a.ldk, seen, d, 1.0f, a.dq + row * a.lddq + h * d);
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_ATTENTION_ROWS_H
+
 #ifndef VITGEN_CPU_TILE_H
 #define VITGEN_CPU_TILE_H
 
@@ -1151,48 +1397,37 @@ VG_END
 
 #endif  // VITGEN_CPU_TILE_H
 
-#ifndef VITGEN_CPU_ATTENTION_H
-#define VITGEN_CPU_ATTENTION_H
+#ifndef VITGEN_CPU_ATTENTION_TILES_H
+#define VITGEN_CPU_ATTENTION_TILES_H
 
-// Scaled dot-product attention over whole sequences, forward and backward.
+// Attention by tiles, for heads of any size. A head's operands are packed once,
+// and a few row panels at a time go all the way from scores to output, so that
+// their scores stay in L1.
 //
-//   S = scale Q K^T,  P = softmax(S),  O = dropout(P) V,  lse = log sum exp S
-//
-// The forward pass keeps lse, and the backward pass recomputes P = exp(S - lse)
-// and the dropout mask, so nothing of size Tq x Tk is ever stored.
-//
-// One unit of work is a block of query rows of one head of one sample
-// (forward), or a whole head (backward: its blocks add to the same dK and dV,
-// in order). Keys come in blocks of kKeyBlock, and S is kept as one kKeyStride-strided
-// matrix a key block, which is exactly what the micro-kernel of tile.h reads as
-// an A operand, straight (P V, dS K) or transposed (P^T dO, dS^T Q). For the
-// usual few hundred tokens a head is one or two such blocks and lives in L2.
-// Softmax is exact over the row, not online.
+// Keys come in blocks of kKeyBlock, and so do a head's columns. S is kept as one
+// kKeyStride-strided matrix a key block, which is exactly what the micro-kernel
+// of tile.h reads as an A operand, straight (P V, dS K) or transposed (P^T dO,
+// dS^T Q). Softmax is exact over the row, not online.
 
 VG_BEGIN
 
-constexpr int kKeyBlock = 256;                   // keys in a block
-constexpr int kKeyStride = kKeyBlock + 16;       // off a power of two, so that rows do not share cache sets
-constexpr int64_t kMaxHeadDim = kKeyBlock;
-constexpr int64_t kMaxTokens = 16384;
-constexpr int64_t kQueryPanels = 16;             // most row panels in a query block
-constexpr int64_t kScoreBytes = 3 << 19;         // S of a query block, all keys
+constexpr int kColBlock = kKeyBlock;          // columns of a head that are staged together
+constexpr int64_t kQueryPanels = 15;          // most row panels in a query block
+constexpr int64_t kStripRows = 2 * kMR;       // go from scores to output together,
+constexpr int64_t kGradStripRows = kMR;       // and in the backward pass to dQ
+constexpr int64_t kScoreBytes = 3 << 19;      // S of a query block, all keys
 constexpr int64_t kRowsSize = kQueryPanels * kMR * kKeyStride;
-constexpr int64_t kPackSize = kKeyBlock * kKeyBlock;
+constexpr int64_t kPackSize = kKeyBlock * kMaxHeadDim;
+constexpr int64_t kColBlocks = kMaxHeadDim / kColBlock;
 static_assert(kKeyBlock % kNR == 0 && kKeyBlock + kMR <= kKeyStride && kKeyStride % kLanes == 0, "S is read in whole tiles");
 
-// Row of q: b*tq + i, at q + row*ldq + h*head_dim; rows of k and v: b*tk + j;
-// lse[(b*heads + h)*tq + i]. Query row i stands at token q_first + i of q_total
-// (they differ from i and tq when only some rows are computed): key j is seen
-// if !causal or j <= q_first + i, and the dropout index of a weight is
-// ((b*heads + h)*q_total + q_first + i)*tk + j. drop_thr 0: no dropout.
-struct vg_attention_shape {
-  int heads, head_dim, tq, tk, q_first, q_total;
-  float scale;
-  bool causal;
-  uint32_t drop_site, drop_thr;
+// How a head is cut.
+struct vg_attention_cut {
+  int64_t d, tq, tk;
 
+  VG_FN explicit vg_attention_cut(const vg_attention_shape& s) : d(s.head_dim), tq(s.tq), tk(s.tk) {}
   VG_FN int64_t key_blocks() const { return vg_ceil_div(tk, kKeyBlock); }
+  VG_FN int64_t col_blocks() const { return vg_ceil_div(d, kColBlock); }
   VG_FN int64_t row_panels() const { return vg_ceil_div(tq, kMR); }
   // The query rows are cut evenly into blocks that keep S within bounds.
   VG_FN int64_t query_blocks() const {
@@ -1205,24 +1440,11 @@ struct vg_attention_shape {
     return {p.begin * kMR, vg_min64(tq, p.end * kMR)};
   }
   VG_FN int64_t keys(int64_t block) const { return vg_min64(kKeyBlock, tk - block * kKeyBlock); }
-  // How many keys query row i sees.
-  VG_FN int64_t seen(int64_t i) const { return causal ? vg_min64(tk, q_first + i + 1) : tk; }
-  VG_FN int64_t drop_index(int64_t unit, int64_t i) const { return (unit * q_total + q_first + i) * tk; }
-};
-
-struct vg_attention_args : vg_attention_shape {
-  const float *q, *k, *v;
-  int64_t ldq, ldk, ldv;
-  float* o;
-  int64_t ldo;
-  float* lse;  // may be NULL
-};
-
-struct vg_attention_grad_args : vg_attention_shape {
-  const float *q, *k, *v, *o, *lse, *dout;
-  int64_t ldq, ldk, ldv, ldo, lddout;
-  float *dq, *dk, *dv;
-  int64_t lddq, lddk, lddv;
+  // All keys' operands are packed at once, for as many strips of query rows as
+  // there are, if they fit; else each key block's when all rows' turn has come.
+  VG_FN bool kept() const { return vg_round_up(tk, kNR) * vg_round_up(d, kNR) <= kPackSize; }
+  VG_FN int64_t pack_at(int64_t block) const { return kept() ? block * kKeyBlock * vg_round_up(d, kNR) : 0; }
+  VG_FN int64_t cols(int64_t block) const { return vg_min64(kColBlock, d - block * kColBlock); }
 };
 
 // Takes pieces of a worker's scratch.
@@ -1235,17 +1457,19 @@ struct vg_bump {
   }
 };
 
-// Rows as an A operand: stride kKeyStride. Rows beyond are what lay there: they
-// only meet results that nobody reads.
-VG_NOINLINE void vg_stage_rows(const float* src, int64_t ld, int64_t rows, int64_t cols, float* out) {
-  for (int64_t r = 0; r < rows; r++)
-    vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
-      vg_store_full(out + r * kKeyStride + at.col, vg_load<vf>(src + r * ld + at.col, at.n));
-    });
+// Rows as A operands, one kKeyStride-strided matrix of kRowsSize a column block,
+// times factor. Rows beyond are what lay there: they only meet results that
+// nobody reads.
+VG_NOINLINE void vg_stage_rows(const float* src, int64_t ld, int64_t rows, int64_t d, float factor, float* out) {
+  for (int64_t c = 0; c < d; c += kColBlock, out += kRowsSize)
+    for (int64_t r = 0; r < rows; r++)
+      vg_each_vector(vg_at{}, 0, vg_min64(kColBlock, d - c), [&](vg_at at) VG_LAMBDA {
+        vg_store_full(out + r * kKeyStride + at.col, vg_load<vf>(src + r * ld + c + at.col, at.n) * vf(factor));
+      });
 }
 
-// And back: out = or += the rows of a result. factor(r): what row r is
-// multiplied by.
+// And back, of one column block: out = or += the rows of a result. factor(r):
+// what row r is multiplied by.
 template <class F>
 VG_FN void vg_unstage_rows(const float* src, int64_t rows, int64_t cols, float* out, int64_t ld, bool add, const F& factor) {
   for (int64_t r = 0; r < rows; r++) {
@@ -1269,133 +1493,81 @@ VG_FN void vg_pack_nn(const float* b, int64_t ldb, int64_t n, int64_t k, float* 
   for (int64_t j = 0; j < n; j += kNR) vg_pack_panel_nn(b + j, ldb, (int)vg_min64(kNR, n - j), k, out + j * k);
 }
 
-// out = A B for A with `rows` staged rows and B packed.
-VG_FN void vg_rows_times(const float* a, int64_t rows, const float* b, int64_t n, int64_t k, float* out, bool add) {
-  vg_small_tiles<kKeyStride>(rows, n, k, a, kMR * kKeyStride, 1, b, out, kKeyStride, add);
+// A product's tiles, one panel of B after the other, and what is fetched meanwhile.
+// b_depth: how deep B is packed, k or more.
+template <int RS>
+VG_NOINLINE void vg_head_tiles(int64_t rows, int64_t cols, int64_t k, const float* a, int64_t a_panel, int64_t ks,
+                               const float* b, int64_t b_depth, float* c, bool add, vg_coming* coming) {
+  for (int64_t j = 0; j < cols; j += kNR)
+    for (int64_t i = 0; i < rows; i += kMR) {
+      vg_edge_tile<RS>(rows - i, cols - j, k, a + i / kMR * a_panel, ks, b + j * b_depth, kNR, c + i * kKeyStride + j, kKeyStride, add);
+      coming->fetch(k);
+    }
+}
+// out = or += A B for A with `rows` staged rows.
+VG_FN void vg_rows_times(const float* a, int64_t rows, const float* b, int64_t b_depth, int64_t n, int64_t k, float* out, bool add, vg_coming* coming) {
+  vg_head_tiles<kKeyStride>(rows, n, k, a, kMR * kKeyStride, 1, b, b_depth, out, add, coming);
 }
 // out = A^T B for A with k staged rows, m columns of which are used.
-VG_FN void vg_cols_times(const float* a, int64_t m, const float* b, int64_t n, int64_t k, float* out) {
-  vg_small_tiles<1>(m, n, k, a, kMR, kKeyStride, b, out, kKeyStride, false);
+VG_FN void vg_cols_times(const float* a, int64_t m, const float* b, int64_t n, int64_t k, float* out, vg_coming* coming) {
+  vg_head_tiles<1>(m, n, k, a, kMR, kKeyStride, b, k, out, false, coming);
 }
 
-VG_FN void vg_zero_cols(float* row, int64_t from, int64_t to) {
-  for (int64_t c = vg_round_up(from, kLanes); c < to; c += kLanes) vg_store_full(row + c, vf(0.0f));
+// S of n staged query rows and the first `keys` keys of a key block, whose keys are
+// packed; likewise dP. d deep.
+VG_FN void vg_scores(const float* q, int64_t n, const float* pack, int64_t keys, int64_t d, float* s, vg_coming* coming) {
+  for (int64_t c = 0; c < d; c += kColBlock, q += kRowsSize)
+    vg_rows_times(q, n, pack + c * kNR, d, keys, vg_min64(kColBlock, d - c), s, c > 0, coming);
 }
 
-// Softmax of at most kLanes rows of S, in blocks `stride` apart; query rows from
-// `first` on. A row becomes dropout(exp(S - its maximum)) over the columns it
-// sees, and zero beyond; what it sums up to without dropout comes out inverted,
-// for O to be multiplied by.
-VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t blocks,
-                                      int64_t first, int rows, const vg_dropout& drop, int64_t drop_index, float* inv, float* lse) {
-  const vf scale = s.scale;
-  vf part[kLanes];
-  float top[kLanes];
-  for (int r = 0; r < kLanes; r++) part[r] = vf(-__builtin_inff());
-  for (int r = 0; r < rows; r++)
-    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
-      vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
-        const vf x = vg_load_full(row + r * kKeyStride + b * stride + at.col) * scale;
-        part[r] = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, part[r]);
-      });
-  const vf most = vg_max_rows(part);
-  vg_store_full(top, most);
-  for (int r = 0; r < rows; r++) {
-    const vf base = -top[r];
-    vf sum = 0.0f;
-    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
-      vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
-        float* p = row + r * kKeyStride + b * stride + at.col;
-        vf e = vg_exp_below(vg_fma(vg_load_full(p), scale, base));
-        if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
-        sum += e;
-        vg_store_full(p, e * drop.scale<vf>(drop_index + r * s.tk + b * kKeyBlock + at.col, at.n));
-      });
-    part[r] = sum;
-    for (int64_t b = 0; s.causal && b < blocks; b++)
-      vg_zero_cols(row + r * kKeyStride + b * stride, vg_max64(0, s.seen(first + r) - b * kKeyBlock), s.keys(b));
-  }
-  for (int r = rows; r < kLanes; r++) part[r] = vf(1.0f);
-  const vf total = vg_sum_rows(part);
-  vg_store_full(inv, vf(1.0f) / total);
-  if (lse) vg_store(lse, most + vg_log(total), rows);
-}
-
-// The query rows [rows) of head h of sample b.
+// The forward pass of the query rows [rows) of head h of sample b.
 VG_NOINLINE void vg_attention_block(const vg_call& call, const vg_attention_args& a, int64_t b, int64_t h,
-                                    vg_range rows, const vg_dropout& drop) {
+                                    vg_range rows, const vg_dropout& drop, vg_coming* coming) {
+  const vg_attention_cut cut(a);
   vg_bump scratch = {(float*)call.scratch()};
-  float *q = scratch.take(kRowsSize), *o = scratch.take(kRowsSize), *pack = scratch.take(kPackSize);
-  float* s = scratch.next;
-  const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h;
-  const int64_t stride = vg_round_up(count, kMR) * kKeyStride;
-  const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKeyBlock);
-  const float* k = a.k + b * a.tk * a.ldk + h * d;
-  const float* v = a.v + b * a.tk * a.ldv + h * d;
-
-  vg_stage_rows(a.q + (b * a.tq + rows.begin) * a.ldq + h * d, a.ldq, count, d, q);
-  for (int64_t i = 0; i < blocks; i++) {
-    vg_pack_nt(k + i * kKeyBlock * a.ldk, a.ldk, a.keys(i), d, pack);
-    vg_rows_times(q, count, pack, a.keys(i), d, s + i * stride, false);
-  }
+  float *q = scratch.take(kColBlocks * kRowsSize), *o = scratch.take(kColBlocks * kRowsSize);
+  float *k_pack = scratch.take(kPackSize), *v_pack = scratch.take(kPackSize), *s = scratch.next;
+  const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h, first = b * a.tq + rows.begin;
+  const float *k = a.k + b * a.tk * a.ldk + h * d, *v = a.v + b * a.tk * a.ldv + h * d;
+  const int64_t strip = cut.kept() ? kStripRows : count;
   float inv[kQueryPanels * kMR + kLanes];
-  for (int64_t r = 0; r < count; r += kLanes) {
-    const int64_t i = rows.begin + r;
-    vg_attention_softmax(a, s + r * kKeyStride, stride, blocks, i, (int)vg_min64(kLanes, count - r), drop,
-                         a.drop_index(unit, i), inv + r, a.lse ? a.lse + unit * a.tq + i : nullptr);
-  }
-  for (int64_t i = 0; i < blocks; i++) {
-    vg_pack_nn(v + i * kKeyBlock * a.ldv, a.ldv, d, a.keys(i), pack);
-    vg_rows_times(s + i * stride, count, pack, d, a.keys(i), o, i > 0);
-  }
-  vg_unstage_rows(o, count, d, a.o + (b * a.tq + rows.begin) * a.ldo + h * d, a.ldo, false,
-                  [&](int64_t r) VG_LAMBDA { return vf(inv[r]); });
-}
+  int64_t k_packed = 0, v_packed = 0;
 
-// One row of one key block, from S and dP = dO V^T to dropout(P) and
-// dS = scale P (dP m - delta), m the dropout multiplier. Columns seen .. padded
-// become zero.
-VG_NOINLINE void vg_attention_row_grad(float* s, float* dp, int64_t seen, int64_t padded, float scale, float lse,
-                                       float delta, const vg_dropout& drop, int64_t drop_index) {
-  const vf base = -lse, off = delta, factor = scale;
-  vg_each_vector(vg_at{}, 0, seen, [&](vg_at at) VG_LAMBDA {
-    const vf m = drop.scale<vf>(drop_index + at.col, at.n);
-    const vf p = vg_exp_below(vg_fma(vg_load_full(s + at.col), factor, base));
-    vf dropped = p * m;
-    vf ds = factor * p * (vg_load_full(dp + at.col) * m - off);
-    if (at.n < kLanes) {
-      dropped = vg_keep(dropped, at.n, 0.0f);
-      ds = vg_keep(ds, at.n, 0.0f);
+  vg_stage_rows(a.q + first * a.ldq + h * d, a.ldq, count, d, a.scale * kLog2E, q);
+  for (int64_t r = 0; r < count; r += strip) {
+    const int64_t n = vg_min64(strip, count - r), row = rows.begin + r;
+    const int64_t seen = a.seen(row + n - 1), stride = vg_round_up(n, kMR) * kKeyStride;
+    for (int64_t i = 0; i * kKeyBlock < seen; i++) {
+      if (!cut.kept() || i == k_packed) vg_pack_nt(k + i * kKeyBlock * a.ldk, a.ldk, cut.keys(i), d, k_pack + cut.pack_at(i)), k_packed = i + 1;
+      vg_scores(q + r * kKeyStride, n, k_pack + cut.pack_at(i), vg_min64(kKeyBlock, seen - i * kKeyBlock), d, s + i * stride, coming);
     }
-    vg_store_full(s + at.col, dropped);
-    vg_store_full(dp + at.col, ds);
-  });
-  vg_zero_cols(s, seen, padded);
-  vg_zero_cols(dp, seen, padded);
-}
-
-// out[r] = the product of rows a_r and b_r, for at most kLanes rows.
-VG_FN void vg_row_dots(const float* a, int64_t lda, const float* b, int64_t ldb, int64_t rows, int64_t n, float* out) {
-  vf part[kLanes];
-  for (int64_t r = 0; r < kLanes; r++) part[r] = vf(0.0f);
-  for (int64_t r = 0; r < rows; r++)
-    vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
-      part[r] += vg_load<vf>(a + r * lda + at.col, at.n) * vg_load<vf>(b + r * ldb + at.col, at.n);
-    });
-  vg_store(out, vg_sum_rows(part), (int)rows);
+    for (int64_t x = 0; x < n; x += kLanes)
+      vg_attention_softmax(a, s + x * kKeyStride, stride, seen, row + x, (int)vg_min64(kLanes, n - x), drop,
+                           a.drop_index(unit, row + x), inv + x, a.lse ? a.lse + unit * a.tq + row + x : nullptr);
+    for (int64_t i = 0; i * kKeyBlock < seen; i++) {
+      if (!cut.kept() || i == v_packed) vg_pack_nn(v + i * kKeyBlock * a.ldv, a.ldv, d, cut.keys(i), v_pack + cut.pack_at(i)), v_packed = i + 1;
+      for (int64_t c = 0; c < cut.col_blocks(); c++)
+        vg_rows_times(s + i * stride, n, v_pack + cut.pack_at(i) + c * kColBlock * cut.keys(i), cut.keys(i), cut.cols(c),
+                      vg_min64(kKeyBlock, seen - i * kKeyBlock), o + c * kRowsSize, i > 0, coming);
+    }
+    for (int64_t c = 0; c < cut.col_blocks(); c++)
+      vg_unstage_rows(o + c * kRowsSize, n, cut.cols(c), a.o + (first + r) * a.ldo + h * d + c * kColBlock, a.ldo, false,
+                      [&](int64_t x) VG_LAMBDA { return vf(inv[x]); });
+  }
 }
 
 // What the backward pass of one block of query rows works in.
 struct vg_attention_buffers {
-  float *q, *dout, *dq;            // staged rows
-  float *q_pack, *dout_pack;       // the same rows as B operands
-  float *s, *dp, *pack, *product;  // one key block
+  float *q, *dout;                       // staged rows
+  float *q_pack, *dout_pack;             // the same rows as B operands
+  float *kt_pack, *vt_pack, *k_pack;     // one key block
+  float *s, *dp, *product;
 
   VG_FN explicit vg_attention_buffers(vg_bump m) {
-    q = m.take(kRowsSize), dout = m.take(kRowsSize), dq = m.take(kRowsSize);
-    q_pack = m.take(kRowsSize), dout_pack = m.take(kRowsSize);
-    s = m.take(kRowsSize), dp = m.take(kRowsSize), pack = m.take(kPackSize);
-    product = m.take((kKeyBlock + kMR) * kKeyStride);
+    q = m.take(kColBlocks * kRowsSize), dout = m.take(kColBlocks * kRowsSize);
+    q_pack = m.take(kQueryPanels * kMR * kMaxHeadDim), dout_pack = m.take(kQueryPanels * kMR * kMaxHeadDim);
+    kt_pack = m.take(kPackSize), vt_pack = m.take(kPackSize), k_pack = m.take(kPackSize);
+    s = m.take(kRowsSize), dp = m.take(kRowsSize), product = m.take((kKeyBlock + kMR) * kKeyStride);
   }
 };
 
@@ -1403,41 +1575,52 @@ struct vg_attention_buffers {
 // first `written` key blocks, and stored as those of the others. Writes dQ.
 // Returns how many key blocks there are values of now.
 VG_NOINLINE int64_t vg_attention_grad_block(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
-                                            vg_range rows, int64_t written, const vg_dropout& drop) {
+                                            vg_range rows, int64_t written, const vg_dropout& drop, vg_coming* coming) {
+  const vg_attention_cut cut(a);
   const vg_attention_buffers m(vg_bump{(float*)call.scratch()});
   const int64_t count = rows.end - rows.begin, d = a.head_dim, unit = b * a.heads + h, first = b * a.tq + rows.begin;
   const float* q = a.q + first * a.ldq + h * d;
   const float* dout = a.dout + first * a.lddout + h * d;
   const float* o = a.o + first * a.ldo + h * d;
   const int64_t blocks = vg_ceil_div(a.seen(rows.end - 1), kKeyBlock);
-  float delta[kQueryPanels * kMR];
+  float delta[kQueryPanels * kMR + kLanes];
   for (int64_t r = 0; r < count; r += kLanes)
     vg_row_dots(dout + r * a.lddout, a.lddout, o + r * a.ldo, a.ldo, vg_min64(kLanes, count - r), d, delta + r);
 
-  vg_stage_rows(q, a.ldq, count, d, m.q);
-  vg_stage_rows(dout, a.lddout, count, d, m.dout);
+  vg_stage_rows(q, a.ldq, count, d, 1.0f, m.q);
+  vg_stage_rows(dout, a.lddout, count, d, 1.0f, m.dout);
   vg_pack_nn(q, a.ldq, d, count, m.q_pack);
   vg_pack_nn(dout, a.lddout, d, count, m.dout_pack);
   for (int64_t i = 0; i < blocks; i++) {
-    const int64_t keys = a.keys(i), key = b * a.tk + i * kKeyBlock, padded = vg_round_up(keys, kMR);
-    const float* k = a.k + key * a.ldk + h * d;
-    vg_pack_nt(k, a.ldk, keys, d, m.pack);
-    vg_rows_times(m.q, count, m.pack, keys, d, m.s, false);
-    vg_pack_nt(a.v + key * a.ldv + h * d, a.ldv, keys, d, m.pack);
-    vg_rows_times(m.dout, count, m.pack, keys, d, m.dp, false);
-    for (int64_t r = 0; r < count; r++) {
-      const int64_t row = rows.begin + r, seen = vg_max64(0, vg_min64(keys, a.seen(row) - i * kKeyBlock));
-      vg_attention_row_grad(m.s + r * kKeyStride, m.dp + r * kKeyStride, seen, padded, a.scale, a.lse[unit * a.tq + row], delta[r],
-                            drop, a.drop_index(unit, row) + i * kKeyBlock);
+    const int64_t keys = cut.keys(i), key = b * a.tk + i * kKeyBlock, padded = vg_round_up(keys, kMR);
+    const float *k = a.k + key * a.ldk + h * d, *v = a.v + key * a.ldv + h * d;
+    vg_pack_nt(k, a.ldk, keys, d, m.kt_pack);
+    vg_pack_nt(v, a.ldv, keys, d, m.vt_pack);
+    vg_pack_nn(k, a.ldk, d, keys, m.k_pack);
+    for (int64_t r = 0; r < count; r += kGradStripRows) {
+      const int64_t n = vg_min64(kGradStripRows, count - r), row = rows.begin + r;
+      const int64_t most = vg_max64(0, vg_min64(keys, a.seen(row + n - 1) - i * kKeyBlock));
+      float *s = m.s + r * kKeyStride, *dp = m.dp + r * kKeyStride;
+      vg_scores(m.q + r * kKeyStride, n, m.kt_pack, most, d, s, coming);
+      vg_scores(m.dout + r * kKeyStride, n, m.vt_pack, most, d, dp, coming);
+      for (int64_t x = 0; x < n; x++) {
+        const int64_t seen = vg_max64(0, vg_min64(keys, a.seen(row + x) - i * kKeyBlock));
+        vg_attention_row_grad(s + x * kKeyStride, dp + x * kKeyStride, seen, padded, a.scale, a.lse[unit * a.tq + row + x], delta[r + x],
+                              drop, a.drop_index(unit, row + x) + i * kKeyBlock);
+      }
+      for (int64_t c = 0; c < cut.col_blocks(); c++) {
+        vg_rows_times(dp, n, m.k_pack + c * kColBlock * keys, keys, cut.cols(c), most, m.product, false, coming);
+        vg_unstage_rows(m.product, n, cut.cols(c), a.dq + (first + r) * a.lddq + h * d + c * kColBlock, a.lddq, i > 0);
+      }
     }
-    vg_cols_times(m.s, keys, m.dout_pack, d, count, m.product);
-    vg_unstage_rows(m.product, keys, d, a.dv + key * a.lddv + h * d, a.lddv, i < written);
-    vg_cols_times(m.dp, keys, m.q_pack, d, count, m.product);
-    vg_unstage_rows(m.product, keys, d, a.dk + key * a.lddk + h * d, a.lddk, i < written);
-    vg_pack_nn(k, a.ldk, d, keys, m.pack);
-    vg_rows_times(m.dp, count, m.pack, d, keys, m.dq, i > 0);
+    for (int64_t c = 0; c < cut.col_blocks(); c++) {
+      const int64_t cols = cut.cols(c), to = h * d + c * kColBlock;
+      vg_cols_times(m.s, keys, m.dout_pack + c * kColBlock * count, cols, count, m.product, coming);
+      vg_unstage_rows(m.product, keys, cols, a.dv + key * a.lddv + to, a.lddv, i < written);
+      vg_cols_times(m.dp, keys, m.q_pack + c * kColBlock * count, cols, count, m.product, coming);
+      vg_unstage_rows(m.product, keys, cols, a.dk + key * a.lddk + to, a.lddk, i < written);
+    }
   }
-  vg_unstage_rows(m.dq, count, d, a.dq + first * a.lddq + h * d, a.lddq, false);
   return blocks;
 }
 
@@ -1446,80 +1629,54 @@ VG_FN void vg_zero_rows(float* p, int64_t ld, int64_t cols, int64_t from, int64_
   for (int64_t r = from; r < to; r++) __builtin_memset(p + r * ld, 0, sizeof(float) * (size_t)cols);
 }
 
-// Few query rows, as where the last block computes the class token alone: each is
-// a pass over keys and values where they lie. Packing would cost more than
-// the products.
-constexpr int64_t kFewRows = 2;
+VG_END
 
-// out[j] = q k_j for n rows of a matrix; writes whole vectors.
-VG_NOINLINE void vg_key_dots(const float* q, const float* k, int64_t ldk, int64_t n, int64_t d, float* out) {
-  for (int64_t j = 0; j < n; j += kLanes) vg_row_dots(q, 0, k + j * ldk, ldk, vg_min64(kLanes, n - j), d, out + j);
-}
+#endif  // VITGEN_CPU_ATTENTION_TILES_H
 
-// out = factor sum of p_j v_j.
-VG_NOINLINE void vg_weighted_rows(const float* p, const float* v, int64_t ldv, int64_t n, int64_t d, float factor, float* out) {
-  vg_each_vector(vg_at{}, 0, d, [&](vg_at at) VG_LAMBDA {
-    vf sum = 0.0f;
-    for (int64_t j = 0; j < n; j++) sum = vg_fma(vf(p[j]), vg_load<vf>(v + j * ldv + at.col, at.n), sum);
-    vg_store(out + at.col, sum * vf(factor), at.n);
-  });
-}
+#ifndef VITGEN_CPU_ATTENTION_H
+#define VITGEN_CPU_ATTENTION_H
 
-// Rows out_j = or += p_j x.
-VG_NOINLINE void vg_outer_rows(const float* p, const float* x, int64_t n, int64_t d, float* out, int64_t ld, bool add) {
-  vg_each_vector(vg_at{}, 0, d, [&](vg_at at) VG_LAMBDA {
-    const vf v = vg_load<vf>(x + at.col, at.n);
-    for (int64_t j = 0; j < n; j++) {
-      float* to = out + j * ld + at.col;
-      const vf y = v * vf(p[j]);
-      vg_store(to, add ? vg_load<vf>(to, at.n) + y : y, at.n);
-    }
-  });
-}
+// Scaled dot-product attention over whole sequences, forward and backward, each
+// head by the way that suits its shape.
+//
+// One unit of work is a block of query rows of one head of one sample
+// (forward), or a whole head (backward: its blocks add to the same dK and dV,
+// in order).
 
-// Query row i of head h of sample b.
-VG_NOINLINE void vg_attention_row(const vg_call& call, const vg_attention_args& a, int64_t b, int64_t h, int64_t i,
-                                  const vg_dropout& drop) {
-  float* s = (float*)call.scratch();
-  const int64_t d = a.head_dim, unit = b * a.heads + h, row = b * a.tq + i, seen = a.seen(i);
-  float inv[kLanes];
-  vg_key_dots(a.q + row * a.ldq + h * d, a.k + b * a.tk * a.ldk + h * d, a.ldk, seen, d, s);
-  vg_attention_softmax(a, s, kKeyBlock, 0, i, 1, drop, a.drop_index(unit, i), inv, a.lse ? a.lse + unit * a.tq + i : nullptr);
-  vg_weighted_rows(s, a.v + b * a.tk * a.ldv + h * d, a.ldv, seen, d, inv[0], a.o + row * a.ldo + h * d);
-}
+VG_BEGIN
 
-// The same row's share in dK and dV, added for all rows but the first, and its dQ.
-VG_NOINLINE void vg_attention_grad_row(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
-                                       int64_t i, const vg_dropout& drop) {
-  float *s = (float*)call.scratch(), *dp = s + kMaxTokens;
-  const int64_t d = a.head_dim, unit = b * a.heads + h, row = b * a.tq + i, key = b * a.tk, seen = a.seen(i);
-  const float *q = a.q + row * a.ldq + h * d, *k = a.k + key * a.ldk + h * d;
-  const float *dout = a.dout + row * a.lddout + h * d, *o = a.o + row * a.ldo + h * d;
-  float delta;
-  vg_row_dots(dout, 0, o, 0, 1, d, &delta);
-  vg_key_dots(q, k, a.ldk, seen, d, s);
-  vg_key_dots(dout, a.v + key * a.ldv + h * d, a.ldv, seen, d, dp);
-  vg_attention_row_grad(s, dp, seen, a.tk, a.scale, a.lse[unit * a.tq + i], delta, drop, a.drop_index(unit, i));
-  vg_outer_rows(s, dout, a.tk, d, a.dv + key * a.lddv + h * d, a.lddv, i > 0);
-  vg_outer_rows(dp, q, a.tk, d, a.dk + key * a.lddk + h * d, a.lddk, i > 0);
-  vg_weighted_rows(dp, k, a.ldk, seen, d, 1.0f, a.dq + row * a.lddq + h * d);
+constexpr int64_t kFewRows = 2;  // up to which query rows are taken one by one
+
+// Adds the rows of head u of [rows x heads] to what is fetched.
+VG_FN void vg_fetch_head(vg_coming* coming, const vg_attention_shape& s, int64_t u, const float* p, int64_t ld, int64_t rows) {
+  coming->add(p + u / s.heads * rows * ld + u % s.heads * s.head_dim, ld, rows);
 }
 
 VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
-  const int64_t blocks = a.tq <= kFewRows ? a.tq : a.query_blocks();
+  const vg_attention_cut cut(a);
+  const int64_t blocks = a.tq <= kFewRows ? a.tq : cut.query_blocks();
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
   const vg_range mine = call.share((int64_t)call.batch() * a.heads * blocks);
   for (int64_t u = mine.begin; u < mine.end; u++) {
-    const int64_t unit = u / blocks, b = unit / a.heads, h = unit % a.heads;
-    if (a.tq <= kFewRows)
+    const int64_t unit = u / blocks, b = unit / a.heads, h = unit % a.heads, next = (u + 1) / blocks;
+    if (a.tq <= kFewRows) {
       vg_attention_row(call, a, b, h, u % blocks, drop);
-    else
-      vg_attention_block(call, a, b, h, a.query_rows(u % blocks), drop);
+      continue;
+    }
+    vg_coming coming = {a.head_dim};
+    if (u + 1 < mine.end && next != unit) {
+      vg_fetch_head(&coming, a, next, a.v, a.ldv, a.tk);
+      vg_fetch_head(&coming, a, next, a.k, a.ldk, a.tk);
+      vg_fetch_head(&coming, a, next, a.q, a.ldq, a.tq);
+    }
+    if (u % blocks == 0) vg_fetch_head(&coming, a, unit, a.o, a.ldo, a.tq);
+    vg_attention_block(call, a, b, h, cut.query_rows(u % blocks), drop, &coming);
   }
 }
 
 // dq, dk and dv are written in full.
 VG_NOINLINE void vg_attention_grad(const vg_call& call, const vg_attention_grad_args& a) {
+  const vg_attention_cut cut(a);
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
   const vg_range mine = call.share((int64_t)call.batch() * a.heads);
   for (int64_t u = mine.begin; u < mine.end; u++) {
@@ -1528,9 +1685,20 @@ VG_NOINLINE void vg_attention_grad(const vg_call& call, const vg_attention_grad_
       for (int64_t i = 0; i < a.tq; i++) vg_attention_grad_row(call, a, b, h, i, drop);
       continue;
     }
+    vg_coming coming = {a.head_dim};
+    if (u + 1 < mine.end) {
+      vg_fetch_head(&coming, a, u + 1, a.v, a.ldv, a.tk);
+      vg_fetch_head(&coming, a, u + 1, a.k, a.ldk, a.tk);
+      vg_fetch_head(&coming, a, u + 1, a.q, a.ldq, a.tq);
+      vg_fetch_head(&coming, a, u + 1, a.o, a.ldo, a.tq);
+      vg_fetch_head(&coming, a, u + 1, a.dout, a.lddout, a.tq);
+    }
+    vg_fetch_head(&coming, a, u, a.dk, a.lddk, a.tk);
+    vg_fetch_head(&coming, a, u, a.dv, a.lddv, a.tk);
+    vg_fetch_head(&coming, a, u, a.dq, a.lddq, a.tq);
     int64_t written = 0;
-    for (int64_t i = 0; i < a.query_blocks(); i++)
-      written = vg_attention_grad_block(call, a, b, h, a.query_rows(i), written, drop);
+    for (int64_t i = 0; i < cut.query_blocks(); i++)
+      written = vg_attention_grad_block(call, a, b, h, cut.query_rows(i), written, drop, &coming);
     // Keys that no query sees.
     vg_zero_rows(a.dk + b * a.tk * a.lddk + h * d, a.lddk, d, written * kKeyBlock, a.tk);
     vg_zero_rows(a.dv + b * a.tk * a.lddv + h * d, a.lddv, d, written * kKeyBlock, a.tk);

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "be03074d377394122d7a6bd7a82204b573d3542d1144ba5425195703a1c5d705",
+			"cpu":  "b4c2e8662953b13067034188c6a6d074402a2a7b1382ea25488b297dfcadb6fc",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},

@@ -61,6 +61,18 @@ void ulp_bounds() {
   sweep("sqrt", vg_sqrt, sqrt, kSmallest, kLargest, false, 0.5);
 }
 
+void exp2_below() {
+  double worst = 0;
+  for (int i = 0; i <= 1000000; i++) {
+    const float x = (float)i * -1.26e-4f;
+    worst = fmax(worst, fabs(at1(vg_exp2_below, x) / exp2((double)x) - 1));
+  }
+  printf("exp2_below     %.2g\n", worst);
+  that(worst <= 2.5e-7, text("exp2_below: error %.3g", worst));
+  that(at1(vg_exp2_below, 0) == 1 && at1(vg_exp2_below, -126.1f) == 0 && at1(vg_exp2_below, -INFINITY) == 0, "exp2_below at its ends");
+  that(isnan(at1(vg_exp2_below, NAN)), "exp2_below(NaN) is a number");
+}
+
 double gelu(double x) { return x * 0.5 * (1 + erf(x * M_SQRT1_2)); }
 double gelu_grad(double x) { return 0.5 * (1 + erf(x * M_SQRT1_2)) + x * exp(-x * x / 2) * 0.39894228040143267794; }
 double tanh_arg(double x) { return 0.79788456080286535588 * (x + 0.044715 * x * x * x); }
@@ -169,6 +181,7 @@ void lanes() {
 
 int main() {
   vg::ulp_bounds();
+  vg::exp2_below();
   vg::activations();
   vg::special_values();
   vg::lanes();
