@@ -32,7 +32,7 @@ type Input struct {
 	Inference  *ir.Graph   // what is exported: see passes.Inference
 	ImportPath string      // of the generated package; empty: no trainer
 
-	StepFLOPs, StepFLOPsUnpruned int64 // per training step, for info
+	StepFLOPsUnpruned int64 // of a training step that computes every row, for info
 }
 
 // ProgramNames are the programs of a generated package, in order.
@@ -90,7 +90,7 @@ func Generate(in Input) ([]File, error) {
 	goFiles, err := gogen.Files(gogen.Input{
 		Spec: in.Spec, Plan: p, CUDA: c, ONNX: model, File: base, Hash: in.Spec.Hash(), Header: header, Generator: Version,
 		KernelHashes: kernelHashes(kernels),
-		ImportPath:   in.ImportPath, StepFLOPs: in.StepFLOPs, StepFLOPsUnpruned: in.StepFLOPsUnpruned,
+		ImportPath:   in.ImportPath, StepFLOPsUnpruned: in.StepFLOPsUnpruned,
 	})
 	if err != nil {
 		return nil, err

@@ -59,8 +59,60 @@ func shapeLinearDW(n *Node) ([]Type, error) {
 	return floats(n, Tensor(F32, dy.Last(), x.Last()))
 }
 
+// perHead gives x another last dimension, heads times want, after checking that
+// it has heads times have.
+func perHead(n *Node, x Type, have, want int) ([]Type, error) {
+	H := n.Int("heads")
+	t, err := replaceLast(x, H*have, H*want)
+	if err != nil {
+		return nil, err
+	}
+	return floats(n, t)
+}
+
+// headWeight checks for a weight of heads times N rows.
+func headWeight(n *Node) (N, K int, err error) {
+	rows, K, err := weight(n.Args[1].Type)
+	if err != nil {
+		return 0, 0, err
+	}
+	H := n.Int("heads")
+	if H < 1 || rows%H != 0 {
+		return 0, 0, fmt.Errorf("%d heads do not divide the weight's %d rows", H, rows)
+	}
+	return rows / H, K, nil
+}
+
+func shapeHeadLinear(n *Node) ([]Type, error) {
+	N, K, err := headWeight(n)
+	if err != nil {
+		return nil, err
+	}
+	return perHead(n, n.Args[0].Type, K, N)
+}
+
+func shapeHeadLinearT(n *Node) ([]Type, error) {
+	N, K, err := headWeight(n)
+	if err != nil {
+		return nil, err
+	}
+	return perHead(n, n.Args[0].Type, N, K)
+}
+
+func shapeHeadLinearDW(n *Node) ([]Type, error) {
+	ts, err := shapeLinearDW(n)
+	if err != nil {
+		return nil, err
+	}
+	H, N, K := n.Int("heads"), ts[0].Shape[0], ts[0].Shape[1]
+	if H < 1 || N%H != 0 || K%H != 0 {
+		return nil, fmt.Errorf("%d heads do not divide %d and %d", H, N, K)
+	}
+	return floats(n, Tensor(F32, N, K/H))
+}
+
 func attentionShapes(n *Node, q, k, v Type) (lse Type, err error) {
-	Tq, D, err := tokens(q)
+	_, D, err := tokens(q)
 	if err != nil {
 		return lse, err
 	}
@@ -70,10 +122,16 @@ func attentionShapes(n *Node, q, k, v Type) (lse Type, err error) {
 	if _, Dk, err := tokens(k); err != nil || Dk != D || k.Shape[0] != q.Shape[0] {
 		return lse, fmt.Errorf("q is %v but k is %v", q, k)
 	}
-	H := n.Int("heads")
-	if H < 1 || D%H != 0 {
+	if H := n.Int("heads"); H < 1 || D%H != 0 {
 		return lse, fmt.Errorf("%d heads do not divide %d", H, D)
 	}
+	return attentionWeights(n, q, k)
+}
+
+// attentionWeights checks the attributes of attention with tokens q over tokens
+// k, and gives the type of lse.
+func attentionWeights(n *Node, q, k Type) (lse Type, err error) {
+	Tq, H := q.Sample()[0], n.Int("heads")
 	if first, total := n.Int("q_first"), n.Int("q_total"); first < 0 || first+Tq > total {
 		return lse, fmt.Errorf("query rows %d:%d of %d", first, first+Tq, total)
 	}
@@ -105,6 +163,42 @@ func shapeAttentionGrad(n *Node) ([]Type, error) {
 		return nil, fmt.Errorf("do, o or lse has another type than q asks for")
 	}
 	return floats(n, q, k, v)
+}
+
+func latentShapes(n *Node, q, x Type) (o, lse Type, err error) {
+	Tq, width, err := tokens(q)
+	if err != nil {
+		return o, lse, err
+	}
+	H := n.Int("heads")
+	if _, D, err := tokens(x); err != nil || H < 1 || width != H*D || x.Shape[0] != q.Shape[0] {
+		return o, lse, fmt.Errorf("q is %v but x is %v, with %d heads", q, x, H)
+	}
+	if n.Bool("sums") {
+		width += H
+	}
+	lse, err = attentionWeights(n, q, x)
+	return q.With(Tq, width), lse, err
+}
+
+func shapeLatentAttention(n *Node) ([]Type, error) {
+	o, lse, err := latentShapes(n, n.Args[0].Type, n.Args[1].Type)
+	if err != nil {
+		return nil, err
+	}
+	return floats(n, o, lse)
+}
+
+func shapeLatentAttentionGrad(n *Node) ([]Type, error) {
+	do, q, x := n.Args[0].Type, n.Args[1].Type, n.Args[2].Type
+	o, lse, err := latentShapes(n, q, x)
+	if err != nil {
+		return nil, err
+	}
+	if !do.Equal(o) || !n.Args[3].Type.Equal(o) || !n.Args[4].Type.Equal(lse) {
+		return nil, fmt.Errorf("do, o or lse has another type than q and x ask for")
+	}
+	return floats(n, q, x)
 }
 
 func normStats(x, gamma Type) (Type, error) {

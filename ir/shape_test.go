@@ -11,8 +11,11 @@ import (
 const (
 	drop2 = "{first_row=0, p=0.5, rows=3, site=0}"
 	att   = "{causal=false, heads=2, p=0.0, q_first=0, q_total=3, scale=1.0, site=0}"
-	sgdm  = "{momentum=0.9, nesterov=false, weight_decay=0.0}"
-	adamw = "{beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0}"
+
+	latent = "{causal=false, heads=2, p=0.0, q_first=0, q_total=3, scale=1.0, site=0, sums=false}"
+	sums   = "{causal=false, heads=2, p=0.5, q_first=0, q_total=3, scale=1.0, site=0, sums=true}"
+	sgdm   = "{momentum=0.9, nesterov=false, weight_decay=0.0}"
+	adamw  = "{beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0}"
 )
 
 // What each op's shape rule gives, or why it refuses (after "! ").
@@ -103,6 +106,18 @@ var shapeTests = []struct{ op, operands, attrs, want string }{
 	{"linear_dw", "bf16[2|5], bf16[2|4]", "", "f32[5,4]"},
 	{"linear_dw", "f32[2|3,5], f32[2|2,4]", "", "! operands f32[2|3,5] and f32[2|2,4] differ before the last dimension"},
 
+	{"head_linear", "f32[2|3,8], f32[6,4]", "{heads=2}", "f32[2|3,6]"},
+	{"head_linear", "f32[2|8], f32[6,4]", "{heads=2}", "f32[2|6]"},
+	{"head_linear", "f32[2|3,8], f32[6,4]", "{heads=4}", "! 4 heads do not divide the weight's 6 rows"},
+	{"head_linear", "f32[2|3,8], f32[6,4]", "{heads=0}", "! 0 heads do not divide the weight's 6 rows"},
+	{"head_linear", "f32[2|3,6], f32[6,4]", "{heads=2}", "! operand is f32[2|3,6], wants a batch with last dimension 8"},
+	{"head_linear_t", "f32[2|3,6], f32[6,4]", "{heads=2}", "f32[2|3,8]"},
+	{"head_linear_t", "f32[2|3,8], f32[6,4]", "{heads=2}", "! operand is f32[2|3,8], wants a batch with last dimension 6"},
+	{"head_linear_t", "f32[2|3,6], f32[6]", "{heads=2}", "! weight is f32[6], wants [N,K]"},
+	{"head_linear_dw", "f32[2|3,6], f32[2|3,8]", "{heads=2}", "f32[6,4]"},
+	{"head_linear_dw", "f32[2|3,6], f32[2|3,8]", "{heads=3}", "! 3 heads do not divide 6 and 8"},
+	{"head_linear_dw", "f32[2|3,6], f32[2|2,8]", "{heads=2}", "! operands f32[2|3,6] and f32[2|2,8] differ before the last dimension"},
+
 	{"attention", "f32[2|3,4], f32[2|5,4], f32[2|5,4]", att, "f32[2|3,4], f32[2|2,3]"},
 	{"attention", "f32[2|3,4], f32[2|5,4], f32[2|3,4]", att, "! k is f32[2|5,4] but v is f32[2|3,4]"},
 	{"attention", "f32[2|3,4], f32[2|5,6], f32[2|5,6]", att, "! q is f32[2|3,4] but k is f32[2|5,6]"},
@@ -112,6 +127,14 @@ var shapeTests = []struct{ op, operands, attrs, want string }{
 	{"attention", "f32[65536|3,2], f32[65536|131072,2], f32[65536|131072,2]", att, "! too many attention weights for one dropout site"},
 	{"attention_grad", "f32[2|3,4], f32[2|3,4], f32[2|5,4], f32[2|5,4], f32[2|3,4], f32[2|2,3]", att, "f32[2|3,4], f32[2|5,4], f32[2|5,4]"},
 	{"attention_grad", "f32[2|3,4], f32[2|3,4], f32[2|5,4], f32[2|5,4], f32[2|3,4], f32[2|3,2]", att, "! do, o or lse has another type than q asks for"},
+
+	{"latent_attention", "f32[2|3,10], f32[2|7,5]", latent, "f32[2|3,10], f32[2|2,3]"},
+	{"latent_attention", "f32[2|3,10], f32[2|7,5]", sums, "f32[2|3,12], f32[2|2,3]"},
+	{"latent_attention", "f32[2|3,5], f32[2|7,5]", latent, "! q is f32[2|3,5] but x is f32[2|7,5], with 2 heads"},
+	{"latent_attention", "f32[2|4,10], f32[2|7,5]", latent, "! query rows 0:4 of 3"},
+	{"latent_attention", "f32[2|10], f32[2|7,5]", latent, "! operand is f32[2|10], wants tokens [n|T,D]"},
+	{"latent_attention_grad", "f32[2|3,12], f32[2|3,10], f32[2|7,5], f32[2|3,12], f32[2|2,3]", sums, "f32[2|3,10], f32[2|7,5]"},
+	{"latent_attention_grad", "f32[2|3,10], f32[2|3,10], f32[2|7,5], f32[2|3,12], f32[2|2,3]", sums, "! do, o or lse has another type than q and x ask for"},
 
 	{"layernorm", "bf16[2|3,4], f32[4], f32[4]", "{eps=1e-6}", "bf16[2|3,4], f32[2|3], f32[2|3]"},
 	{"layernorm", "f32[2|3,4], f32[3,4], f32[3,4]", "{eps=0.0}", "f32[2|3,4], f32[2|], f32[2|]"},

@@ -1,5 +1,7 @@
 package ir
 
+import "slices"
+
 // The ops. Their rows stand in table, in the same order.
 const (
 	OpInput Op = iota
@@ -33,9 +35,14 @@ const (
 	OpLinear
 	OpLinearDX
 	OpLinearDW
+	OpHeadLinear
+	OpHeadLinearT
+	OpHeadLinearDW
 
 	OpAttention
 	OpAttentionGrad
+	OpLatentAttention
+	OpLatentAttentionGrad
 
 	OpLayerNorm
 	OpLayerNormGrad
@@ -70,6 +77,8 @@ var (
 	siteAttrs = []AttrSpec{{"p", AttrFloat}, {"site", AttrInt}, {"rows", AttrInt}, {"first_row", AttrInt}}
 	attnAttrs = []AttrSpec{{"heads", AttrInt}, {"scale", AttrFloat}, {"causal", AttrBool},
 		{"p", AttrFloat}, {"site", AttrInt}, {"q_first", AttrInt}, {"q_total", AttrInt}}
+	headAttrs   = []AttrSpec{{"heads", AttrInt}}
+	latentAttrs = append(slices.Clone(attnAttrs), AttrSpec{"sums", AttrBool})
 )
 
 // table is the op table: one row per op, the one home of what an op is.
@@ -191,6 +200,15 @@ var table = [...]Info{
 	OpLinearDW: {Name: "linear_dw", Args: []string{"dy", "x"}, Results: []string{"dw"}, Class: ClassGemm, Shape: shapeLinearDW, NoGrad: gradOfGrad,
 		Rule: "dy [n|R…,N], x [n|R…,K] → dw f32[N,K]",
 		Doc:  "dw[N,K] = Σ over all rows r of dy[r,N]·x[r,K]."},
+	OpHeadLinear: {Name: "head_linear", Args: []string{"x", "w"}, Results: []string{"y"}, Attrs: headAttrs, Class: ClassGemm, Shape: shapeHeadLinear,
+		Rule: "x [n|R…,heads·K], w [heads·N,K] → y [n|R…,heads·N]",
+		Doc:  "Each head's columns by a weight of their own: y_h = w_h·x_h, h's rows of w and columns of x and y; a grouped linear layer."},
+	OpHeadLinearT: {Name: "head_linear_t", Args: []string{"x", "w"}, Results: []string{"y"}, Attrs: headAttrs, Class: ClassGemm, Shape: shapeHeadLinearT,
+		Rule: "x [n|R…,heads·N], w [heads·N,K] → y [n|R…,heads·K]",
+		Doc:  "y_h = w_hᵀ·x_h: the transpose of head_linear, so each is the other's gradient."},
+	OpHeadLinearDW: {Name: "head_linear_dw", Args: []string{"dy", "x"}, Results: []string{"dw"}, Attrs: headAttrs, Class: ClassGemm, Shape: shapeHeadLinearDW, NoGrad: gradOfGrad,
+		Rule: "dy [n|R…,heads·N], x [n|R…,heads·K] → dw f32[heads·N,K]",
+		Doc:  "dw_h = Σ over all rows of dy_h·x_hᵀ; that of head_linear_t with its two operands exchanged."},
 
 	// Attention.
 	OpAttention: {Name: "attention", Args: []string{"q", "k", "v"}, Results: []string{"o", "lse"}, Attrs: attnAttrs, Effect: Random,
@@ -203,6 +221,16 @@ var table = [...]Info{
 		Class: ClassAttention, Shape: shapeAttentionGrad, NoGrad: gradOfGrad,
 		Rule: "do [n|T,D], q [n|T,D], k [n|Tₖ,D], v [n|Tₖ,D], o [n|T,D], lse f32[n|heads,T] → dq [n|T,D], dk [n|Tₖ,D], dv [n|Tₖ,D]",
 		Doc:  "p is recomputed from lse; with m the dropout multiplier: dv = (m∘p)ᵀ·do, dp = m∘(do·vᵀ), ds = p∘(dp − rowsum(do∘o)), dq = scale·ds·k, dk = scale·dsᵀ·q (Dao et al. 2022)."},
+	OpLatentAttention: {Name: "latent_attention", Args: []string{"q", "x"}, Results: []string{"o", "lse"}, Attrs: latentAttrs, Effect: Random,
+		Class: ClassAttention, Shape: shapeLatentAttention,
+		Rule: "q [n|T,heads·D], x [n|Tₖ,D] → o [n|T,heads·D], or heads·D + heads with sums, lse f32[n|heads,T]",
+		Doc: "Attention whose heads, each as wide as x, have x itself for keys and for values: s = scale·q_h·xᵀ, p = softmax(s), o_h = dropout(p)·x. " +
+			"sums: behind all heads' columns o has Σ_j dropout(p)_j of each head, which is 1 where nothing drops. " +
+			"The other attributes, lse and the dropout index are those of attention, which the absorb pass makes this of."},
+	OpLatentAttentionGrad: {Name: "latent_attention_grad", Args: []string{"do", "q", "x", "o", "lse"}, Results: []string{"dq", "dx"}, Attrs: latentAttrs, Effect: Random,
+		Class: ClassAttention, Shape: shapeLatentAttentionGrad, NoGrad: gradOfGrad,
+		Rule: "do and o [n|T,heads·D] or wider, q [n|T,heads·D], x [n|Tₖ,D], lse f32[n|heads,T] → dq [n|T,heads·D], dx [n|Tₖ,D]",
+		Doc:  "As attention_grad with k = v = x: dp = m∘(do_h·xᵀ + dsum_h), ds = p∘(dp − rowsum(do∘o)), dq_h = scale·ds·x, dx = Σ_h (m∘p)ᵀ·do_h + scale·dsᵀ·q_h; do∘o and dsum_h are with the sums."},
 
 	// Rows.
 	OpLayerNorm: {Name: "layernorm", Args: []string{"x", "gamma", "beta"}, Results: []string{"y", "mean", "rstd"}, Attrs: []AttrSpec{{"eps", AttrFloat}},

@@ -1,6 +1,7 @@
 // Package passes turns a checked spec into the graphs of its programs and
 // rewrites them until they can be emitted: building, simplification, row
-// pruning, gradients, precision, recomputation, fusion, order and memory.
+// pruning, absorption of projections, gradients, precision, recomputation, fusion,
+// order and memory.
 //
 // A pass maps a graph to a graph with the same outputs; [Passes] lists them in
 // order with the reasons for it. The package does not evaluate graphs

@@ -103,12 +103,18 @@ var anchors = map[ir.Op]struct {
 	ir.OpLinear:           {ir.FamilyGemm, true},
 	ir.OpLinearDX:         {ir.FamilyGemm, true},
 	ir.OpLinearDW:         {ir.FamilyGemm, true},
+	ir.OpHeadLinear:       {ir.FamilyGemm, true},
+	ir.OpHeadLinearT:      {ir.FamilyGemm, true},
+	ir.OpHeadLinearDW:     {ir.FamilyGemm, true},
 	ir.OpAttention:        {ir.FamilyAttention, false},
 	ir.OpAttentionGrad:    {ir.FamilyAttention, false},
 	ir.OpLayerNorm:        {ir.FamilyRow, true},
 	ir.OpLayerNormGrad:    {ir.FamilyRow, true},
 	ir.OpCrossEntropy:     {ir.FamilyRow, false},
 	ir.OpCrossEntropyGrad: {ir.FamilyRow, true},
+
+	ir.OpLatentAttention:     {ir.FamilyAttention, false},
+	ir.OpLatentAttentionGrad: {ir.FamilyAttention, false},
 
 	ir.OpMixedCrossEntropy:     {ir.FamilyRow, false},
 	ir.OpMixedCrossEntropyGrad: {ir.FamilyRow, true},

@@ -36,10 +36,13 @@ func init() {
 		ir.OpBroadcastBatch: gradBroadcastBatch,
 
 		ir.OpLinear:       gradLinear,
+		ir.OpHeadLinear:   gradHeadLinear,
+		ir.OpHeadLinearT:  gradHeadLinearT,
 		ir.OpAttention:    gradAttention,
 		ir.OpLayerNorm:    gradLayerNorm,
 		ir.OpCrossEntropy: gradCrossEntropy(ir.OpCrossEntropyGrad),
 
+		ir.OpLatentAttention:   gradLatentAttention,
 		ir.OpMixedCrossEntropy: gradCrossEntropy(ir.OpMixedCrossEntropyGrad),
 
 		ir.OpPrependToken: gradPrependToken,
@@ -158,12 +161,41 @@ func gradLinear(t *tape, n *ir.Node, dy *ir.Value) {
 	}
 }
 
+// y_h = w_h·x_h: dx_h = w_hᵀ·dy_h, dw_h = dy_h·x_hᵀ.
+func gradHeadLinear(t *tape, n *ir.Node, dy *ir.Value) {
+	x, w := n.Args[0], n.Args[1]
+	if t.active[x] {
+		t.give(x, t.add(ir.OpHeadLinearT, n.Attrs, dy, w))
+	}
+	if t.active[w] {
+		t.give(w, t.add(ir.OpHeadLinearDW, n.Attrs, dy, x))
+	}
+}
+
+// y_h = w_hᵀ·x_h: dx_h = w_h·dy_h, dw_h = x_h·dy_hᵀ.
+func gradHeadLinearT(t *tape, n *ir.Node, dy *ir.Value) {
+	x, w := n.Args[0], n.Args[1]
+	if t.active[x] {
+		t.give(x, t.add(ir.OpHeadLinear, n.Attrs, dy, w))
+	}
+	if t.active[w] {
+		t.give(w, t.add(ir.OpHeadLinearDW, n.Attrs, x, dy))
+	}
+}
+
 func gradAttention(t *tape, n *ir.Node, do *ir.Value) {
 	q, k, v := n.Args[0], n.Args[1], n.Args[2]
 	d := t.node(ir.OpAttentionGrad, n.Attrs, do, q, k, v, n.Outs[0], n.Outs[1])
 	t.give(q, d.Outs[0])
 	t.give(k, d.Outs[1])
 	t.give(v, d.Outs[2])
+}
+
+func gradLatentAttention(t *tape, n *ir.Node, do *ir.Value) {
+	q, x := n.Args[0], n.Args[1]
+	d := t.node(ir.OpLatentAttentionGrad, n.Attrs, do, q, x, n.Outs[0], n.Outs[1])
+	t.give(q, d.Outs[0])
+	t.give(x, d.Outs[1])
 }
 
 func gradLayerNorm(t *tape, n *ir.Node, dy *ir.Value) {

@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
@@ -112,7 +113,7 @@ func (c *compilation) run() (*ir.Graph, error) {
 func (c *compilation) runs(p Pass) func(*compilation, *ir.Graph) error {
 	switch {
 	case !slices.Contains(p.Programs, c.program) || p.when != nil && !p.when(c.spec),
-		p.Target != "" && p.Target != c.options.Target:
+		p.Target != "" && p.Target != cmp.Or(c.options.Target, CPU):
 		return nil
 	case slices.Contains(c.options.Disable, p.Name):
 		return p.off

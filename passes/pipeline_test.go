@@ -85,10 +85,26 @@ func TestPruningSaves(t *testing.T) {
 		percent float64
 	}{{"vit.yaml", 40.1}, {"vit_b16.yaml", 6.9}, {"mixer.yaml", 0}, {"vit_draft.yaml", 0}} {
 		s := readSpec(t, "../examples/"+c.file)
-		pruned := ir.FLOPs(mustCompile(t, s, Options{}).Grad)
+		pruned := ir.FLOPs(mustCompile(t, s, Options{Disable: []string{"absorb"}}).Grad)
 		whole := ir.FLOPs(mustCompile(t, s, Options{Disable: []string{"prune"}}).Grad)
 		if got := 100 * (1 - float64(pruned)/float64(whole)); got < c.percent-0.1 || got > c.percent+0.1 {
 			t.Errorf("%s: pruning saves %.2f %% of %d FLOPs, want %.1f %%", c.file, got, whole, c.percent)
+		}
+	}
+}
+
+// Absorption takes the products of keys and values away: of two blocks those of one,
+// 2·B·T·2D² forward and twice that backward.
+func TestAbsorptionSaves(t *testing.T) {
+	for file, percent := range map[string]float64{"vit.yaml": 13.0, "vit_b16.yaml": 1.4, "mixer.yaml": 0, "vit_draft.yaml": 0} {
+		s := readSpec(t, "../examples/"+file)
+		absorbed := ir.FLOPs(mustCompile(t, s, Options{}).Grad)
+		formed := ir.FLOPs(mustCompile(t, s, Options{Disable: []string{"absorb"}}).Grad)
+		if got := 100 * (1 - float64(absorbed)/float64(formed)); got < percent-0.1 || got > percent+0.1 {
+			t.Errorf("%s: absorption saves %.2f %% of %d FLOPs, want %.1f %%", file, got, formed, percent)
+		}
+		if cuda := ir.FLOPs(mustCompile(t, s, Options{Target: CUDA}).Grad); cuda != formed {
+			t.Errorf("%s: %d FLOPs for CUDA, want %d", file, cuda, formed)
 		}
 	}
 }

@@ -96,10 +96,10 @@ func TestForwardPassesKeepRandomGraphs(t *testing.T) {
 		env := irtest.RandomEnv(t, g)
 		env.Dropout = true // without, every row is treated alike
 		want := mustEval(t, g, env)
-		for _, name := range []string{"canonicalize", "cse", "dce", "prune"} {
+		for _, name := range []string{"canonicalize", "cse", "dce", "prune", "absorb"} {
 			mustSame(t, name+" alone", g, want, apply(t, name, g), env)
 		}
-		runFrom(t, "canonicalize", "prune", g, env)
+		runFrom(t, "canonicalize", "absorb", g, env)
 	})
 }
 
@@ -113,8 +113,8 @@ func TestPassesKeepRandomGradients(t *testing.T) {
 		plain := apply(t, "autodiff", g)
 		want := mustEval(t, plain, env)
 
-		pruned := apply(t, "autodiff", runFrom(t, "canonicalize", "prune", g, env))
-		mustSame(t, "canonicalize … prune, autodiff", g, want, pruned, env)
+		pruned := apply(t, "autodiff", runFrom(t, "canonicalize", "absorb", g, env))
+		mustSame(t, "canonicalize … absorb, autodiff", g, want, pruned, env)
 		runFrom(t, "canonicalize-late", "", pruned, env)
 		planned := runFrom(t, "canonicalize-late", "", plain, env)
 		if err := CheckPlaces(planned); err != nil {
@@ -128,6 +128,35 @@ func TestPassesKeepRandomGradients(t *testing.T) {
 		}
 		mustSame(t, "recompute without threshold", plain, want, all, env)
 	})
+}
+
+// Absorption keeps outputs and gradients, and gets along with the passes after it,
+// also where it would not pay.
+func TestAbsorbKeepsFewQueries(t *testing.T) {
+	absorbed := 0
+	rapid.Check(t, func(t *rapid.T) {
+		g := irtest.RandomFewQueries(t)
+		env := irtest.RandomEnv(t, g)
+		env.Dropout = true
+		want := mustEval(t, apply(t, "autodiff", g), env)
+		pruned := runFrom(t, "canonicalize", "prune", g, env)
+		if err := absorbWhere(pruned, func(ir.Type, ir.Type, int) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range pruned.Nodes {
+			if n.Op == ir.OpLatentAttention {
+				absorbed++
+			}
+		}
+		grad := apply(t, "autodiff", pruned)
+		mustSame(t, "absorb", g, want, grad, env)
+		if err := CheckPlaces(runFrom(t, "canonicalize-late", "", grad, env)); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if absorbed == 0 {
+		t.Error("nothing was absorbed")
+	}
 }
 
 // What kernels leave in memory as bf16 is rounded there and nowhere else: half of

@@ -84,9 +84,17 @@ var passTable = []Pass{
 		},
 	},
 	{
+		Name: "absorb", Optional: true, Programs: modelPrograms, Target: CPU, run: simple(Absorb),
+		Doc:   "few query rows attend to the tokens themselves, and no keys or values are formed",
+		After: []Order{{"prune", "it leaves few query rows, and knows no other attention"}},
+	},
+	{
 		Name: "autodiff", Programs: gradProgram, run: simple(Autodiff),
-		Doc:   "adds the gradients",
-		After: []Order{{"prune", "rows that are not computed have no gradient to compute; pruning knows forward ops only"}},
+		Doc: "adds the gradients",
+		After: []Order{
+			{"prune", "rows that are not computed have no gradient to compute; pruning knows forward ops only"},
+			{"absorb", "it knows forward ops only; the gradient then follows from what it wrote"},
+		},
 	},
 	{
 		Name: "accumulate", Programs: gradProgram, run: simple(Accumulate),
@@ -96,17 +104,17 @@ var passTable = []Pass{
 	},
 	{
 		Name: "canonicalize-late", Optional: true, Programs: modelPrograms, run: simple(Canonicalize),
-		Doc:   "canonicalize, for what pruning and autodiff wrote",
+		Doc:   "canonicalize, for what the passes since wrote",
 		After: []Order{{"autodiff", "gradients are written without a look at their neighbours"}},
 	},
 	{
 		Name: "cse-late", Optional: true, Programs: modelPrograms, run: simple(CSE),
-		Doc:   "cse, for what pruning and autodiff wrote",
+		Doc:   "cse, for what the passes since wrote",
 		After: []Order{{"canonicalize-late", "equal values are then written alike"}},
 	},
 	{
 		Name: "dce-late", Optional: true, Programs: modelPrograms, run: simple(DCE),
-		Doc:   "dce, for what pruning and autodiff wrote",
+		Doc:   "dce, for what the passes since wrote",
 		After: []Order{{"canonicalize-late", "simplification leaves unread nodes behind"}, {"cse-late", "so does sharing"}},
 	},
 	{

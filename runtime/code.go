@@ -46,6 +46,14 @@ func (m *Model) Code(target string) (*Code, error) {
 	return c, nil
 }
 
+// FLOPs is the work of a program at full batch, as its kernels tell it.
+func (c *Code) FLOPs(id ProgramID) (flops int64) {
+	for _, l := range c.Programs[id] {
+		flops += c.Kernels[l.Kernel].FLOPs
+	}
+	return flops
+}
+
 // SaysOutputs reports whether kernels say what they write (Kernel.Outs), without
 // which FindNaN has nothing to look at.
 func (c *Code) SaysOutputs() bool {

@@ -50,8 +50,8 @@ type Model struct {
 	// another program has run: they lie in the arena.
 	Pack Program
 
-	// Figures for info and bench.
-	Pruned Pruning
+	// FLOPs of a step at full batch if every row were computed, for info and bench.
+	StepFLOPsUnpruned int64
 
 	// ConstData fills the Const region; nil when there is none.
 	ConstData func() []float32
@@ -192,11 +192,6 @@ func (a *Augment) Mixes() bool { return a.Mixup > 0 || a.CutMix > 0 }
 // of Scale of its area and a ratio of width to height in Ratio, resized.
 type ResizedCrop struct {
 	Scale, Ratio [2]float64 // least, most; Scale 0, 0: off
-}
-
-// Pruning compares the training step with and without row pruning.
-type Pruning struct {
-	StepFLOPs, StepFLOPsUnpruned int64 // per step at full batch, forward and backward
 }
 
 // ProgramID names a recorded program.

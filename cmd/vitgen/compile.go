@@ -122,7 +122,7 @@ func compile(cmd *cobra.Command, f *compileFlags, file string, targets []string)
 		return "", err
 	}
 	in := codegen.Input{
-		Spec: s, ImportPath: importPath, StepFLOPs: ir.FLOPs(graphs[passes.CPU].Grad),
+		Spec: s, ImportPath: importPath,
 		Programs: programsOf(graphs[passes.CPU]), CUDA: programsOf(graphs[passes.CUDA]),
 	}
 	if in.Inference, err = passes.Inference(s); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vitgen/vitgen/codegen/cxx"
 	"github.com/vitgen/vitgen/codegen/plan"
+	"github.com/vitgen/vitgen/ir"
 )
 
 // emitter prints one kernel's function: its arguments and functors as named
@@ -45,10 +46,16 @@ func (e *emitter) body(w io.Writer) {
 	switch b := e.K.Body.(type) {
 	case *plan.Gemm:
 		e.gemm(w, b)
+	case *plan.HeadProduct:
+		e.headProduct(w, b)
 	case *plan.Attention:
 		e.attention(w, b)
 	case *plan.AttentionGrad:
 		e.attentionGrad(w, b)
+	case *plan.LatentAttention:
+		e.latentAttention(w, b)
+	case *plan.LatentAttentionGrad:
+		e.latentAttentionGrad(w, b)
 	case *plan.LayerNorm:
 		fmt.Fprintf(w, "  vg_layernorm<%d>(c, %s, %d, %s, %s, %s, %s, %s, %s, %s);\n", b.Space.T, rows(b.Space), b.Space.Cols,
 			e.Source(b.X), e.Ptr(b.Gamma), e.Ptr(b.Beta), cxx.Float(b.Eps), e.Ptr(b.Mean), e.Ptr(b.Rstd), e.Sink(b.Y))
@@ -96,7 +103,16 @@ func (e *emitter) gemm(w io.Writer, b *plan.Gemm) {
 		e.Source(b.A), e.Ptr(b.B.Arg), b.B.LD, e.Sink(b.Epilogue))
 }
 
-// shapeInit sets the fields both attention structs share.
+func (e *emitter) headProduct(w io.Writer, b *plan.HeadProduct) {
+	name, second := fmt.Sprintf("vg_%s<%d>", b.Op, b.Space.T), fmt.Sprintf("%s, %d", e.Ptr(b.B.Arg), b.B.LD)
+	if b.Op == ir.OpHeadLinearDW {
+		name, second = "vg_"+b.Op.String(), e.Source(b.B)
+	}
+	fmt.Fprintf(w, "  %s(c, %d, %s, %d, %d,\n      %s,\n      %s,\n      %s);\n", name, b.Heads, rows(b.Space), b.N, b.K,
+		e.Source(b.A), second, e.Sink(b.Epilogue))
+}
+
+// shapeInit sets the fields that all attention structs share.
 func (e *emitter) shapeInit(w io.Writer, s plan.AttentionShape, site, thr int) {
 	fmt.Fprintf(w, "  a.heads = %d, a.head_dim = %d, a.tq = %d, a.tk = %d, a.q_first = %d, a.q_total = %d;\n",
 		s.Heads, s.HeadDim, s.Tq, s.Tk, s.QFirst, s.QTotal)
@@ -106,23 +122,45 @@ func (e *emitter) shapeInit(w io.Writer, s plan.AttentionShape, site, thr int) {
 
 func (e *emitter) attention(w io.Writer, b *plan.Attention) {
 	fmt.Fprint(w, "  vg_attention_args a{};\n")
-	fmt.Fprintf(w, "  a.q = %s, a.ldq = %d;\n", e.Ptr(b.Q.Arg), b.Q.LD)
-	fmt.Fprintf(w, "  a.k = %s, a.ldk = %d;\n", e.Ptr(b.K.Arg), b.K.LD)
-	fmt.Fprintf(w, "  a.v = %s, a.ldv = %d;\n", e.Ptr(b.V.Arg), b.V.LD)
+	e.fields(w, field{"q", b.Q}, field{"k", b.K}, field{"v", b.V})
 	fmt.Fprintf(w, "  a.o = %s, a.ldo = %d, a.lse = %s;\n", e.Ptr(b.O.Arg), b.O.LD, e.Ptr(b.LSE))
 	e.shapeInit(w, b.Shape, b.Site, b.Thr)
 	fmt.Fprint(w, "  vg_attention(c, a);\n")
 }
 
+// field is a matrix among a kernel's arguments.
+type field struct {
+	name string
+	op   plan.Operand
+}
+
+func (e *emitter) fields(w io.Writer, fields ...field) {
+	for _, f := range fields {
+		fmt.Fprintf(w, "  a.%s = %s, a.ld%s = %d;\n", f.name, e.Ptr(f.op.Arg), f.name, f.op.LD)
+	}
+}
+
 func (e *emitter) attentionGrad(w io.Writer, b *plan.AttentionGrad) {
 	fmt.Fprint(w, "  vg_attention_grad_args a{};\n")
-	for _, m := range []struct {
-		name string
-		op   plan.Operand
-	}{{"q", b.Q}, {"k", b.K}, {"v", b.V}, {"o", b.O}, {"dout", b.DO}, {"dq", b.DQ}, {"dk", b.DK}, {"dv", b.DV}} {
-		fmt.Fprintf(w, "  a.%s = %s, a.ld%s = %d;\n", m.name, e.Ptr(m.op.Arg), m.name, m.op.LD)
-	}
+	e.fields(w, field{"q", b.Q}, field{"k", b.K}, field{"v", b.V}, field{"o", b.O}, field{"dout", b.DO},
+		field{"dq", b.DQ}, field{"dk", b.DK}, field{"dv", b.DV})
 	fmt.Fprintf(w, "  a.lse = %s;\n", e.Ptr(b.LSE))
 	e.shapeInit(w, b.Shape, b.Site, b.Thr)
 	fmt.Fprint(w, "  vg_attention_grad(c, a);\n")
+}
+
+func (e *emitter) latentAttention(w io.Writer, b *plan.LatentAttention) {
+	fmt.Fprint(w, "  vg_latent_args a{};\n")
+	e.fields(w, field{"q", b.Q}, field{"x", b.X}, field{"o", b.O})
+	fmt.Fprintf(w, "  a.lse = %s, a.sums = %v;\n", e.Ptr(b.LSE), b.Sums)
+	e.shapeInit(w, b.Shape, b.Site, b.Thr)
+	fmt.Fprint(w, "  vg_latent_attention(c, a);\n")
+}
+
+func (e *emitter) latentAttentionGrad(w io.Writer, b *plan.LatentAttentionGrad) {
+	fmt.Fprint(w, "  vg_latent_grad_args a{};\n")
+	e.fields(w, field{"q", b.Q}, field{"x", b.X}, field{"o", b.O}, field{"dout", b.DO}, field{"dq", b.DQ}, field{"dx", b.DX})
+	fmt.Fprintf(w, "  a.lse = %s, a.sums = %v;\n", e.Ptr(b.LSE), b.Sums)
+	e.shapeInit(w, b.Shape, b.Site, b.Thr)
+	fmt.Fprint(w, "  vg_latent_attention_grad(c, a);\n")
 }

@@ -104,6 +104,11 @@ func TestEmittedKernels(t *testing.T) {
 		g := gen.Example(seed)
 		models = append(models, model(t, fmt.Sprint("random ", seed), g, 1+seed%irtest.Batch(g)))
 	}
+	few := rapid.Custom(irtest.RandomFewQueries)
+	for seed := range 4 {
+		g := few.Example(seed)
+		models = append(models, model(t, fmt.Sprint("few queries ", seed), g, irtest.Batch(g)))
+	}
 	dir := t.TempDir()
 	write := func(name string, data []byte) string {
 		path := filepath.Join(dir, name)

@@ -30,12 +30,15 @@ type Model struct {
 // for the CPU, or with a precision for CUDA devices.
 func train(g *ir.Graph, precision string) (*ir.Graph, error) {
 	c, _ := g.Clone()
-	all := []func(*ir.Graph) error{
-		passes.Canonicalize, passes.CSE, passes.DCE, passes.Prune, passes.Autodiff,
+	all := []func(*ir.Graph) error{passes.Canonicalize, passes.CSE, passes.DCE, passes.Prune}
+	if precision == "" {
+		all = append(all, passes.Absorb)
+	}
+	all = append(all, passes.Autodiff,
 		passes.Canonicalize, passes.CSE, passes.DCE,
 		func(g *ir.Graph) error { _, err := passes.Recompute(g, passes.RecomputeThreshold); return err },
 		passes.Fuse,
-	}
+	)
 	if precision != "" {
 		all = append(all, func(g *ir.Graph) error { return passes.Storage(g, precision) })
 	}

@@ -37,7 +37,7 @@ type Input struct {
 	Generator    string // version of vitgen
 	ImportPath   string // of the generated package; empty: no trainer is written
 
-	StepFLOPs, StepFLOPsUnpruned int64
+	StepFLOPsUnpruned int64
 }
 
 // SpecFile is the name of the file with the spec's canonical form.

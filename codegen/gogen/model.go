@@ -138,9 +138,7 @@ func describe(in Input) []jen.Code {
 		field("Kernels", jen.Id("kernels")),
 		field("Programs", programs(p)),
 		pack(p),
-		field("Pruned", rt("Pruning").Values(
-			jen.Id("StepFLOPs").Op(":").Lit(int(in.StepFLOPs)),
-			jen.Id("StepFLOPsUnpruned").Op(":").Lit(int(in.StepFLOPsUnpruned)))),
+		field("StepFLOPsUnpruned", jen.Lit(int(in.StepFLOPsUnpruned))),
 	)
 	if len(p.Const) > 0 {
 		fields = append(fields, field("ConstData", jen.Id("constData")))

@@ -88,7 +88,7 @@ func needs(t *testing.T, isa ISA) {
 	}
 }
 
-var programs = []string{"simd_test.cc", "dropout_test.cc", "gemm_test.cc", "attention_test.cc", "row_test.cc", "flat_test.cc"}
+var programs = []string{"simd_test.cc", "dropout_test.cc", "gemm_test.cc", "attention_test.cc", "heads_test.cc", "latent_test.cc", "row_test.cc", "flat_test.cc"}
 
 // TestKernels runs every test program on every instruction set. The programs
 // compare each kernel family with a double-precision reference, watch guards

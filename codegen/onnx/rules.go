@@ -56,6 +56,7 @@ const (
 	trainOnly = "only appears in the backward pass or the update"
 	written   = "only autodiff and the update write it"
 	lossOnly  = "belongs to the loss, which no forward graph has"
+	absorbed  = "only the absorb pass writes it, and exported graphs are as before that"
 	dropped   = "forward graphs are built without dropout"
 )
 
@@ -64,6 +65,10 @@ var absent = map[ir.Op]string{
 	ir.OpState:  trainOnly,
 	ir.OpScalar: written,
 	ir.OpConst:  written,
+
+	ir.OpHeadLinear:      absorbed,
+	ir.OpHeadLinearT:     absorbed,
+	ir.OpLatentAttention: absorbed,
 
 	ir.OpDropout:        dropped,
 	ir.OpDropPath:       dropped,

@@ -20,10 +20,16 @@ func (b *launchBuilder) body() (Body, error) {
 		return b.gemm(n), nil
 	case ir.OpLinearDW:
 		return b.weightGrad(n), nil
+	case ir.OpHeadLinear, ir.OpHeadLinearT, ir.OpHeadLinearDW:
+		return b.headProduct(n), nil
 	case ir.OpAttention:
 		return b.attention(n), nil
 	case ir.OpAttentionGrad:
 		return b.attentionGrad(n), nil
+	case ir.OpLatentAttention:
+		return b.latentAttention(n), nil
+	case ir.OpLatentAttentionGrad:
+		return b.latentAttentionGrad(n), nil
 	case ir.OpLayerNorm:
 		return b.layerNorm(n), nil
 	case ir.OpLayerNormGrad:
@@ -98,6 +104,20 @@ func (b *launchBuilder) weightGrad(n *ir.Node) Body {
 	return g
 }
 
+// headProduct covers head_linear, its transpose and its weight gradient.
+func (b *launchBuilder) headProduct(n *ir.Node) Body {
+	x, w := n.Args[0], n.Args[1]
+	weight := w.Type // [heads·N,K]
+	if n.Op == ir.OpHeadLinearDW {
+		weight = n.Out().Type
+	}
+	sp := SpaceOf(x.Type)
+	h := &HeadProduct{Op: n.Op, Space: sp, Heads: n.Int("heads"), M: sp.Rows, N: weight.Rows() / n.Int("heads"), K: weight.Last()}
+	h.A, h.B = b.matrix(x), b.matrix(w)
+	h.Epilogue = b.epilogue("epilogue", n.Out(), SpaceOf(n.Out().Type))
+	return h
+}
+
 func attentionShape(n *ir.Node, q, k *ir.Value) AttentionShape {
 	qs, ks := q.Type.Sample(), k.Type.Sample()
 	return AttentionShape{
@@ -138,6 +158,31 @@ func (b *launchBuilder) attentionGrad(n *ir.Node) Body {
 	a.DO, a.Q, a.K, a.V, a.O = b.matrix(n.Args[0]), b.matrix(n.Args[1]), b.matrix(n.Args[2]), b.matrix(n.Args[3]), b.matrix(n.Args[4])
 	a.LSE = b.in(n.Args[5])
 	a.DQ, a.DK, a.DV = b.result(n.Outs[0]), b.result(n.Outs[1]), b.result(n.Outs[2])
+	a.Site, a.Thr = b.site(n)
+	return a
+}
+
+// latentShape is that of attention with heads as wide as x.
+func latentShape(n *ir.Node, q, x *ir.Value) AttentionShape {
+	s := attentionShape(n, q, x)
+	s.HeadDim = x.Type.Last()
+	return s
+}
+
+func (b *launchBuilder) latentAttention(n *ir.Node) Body {
+	a := &LatentAttention{Shape: latentShape(n, n.Args[0], n.Args[1]), Sums: n.Bool("sums")}
+	a.Q, a.X = b.matrix(n.Args[0]), b.matrix(n.Args[1])
+	a.O = b.result(n.Outs[0])
+	a.LSE = b.outIfStored(n.Outs[1])
+	a.Site, a.Thr = b.site(n)
+	return a
+}
+
+func (b *launchBuilder) latentAttentionGrad(n *ir.Node) Body {
+	a := &LatentAttentionGrad{Shape: latentShape(n, n.Args[1], n.Args[2]), Sums: n.Bool("sums")}
+	a.DO, a.Q, a.X, a.O = b.matrix(n.Args[0]), b.matrix(n.Args[1]), b.matrix(n.Args[2]), b.matrix(n.Args[3])
+	a.LSE = b.in(n.Args[4])
+	a.DQ, a.DX = b.result(n.Outs[0]), b.result(n.Outs[1])
 	a.Site, a.Thr = b.site(n)
 	return a
 }

@@ -57,6 +57,8 @@ func describe(gr *ir.Group) string {
 			s += fmt.Sprintf("   %s·%sᵀ", matrixText(n.Args[0].Type), matrixText(n.Args[1].Type))
 		case ir.OpLinearDX:
 			s += fmt.Sprintf("   %s·%s", matrixText(n.Args[0].Type), matrixText(n.Args[1].Type))
+		case ir.OpHeadLinear, ir.OpHeadLinearT, ir.OpHeadLinearDW:
+			s += fmt.Sprintf("   %d heads: %s, %s", n.Int("heads"), matrixText(n.Args[0].Type), matrixText(n.Args[1].Type))
 		case ir.OpLinearDW:
 			s += fmt.Sprintf("   %sᵀ·%s", matrixText(n.Args[0].Type), matrixText(n.Args[1].Type))
 		}

@@ -139,8 +139,8 @@ type Use struct {
 	Pos   ir.Pos
 }
 
-// Body is a kernel's loop structure: *Gemm, *Attention, *AttentionGrad,
-// *LayerNorm, *LayerNormGrad, *CrossEntropy, *Pointwise, *Patchify,
+// Body is a kernel's loop structure: *Gemm, *HeadProduct, *Attention,
+// *AttentionGrad, *LatentAttention, *LatentAttentionGrad, *LayerNorm, *LayerNormGrad, *CrossEntropy, *Pointwise, *Patchify,
 // *Transpose, *SumTokens, *ColumnSum, *SumSquares, *ClipScale,
 // *Optimizer, *Pack.
 type Body interface{ body() }
@@ -182,6 +182,18 @@ type Gemm struct {
 	RowSum   *Functor // tn: receives Σ_k A[k,m]; may be nil
 }
 
+// HeadProduct is a matrix product for each head: Op head_linear, C[M,heads·N] of
+// A[M,heads·K] and B[heads·N,K]; head_linear_t, C[M,heads·K] of A[M,heads·N] and the
+// same B; or head_linear_dw, C[heads·N,K] of A[M,heads·N] and B[M,heads·K]. M is the
+// run-time dimension. A and B lie in memory.
+type HeadProduct struct {
+	Op             ir.Op
+	Space          Space // of A
+	Heads, M, N, K int   // at full batch
+	A, B           Operand
+	Epilogue       *Functor
+}
+
 // Attention runs forward attention; all operands lie in memory.
 type Attention struct {
 	Q, K, V, O Operand
@@ -205,6 +217,25 @@ type AttentionGrad struct {
 	DQ, DK, DV     Operand
 	Site, Thr      int
 	Shape          AttentionShape
+}
+
+// LatentAttention runs attention over shared tokens X; HeadDim is their width.
+type LatentAttention struct {
+	Q, X, O   Operand
+	LSE       int // argument, or -1
+	Site, Thr int // arguments, or -1 without dropout
+	Shape     AttentionShape
+	Sums      bool // of each head's weights stand behind O's columns
+}
+
+// LatentAttentionGrad is the backward of LatentAttention.
+type LatentAttentionGrad struct {
+	DO, Q, X, O Operand
+	LSE         int
+	DQ, DX      Operand
+	Site, Thr   int
+	Shape       AttentionShape
+	Sums        bool
 }
 
 // LayerNorm normalizes rows of Space.
@@ -316,6 +347,7 @@ func (o *Optimizer) Ranges() []OptimizerRange {
 }
 
 func (*Gemm) body()          {}
+func (*HeadProduct) body()   {}
 func (*Attention) body()     {}
 func (*AttentionGrad) body() {}
 func (*LayerNorm) body()     {}
@@ -329,3 +361,6 @@ func (*ColumnSum) body()     {}
 func (*SumSquares) body()    {}
 func (*ClipScale) body()     {}
 func (*Optimizer) body()     {}
+
+func (*LatentAttention) body()     {}
+func (*LatentAttentionGrad) body() {}

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "ff1a98571fd91eeb479b4a465d86f70671ae4a7f42b312eabfa17f8ce44fcc5a",
+			"cpu":  "a2d6d5bf25a849b28d1a707df2564f6d372a7e5859c8a175a951bfce452ac14c",
 			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},
@@ -95,11 +95,11 @@ func Describe() *runtime.Model {
 			runtime.Grad:    record(grad),
 			runtime.Update:  record(update),
 		},
-		Pack:   record(pack),
-		Pruned: runtime.Pruning{StepFLOPs: 22248620032, StepFLOPsUnpruned: 22248620032},
-		ONNX:   graphONNX,
-		CPU:    cpuCode(),
-		CUDA:   cudaCode(),
+		Pack:              record(pack),
+		StepFLOPsUnpruned: 22248620032,
+		ONNX:              graphONNX,
+		CPU:               cpuCode(),
+		CUDA:              cudaCode(),
 	}
 }
 

@@ -16,74 +16,75 @@ const (
 	k07GemmPacked
 	k08GemmPacked
 	k09GemmPacked
-	k10GemmPacked
-	k11Attention
-	k12GemmPacked
-	k13SliceTokens
-	k14Layernorm
-	k15GemmPacked
+	k10HeadLinearT
+	k11LatentAttention
+	k12HeadLinear
+	k13GemmPacked
+	k14SliceTokens
+	k15Layernorm
 	k16GemmPacked
 	k17GemmPacked
-	k18CrossEntropy
-	k19GemmNt
-	k20PrependToken
-	k21Layernorm
-	k22GemmNt
-	k23Attention
-	k24GemmNt
-	k25Layernorm
-	k26GemmNt
+	k18GemmPacked
+	k19CrossEntropy
+	k20GemmNt
+	k21PrependToken
+	k22Layernorm
+	k23GemmNt
+	k24Attention
+	k25GemmNt
+	k26Layernorm
 	k27GemmNt
-	k28SliceTokens
-	k29GemmNt
+	k28GemmNt
+	k29SliceTokens
 	k30GemmNt
-	k31Attention
+	k31LatentAttention
 	k32GemmNt
 	k33Layernorm
 	k34GemmNt
 	k35GemmNt
 	k36GemmNt
 	k37CrossEntropy
-	k38GemmTn
-	k39GemmNn
+	k38GemmNn
+	k39GemmTn
 	k40LayernormGrad
 	k41Dropout
 	k42GemmTn
 	k43GemmNn
-	k44GemmTn
-	k45GemmNn
+	k44GemmNn
+	k45GemmTn
 	k46LayernormGrad
-	k47GemmTn
+	k47PadTokens
 	k48GemmNn
-	k49AttentionGrad
-	k50GemmTn
-	k51GemmTn
-	k52GemmNn
-	k53GemmNn
-	k54PadTokens
-	k55LayernormGrad
+	k49GemmTn
+	k50HeadLinearT
+	k51HeadLinearDw
+	k52LatentAttentionGrad
+	k53HeadLinear
+	k54HeadLinearDw
+	k55GemmNn
 	k56GemmTn
-	k57GemmNn
+	k57LayernormGrad
 	k58GemmTn
 	k59GemmNn
-	k60LayernormGrad
+	k60GemmNn
 	k61GemmTn
-	k62GemmNn
-	k63AttentionGrad
+	k62LayernormGrad
+	k63GemmNn
 	k64GemmTn
-	k65GemmNn
-	k66LayernormGrad
+	k65AttentionGrad
+	k66GemmNn
 	k67GemmTn
-	k68SumLeading
+	k68LayernormGrad
 	k69SumLeading
-	k70Sgd
-	k71PackWeight
-	k72PackWeight
+	k70SumLeading
+	k71GemmTn
+	k72Sgd
 	k73PackWeight
 	k74PackWeight
 	k75PackWeight
 	k76PackWeight
 	k77PackWeight
+	k78PackWeight
 )
 
 // record lists the launches of one program.
@@ -134,34 +135,36 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k08GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(67115008), paramAt("blks.0.mlp.dense2.bias"), runtime.Arena.At(48501760), runtime.Arena.At(38802432))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
 	// layernorm
-	r.Launch(k03Layernorm, runtime.Arena.At(38802432), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(19403776))
+	r.Launch(k03Layernorm, runtime.Arena.At(38802432), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(5120))
 	r.From("vit.yaml:30:15", "blks.1.attention")
 	// slice_tokens + linear   [n×512]·[512×512]ᵀ
-	r.Launch(k09GemmPacked, runtime.Arena.At(19403776), runtime.Arena.At(71309312), runtime.Arena.At(29103104))
-	// linear   [n·37×512]·[1024×512]ᵀ
-	r.Launch(k10GemmPacked, runtime.Arena.At(19403776), runtime.Arena.At(72357888), runtime.Arena.At(5120))
-	// attention
-	r.Launch(k11Attention, runtime.Arena.At(29103104), runtime.Arena.At(5120), runtime.Arena.At(7168), runtime.Arena.At(19403776))
+	r.Launch(k09GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(71309312), runtime.Arena.At(11801600))
+	// head_linear_t   8 heads: [n×512], [512×512]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(11801600), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(9704448))
+	// latent_attention
+	r.Launch(k11LatentAttention, runtime.Arena.At(9704448), runtime.Arena.At(5120), runtime.Arena.At(11801600))
+	// head_linear   8 heads: [n×4096], [512×512]
+	r.Launch(k12HeadLinear, runtime.Arena.At(11801600), paramAt("blks.1.attention.W_v.weight"), runtime.Arena.At(5120))
 	// linear   [n×512]·[512×512]ᵀ
-	r.Launch(k12GemmPacked, runtime.Arena.At(19403776), runtime.Arena.At(74455040), runtime.Arena.At(5120))
+	r.Launch(k13GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(72357888), runtime.Arena.At(267264))
 	r.From("vit.yaml:28:11", "blks.1.0")
 	// slice_tokens + add
-	r.Launch(k13SliceTokens, runtime.Arena.At(38802432), runtime.Arena.At(5120), runtime.Arena.At(1053696))
+	r.Launch(k14SliceTokens, runtime.Arena.At(38802432), runtime.Arena.At(267264), runtime.Arena.At(1053696))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(1053696), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(1315840))
+	r.Launch(k15Layernorm, runtime.Arena.At(1053696), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(1315840))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
 	// linear + add + gelu   [n×512]·[2048×512]ᵀ
-	r.Launch(k15GemmPacked, runtime.Arena.At(1315840), runtime.Arena.At(75503616), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(5120))
+	r.Launch(k16GemmPacked, runtime.Arena.At(1315840), runtime.Arena.At(73406464), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(5120))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
 	// linear + add   [n×2048]·[512×2048]ᵀ
-	r.Launch(k16GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(79697920), paramAt("blks.1.mlp.dense2.bias"), runtime.Arena.At(1053696), runtime.Arena.At(1315840))
+	r.Launch(k17GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(77600768), paramAt("blks.1.mlp.dense2.bias"), runtime.Arena.At(1053696), runtime.Arena.At(1315840))
 	r.From("vit.yaml:41:5", "head.0")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(1315840), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(5120))
+	r.Launch(k15Layernorm, runtime.Arena.At(1315840), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(5120))
 	r.From("vit.yaml:42:5", "head.1")
 	// linear + add   [n×512]·[10×512]ᵀ
-	r.Launch(k17GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(83892224), paramAt("head.1.bias"), runtime.Arena.At(0))
+	r.Launch(k18GemmPacked, runtime.Arena.At(5120), runtime.Arena.At(81795072), paramAt("head.1.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
@@ -195,223 +198,229 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k08GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(67115008), paramAt("blks.0.mlp.dense2.bias"), runtime.Arena.At(48502784), runtime.Arena.At(38803456))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
 	// layernorm
-	r.Launch(k03Layernorm, runtime.Arena.At(38803456), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(19404800))
+	r.Launch(k03Layernorm, runtime.Arena.At(38803456), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:30:15", "blks.1.attention")
 	// slice_tokens + linear   [n×512]·[512×512]ᵀ
-	r.Launch(k09GemmPacked, runtime.Arena.At(19404800), runtime.Arena.At(71309312), runtime.Arena.At(29104128))
-	// linear   [n·37×512]·[1024×512]ᵀ
-	r.Launch(k10GemmPacked, runtime.Arena.At(19404800), runtime.Arena.At(72357888), runtime.Arena.At(6144))
-	// attention
-	r.Launch(k11Attention, runtime.Arena.At(29104128), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(19404800))
+	r.Launch(k09GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(71309312), runtime.Arena.At(11802624))
+	// head_linear_t   8 heads: [n×512], [512×512]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(11802624), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(9705472))
+	// latent_attention
+	r.Launch(k11LatentAttention, runtime.Arena.At(9705472), runtime.Arena.At(6144), runtime.Arena.At(11802624))
+	// head_linear   8 heads: [n×4096], [512×512]
+	r.Launch(k12HeadLinear, runtime.Arena.At(11802624), paramAt("blks.1.attention.W_v.weight"), runtime.Arena.At(6144))
 	// linear   [n×512]·[512×512]ᵀ
-	r.Launch(k12GemmPacked, runtime.Arena.At(19404800), runtime.Arena.At(74455040), runtime.Arena.At(6144))
+	r.Launch(k13GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(72357888), runtime.Arena.At(268288))
 	r.From("vit.yaml:28:11", "blks.1.0")
 	// slice_tokens + add
-	r.Launch(k13SliceTokens, runtime.Arena.At(38803456), runtime.Arena.At(6144), runtime.Arena.At(1054720))
+	r.Launch(k14SliceTokens, runtime.Arena.At(38803456), runtime.Arena.At(268288), runtime.Arena.At(1054720))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(1054720), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(1316864))
+	r.Launch(k15Layernorm, runtime.Arena.At(1054720), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(1316864))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
 	// linear + add + gelu   [n×512]·[2048×512]ᵀ
-	r.Launch(k15GemmPacked, runtime.Arena.At(1316864), runtime.Arena.At(75503616), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(6144))
+	r.Launch(k16GemmPacked, runtime.Arena.At(1316864), runtime.Arena.At(73406464), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
 	// linear + add   [n×2048]·[512×2048]ᵀ
-	r.Launch(k16GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(79697920), paramAt("blks.1.mlp.dense2.bias"), runtime.Arena.At(1054720), runtime.Arena.At(1316864))
+	r.Launch(k17GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(77600768), paramAt("blks.1.mlp.dense2.bias"), runtime.Arena.At(1054720), runtime.Arena.At(1316864))
 	r.From("vit.yaml:41:5", "head.0")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(1316864), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(6144))
+	r.Launch(k15Layernorm, runtime.Arena.At(1316864), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:42:5", "head.1")
 	// linear + add   [n×512]·[10×512]ᵀ
-	r.Launch(k17GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(83892224), paramAt("head.1.bias"), runtime.Arena.At(0))
+	r.Launch(k18GemmPacked, runtime.Arena.At(6144), runtime.Arena.At(81795072), paramAt("head.1.bias"), runtime.Arena.At(0))
 	r.From("vit.yaml:44:7", "loss")
 	// cross_entropy
-	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632))
+	r.Launch(k19CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632))
 }
 
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
 	r.From("vit.yaml:20:5", "patch_embedding.conv")
 	// patchify
-	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(213391360))
+	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(203692032))
 	// linear + add   [n·36×256]·[512×256]ᵀ
-	r.Launch(k19GemmNt, runtime.Arena.At(213391360), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), runtime.Arena.At(6144))
+	r.Launch(k20GemmNt, runtime.Arena.At(203692032), paramAt("patch_embedding.conv.weight"), paramAt("patch_embedding.conv.bias"), runtime.Arena.At(6144))
 	r.From("vit.yaml:23:5", "3")
 	// prepend_token + add + dropout
-	r.Launch(k20PrependToken, paramAt("cls_token"), runtime.Arena.At(6144), paramAt("pos_embedding"), runtime.Imm.At(0), runtime.Imm.At(6554), runtime.Arena.At(145496064))
+	r.Launch(k21PrependToken, paramAt("cls_token"), runtime.Arena.At(6144), paramAt("pos_embedding"), runtime.Imm.At(0), runtime.Imm.At(6554), runtime.Arena.At(106698752))
 	r.From("vit.yaml:29:15", "blks.0.ln1")
 	// layernorm
-	r.Launch(k21Layernorm, runtime.Arena.At(145496064), paramAt("blks.0.ln1.weight"), paramAt("blks.0.ln1.bias"), runtime.Arena.At(219834368), runtime.Arena.At(219853312), runtime.Arena.At(155195392))
+	r.Launch(k22Layernorm, runtime.Arena.At(106698752), paramAt("blks.0.ln1.weight"), paramAt("blks.0.ln1.bias"), runtime.Arena.At(208824320), runtime.Arena.At(208843264), runtime.Arena.At(116398080))
 	r.From("vit.yaml:30:15", "blks.0.attention")
 	// linear   [n·37×512]·[1536×512]ᵀ
-	r.Launch(k22GemmNt, runtime.Arena.At(155195392), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(77600768))
+	r.Launch(k23GemmNt, runtime.Arena.At(116398080), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(77600768))
 	// attention
-	r.Launch(k23Attention, runtime.Arena.At(77600768), runtime.Arena.At(77602816), runtime.Arena.At(77604864), runtime.Arena.At(164894720), runtime.Arena.At(219682816), runtime.Imm.At(1), runtime.Imm.At(6554))
+	r.Launch(k24Attention, runtime.Arena.At(77600768), runtime.Arena.At(77602816), runtime.Arena.At(77604864), runtime.Arena.At(126097408), runtime.Arena.At(208672768), runtime.Imm.At(1), runtime.Imm.At(6554))
 	// linear + add   [n·37×512]·[512×512]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(164894720), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(145496064), runtime.Arena.At(174594048))
+	r.Launch(k25GemmNt, runtime.Arena.At(126097408), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(106698752), runtime.Arena.At(135796736))
 	r.From("vit.yaml:32:15", "blks.0.ln2")
 	// layernorm
-	r.Launch(k25Layernorm, runtime.Arena.At(174594048), paramAt("blks.0.ln2.weight"), paramAt("blks.0.ln2.bias"), runtime.Arena.At(219872256), runtime.Arena.At(219891200), runtime.Arena.At(184293376))
+	r.Launch(k26Layernorm, runtime.Arena.At(135796736), paramAt("blks.0.ln2.weight"), paramAt("blks.0.ln2.bias"), runtime.Arena.At(208862208), runtime.Arena.At(208881152), runtime.Arena.At(145496064))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
 	// linear + add + gelu + dropout   [n·37×512]·[2048×512]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(184293376), paramAt("blks.0.mlp.dense1.weight"), paramAt("blks.0.mlp.dense1.bias"), runtime.Arena.At(6144), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(38803456))
+	r.Launch(k27GemmNt, runtime.Arena.At(145496064), paramAt("blks.0.mlp.dense1.weight"), paramAt("blks.0.mlp.dense1.bias"), runtime.Arena.At(6144), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(38803456))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
 	// linear + add + dropout   [n·37×2048]·[512×2048]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense2.weight"), paramAt("blks.0.mlp.dense2.bias"), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(174594048), runtime.Arena.At(193992704))
+	r.Launch(k28GemmNt, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense2.weight"), paramAt("blks.0.mlp.dense2.bias"), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(135796736), runtime.Arena.At(155195392))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
 	// layernorm
-	r.Launch(k25Layernorm, runtime.Arena.At(193992704), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(219910144), runtime.Arena.At(219929088), runtime.Arena.At(203692032))
+	r.Launch(k26Layernorm, runtime.Arena.At(155195392), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(208900096), runtime.Arena.At(208919040), runtime.Arena.At(164894720))
 	r.From("vit.yaml:30:15", "blks.1.attention")
 	// slice_tokens
-	r.Launch(k28SliceTokens, runtime.Arena.At(203692032), runtime.Arena.At(218109952))
+	r.Launch(k29SliceTokens, runtime.Arena.At(164894720), runtime.Arena.At(202381312))
 	// linear   [n×512]·[512×512]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(218109952), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(218372096))
-	// linear   [n·37×512]·[1024×512]ᵀ
-	r.Launch(k30GemmNt, runtime.Arena.At(203692032), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(106698752))
-	// attention
-	r.Launch(k31Attention, runtime.Arena.At(218372096), runtime.Arena.At(106698752), runtime.Arena.At(106700800), runtime.Arena.At(218634240), runtime.Arena.At(219948032), runtime.Imm.At(4), runtime.Imm.At(6554))
+	r.Launch(k30GemmNt, runtime.Arena.At(202381312), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(202643456))
+	// head_linear_t   8 heads: [n×512], [512×512]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(202643456), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(193992704))
+	// latent_attention
+	r.Launch(k31LatentAttention, runtime.Arena.At(193992704), runtime.Arena.At(164894720), runtime.Arena.At(196089856), runtime.Arena.At(202905600), runtime.Imm.At(4), runtime.Imm.At(6554))
+	// head_linear   8 heads: [n×4096], [512×512]
+	r.Launch(k12HeadLinear, runtime.Arena.At(196089856), paramAt("blks.1.attention.W_v.weight"), runtime.Arena.At(184293376))
 	// linear   [n×512]·[512×512]ᵀ
-	r.Launch(k32GemmNt, runtime.Arena.At(218634240), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(126097408))
+	r.Launch(k32GemmNt, runtime.Arena.At(184293376), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(174594048))
 	r.From("vit.yaml:28:11", "blks.1.0")
 	// slice_tokens + add
-	r.Launch(k13SliceTokens, runtime.Arena.At(193992704), runtime.Arena.At(126097408), runtime.Arena.At(128194560))
+	r.Launch(k14SliceTokens, runtime.Arena.At(155195392), runtime.Arena.At(174594048), runtime.Arena.At(176691200))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
 	// layernorm
-	r.Launch(k33Layernorm, runtime.Arena.At(128194560), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(129505280), runtime.Arena.At(129505792), runtime.Arena.At(128456704))
+	r.Launch(k33Layernorm, runtime.Arena.At(176691200), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(178007040), runtime.Arena.At(178007552), runtime.Arena.At(176953344))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
 	// linear + add + gelu + dropout   [n×512]·[2048×512]ᵀ
-	r.Launch(k34GemmNt, runtime.Arena.At(128456704), paramAt("blks.1.mlp.dense1.weight"), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(126097408), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(127145984))
+	r.Launch(k34GemmNt, runtime.Arena.At(176953344), paramAt("blks.1.mlp.dense1.weight"), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(174594048), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(175642624))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
 	// linear + add + dropout   [n×2048]·[512×2048]ᵀ
-	r.Launch(k35GemmNt, runtime.Arena.At(127145984), paramAt("blks.1.mlp.dense2.weight"), paramAt("blks.1.mlp.dense2.bias"), runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(128194560), runtime.Arena.At(128718848))
+	r.Launch(k35GemmNt, runtime.Arena.At(175642624), paramAt("blks.1.mlp.dense2.weight"), paramAt("blks.1.mlp.dense2.bias"), runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(176691200), runtime.Arena.At(177215488))
 	r.From("vit.yaml:41:5", "head.0")
 	// layernorm
-	r.Launch(k33Layernorm, runtime.Arena.At(128718848), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(129506304), runtime.Arena.At(129506816), runtime.Arena.At(128980992))
+	r.Launch(k33Layernorm, runtime.Arena.At(177215488), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(178008064), runtime.Arena.At(178008576), runtime.Arena.At(177477632))
 	r.From("vit.yaml:42:5", "head.1")
 	// linear + add   [n×512]·[10×512]ᵀ
-	r.Launch(k36GemmNt, runtime.Arena.At(128980992), paramAt("head.1.weight"), paramAt("head.1.bias"), runtime.Arena.At(0))
+	r.Launch(k36GemmNt, runtime.Arena.At(177477632), paramAt("head.1.weight"), paramAt("head.1.bias"), runtime.Arena.At(0))
 	r.From("vit.yaml:44:7", "loss")
 	// cross_entropy + broadcast_batch + cross_entropy_grad
-	r.Launch(k37CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(129243136))
+	r.Launch(k37CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(178001920))
 	r.From("vit.yaml:42:5", "head.1")
-	// sum_leading + linear_dw   [n×10]ᵀ·[n×512]
-	r.Launch(k38GemmTn, runtime.Arena.At(129243136), runtime.Arena.At(128980992), gradAt("head.1.weight"), gradAt("head.1.bias"))
 	// linear_dx   [n×10]·[10×512]
-	r.Launch(k39GemmNn, runtime.Arena.At(129243136), paramAt("head.1.weight"), runtime.Arena.At(128980992))
+	r.Launch(k38GemmNn, runtime.Arena.At(178001920), paramAt("head.1.weight"), runtime.Arena.At(177739776))
+	// sum_leading + linear_dw   [n×10]ᵀ·[n×512]
+	r.Launch(k39GemmTn, runtime.Arena.At(178001920), runtime.Arena.At(177477632), gradAt("head.1.weight"), gradAt("head.1.bias"))
 	r.From("vit.yaml:41:5", "head.0")
 	// layernorm_grad
-	r.Launch(k40LayernormGrad, runtime.Arena.At(128980992), runtime.Arena.At(128718848), paramAt("head.0.weight"), runtime.Arena.At(129506304), runtime.Arena.At(129506816), runtime.Arena.At(129243136), gradAt("head.0.weight"), gradAt("head.0.bias"))
+	r.Launch(k40LayernormGrad, runtime.Arena.At(177739776), runtime.Arena.At(177215488), paramAt("head.0.weight"), runtime.Arena.At(178008064), runtime.Arena.At(178008576), runtime.Arena.At(177477632), gradAt("head.0.weight"), gradAt("head.0.bias"))
 	r.From("vit.yaml:37:15", "blks.1.1.5")
 	// dropout
-	r.Launch(k41Dropout, runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(129243136), runtime.Arena.At(128718848))
+	r.Launch(k41Dropout, runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(177477632), runtime.Arena.At(177215488))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
 	// sum_leading + linear_dw   [n×512]ᵀ·[n×2048]
-	r.Launch(k42GemmTn, runtime.Arena.At(128718848), runtime.Arena.At(127145984), gradAt("blks.1.mlp.dense2.weight"), gradAt("blks.1.mlp.dense2.bias"))
+	r.Launch(k42GemmTn, runtime.Arena.At(177215488), runtime.Arena.At(175642624), gradAt("blks.1.mlp.dense2.weight"), gradAt("blks.1.mlp.dense2.bias"))
 	// linear_dx + dropout + gelu_grad   [n×512]·[512×2048]
-	r.Launch(k43GemmNn, runtime.Arena.At(128718848), paramAt("blks.1.mlp.dense2.weight"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(126097408), runtime.Arena.At(127145984))
+	r.Launch(k43GemmNn, runtime.Arena.At(177215488), paramAt("blks.1.mlp.dense2.weight"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(174594048), runtime.Arena.At(175642624))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
-	// sum_leading + linear_dw   [n×2048]ᵀ·[n×512]
-	r.Launch(k44GemmTn, runtime.Arena.At(127145984), runtime.Arena.At(128456704), gradAt("blks.1.mlp.dense1.weight"), gradAt("blks.1.mlp.dense1.bias"))
 	// linear_dx   [n×2048]·[2048×512]
-	r.Launch(k45GemmNn, runtime.Arena.At(127145984), paramAt("blks.1.mlp.dense1.weight"), runtime.Arena.At(126097408))
+	r.Launch(k44GemmNn, runtime.Arena.At(175642624), paramAt("blks.1.mlp.dense1.weight"), runtime.Arena.At(174594048))
+	// sum_leading + linear_dw   [n×2048]ᵀ·[n×512]
+	r.Launch(k45GemmTn, runtime.Arena.At(175642624), runtime.Arena.At(176953344), gradAt("blks.1.mlp.dense1.weight"), gradAt("blks.1.mlp.dense1.bias"))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
 	// layernorm_grad + add
-	r.Launch(k46LayernormGrad, runtime.Arena.At(126097408), runtime.Arena.At(128194560), paramAt("blks.1.ln2.weight"), runtime.Arena.At(129505280), runtime.Arena.At(129505792), runtime.Arena.At(129243136), runtime.Arena.At(218896384), gradAt("blks.1.ln2.weight"), gradAt("blks.1.ln2.bias"))
-	r.From("vit.yaml:30:15", "blks.1.attention")
-	// linear_dw   [n×512]ᵀ·[n×512]
-	r.Launch(k47GemmTn, runtime.Arena.At(218896384), runtime.Arena.At(218634240), gradAt("blks.1.attention.W_o.weight"))
-	// linear_dx   [n×512]·[512×512]
-	r.Launch(k48GemmNn, runtime.Arena.At(218896384), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(219158528))
-	// attention_grad
-	r.Launch(k49AttentionGrad, runtime.Arena.At(219158528), runtime.Arena.At(218372096), runtime.Arena.At(106698752), runtime.Arena.At(106700800), runtime.Arena.At(218634240), runtime.Arena.At(219948032), runtime.Arena.At(219420672), runtime.Arena.At(126097408), runtime.Arena.At(126099456), runtime.Imm.At(4), runtime.Imm.At(6554))
-	// linear_dw   [n×512]ᵀ·[n×512]
-	r.Launch(k50GemmTn, runtime.Arena.At(219420672), runtime.Arena.At(218109952), gradAt("blks.1.attention.W_q.weight"))
-	// linear_dw   [n·37×1024]ᵀ·[n·37×512]
-	r.Launch(k51GemmTn, runtime.Arena.At(126097408), runtime.Arena.At(203692032), gradAt("blks.1.attention.W_k.weight"))
-	// linear_dx   [n·37×1024]·[1024×512]
-	r.Launch(k52GemmNn, runtime.Arena.At(126097408), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(116398080))
-	// linear_dx   [n×512]·[512×512]
-	r.Launch(k53GemmNn, runtime.Arena.At(219420672), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(203692032))
+	r.Launch(k46LayernormGrad, runtime.Arena.At(174594048), runtime.Arena.At(176691200), paramAt("blks.1.ln2.weight"), runtime.Arena.At(178007040), runtime.Arena.At(178007552), runtime.Arena.At(177477632), runtime.Arena.At(184555520), gradAt("blks.1.ln2.weight"), gradAt("blks.1.ln2.bias"))
 	r.From("vit.yaml:28:11", "blks.1.0")
 	// pad_tokens
-	r.Launch(k54PadTokens, runtime.Arena.At(218896384), runtime.Arena.At(106698752))
+	r.Launch(k47PadTokens, runtime.Arena.At(184555520), runtime.Arena.At(174594048))
+	r.From("vit.yaml:30:15", "blks.1.attention")
+	// linear_dx   [n×512]·[512×512]
+	r.Launch(k48GemmNn, runtime.Arena.At(184555520), paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(184817664))
+	// linear_dw   [n×512]ᵀ·[n×512]
+	r.Launch(k49GemmTn, runtime.Arena.At(184555520), runtime.Arena.At(184293376), gradAt("blks.1.attention.W_o.weight"))
+	// head_linear_t   8 heads: [n×512], [512×512]
+	r.Launch(k50HeadLinearT, runtime.Arena.At(184817664), paramAt("blks.1.attention.W_v.weight"), runtime.Arena.At(198187008))
+	// head_linear_dw   8 heads: [n×512], [n×4096]
+	r.Launch(k51HeadLinearDw, runtime.Arena.At(184817664), runtime.Arena.At(196089856), gradAt("blks.1.attention.W_v.weight"))
+	// latent_attention_grad
+	r.Launch(k52LatentAttentionGrad, runtime.Arena.At(198187008), runtime.Arena.At(193992704), runtime.Arena.At(164894720), runtime.Arena.At(196089856), runtime.Arena.At(202905600), runtime.Arena.At(200284160), runtime.Arena.At(184293376), runtime.Imm.At(4), runtime.Imm.At(6554))
+	// head_linear   8 heads: [n×4096], [512×512]
+	r.Launch(k53HeadLinear, runtime.Arena.At(200284160), paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(164894720))
+	// head_linear_dw   8 heads: [n×512], [n×4096]
+	r.Launch(k54HeadLinearDw, runtime.Arena.At(202643456), runtime.Arena.At(200284160), gradAt("blks.1.attention.W_k.weight"))
+	// linear_dx   [n×512]·[512×512]
+	r.Launch(k55GemmNn, runtime.Arena.At(164894720), paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(208410624))
+	// linear_dw   [n×512]ᵀ·[n×512]
+	r.Launch(k56GemmTn, runtime.Arena.At(164894720), runtime.Arena.At(202381312), gradAt("blks.1.attention.W_q.weight"))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
 	// pad_tokens + add + layernorm_grad + dropout
-	r.Launch(k55LayernormGrad, runtime.Arena.At(203692032), runtime.Arena.At(116398080), runtime.Arena.At(193992704), paramAt("blks.1.ln1.weight"), runtime.Arena.At(219910144), runtime.Arena.At(219929088), runtime.Arena.At(106698752), runtime.Arena.At(126097408), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(135796736), gradAt("blks.1.ln1.weight"), gradAt("blks.1.ln1.bias"))
+	r.Launch(k57LayernormGrad, runtime.Arena.At(208410624), runtime.Arena.At(184293376), runtime.Arena.At(155195392), paramAt("blks.1.ln1.weight"), runtime.Arena.At(208900096), runtime.Arena.At(208919040), runtime.Arena.At(174594048), runtime.Arena.At(164894720), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(193992704), gradAt("blks.1.ln1.weight"), gradAt("blks.1.ln1.bias"))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
 	// sum_leading + linear_dw   [n·37×512]ᵀ·[n·37×2048]
-	r.Launch(k56GemmTn, runtime.Arena.At(135796736), runtime.Arena.At(38803456), gradAt("blks.0.mlp.dense2.weight"), gradAt("blks.0.mlp.dense2.bias"))
+	r.Launch(k58GemmTn, runtime.Arena.At(193992704), runtime.Arena.At(38803456), gradAt("blks.0.mlp.dense2.weight"), gradAt("blks.0.mlp.dense2.bias"))
 	// linear_dx + dropout + gelu_grad   [n·37×512]·[512×2048]
-	r.Launch(k57GemmNn, runtime.Arena.At(135796736), paramAt("blks.0.mlp.dense2.weight"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(6144), runtime.Arena.At(38803456))
+	r.Launch(k59GemmNn, runtime.Arena.At(193992704), paramAt("blks.0.mlp.dense2.weight"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(6144), runtime.Arena.At(38803456))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
-	// sum_leading + linear_dw   [n·37×2048]ᵀ·[n·37×512]
-	r.Launch(k58GemmTn, runtime.Arena.At(38803456), runtime.Arena.At(184293376), gradAt("blks.0.mlp.dense1.weight"), gradAt("blks.0.mlp.dense1.bias"))
 	// linear_dx   [n·37×2048]·[2048×512]
-	r.Launch(k59GemmNn, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense1.weight"), runtime.Arena.At(6144))
+	r.Launch(k60GemmNn, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense1.weight"), runtime.Arena.At(6144))
+	// sum_leading + linear_dw   [n·37×2048]ᵀ·[n·37×512]
+	r.Launch(k61GemmTn, runtime.Arena.At(38803456), runtime.Arena.At(145496064), gradAt("blks.0.mlp.dense1.weight"), gradAt("blks.0.mlp.dense1.bias"))
 	r.From("vit.yaml:32:15", "blks.0.ln2")
 	// layernorm_grad + add
-	r.Launch(k60LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(174594048), paramAt("blks.0.ln2.weight"), runtime.Arena.At(219872256), runtime.Arena.At(219891200), runtime.Arena.At(126097408), runtime.Arena.At(29104128), gradAt("blks.0.ln2.weight"), gradAt("blks.0.ln2.bias"))
+	r.Launch(k62LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(135796736), paramAt("blks.0.ln2.weight"), runtime.Arena.At(208862208), runtime.Arena.At(208881152), runtime.Arena.At(164894720), runtime.Arena.At(29104128), gradAt("blks.0.ln2.weight"), gradAt("blks.0.ln2.bias"))
 	r.From("vit.yaml:30:15", "blks.0.attention")
-	// linear_dw   [n·37×512]ᵀ·[n·37×512]
-	r.Launch(k61GemmTn, runtime.Arena.At(29104128), runtime.Arena.At(164894720), gradAt("blks.0.attention.W_o.weight"))
 	// linear_dx   [n·37×512]·[512×512]
-	r.Launch(k62GemmNn, runtime.Arena.At(29104128), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(38803456))
+	r.Launch(k63GemmNn, runtime.Arena.At(29104128), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(38803456))
+	// linear_dw   [n·37×512]ᵀ·[n·37×512]
+	r.Launch(k64GemmTn, runtime.Arena.At(29104128), runtime.Arena.At(126097408), gradAt("blks.0.attention.W_o.weight"))
 	// attention_grad
-	r.Launch(k63AttentionGrad, runtime.Arena.At(38803456), runtime.Arena.At(77600768), runtime.Arena.At(77602816), runtime.Arena.At(77604864), runtime.Arena.At(164894720), runtime.Arena.At(219682816), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Imm.At(1), runtime.Imm.At(6554))
-	// linear_dw   [n·37×1536]ᵀ·[n·37×512]
-	r.Launch(k64GemmTn, runtime.Arena.At(6144), runtime.Arena.At(155195392), gradAt("blks.0.attention.W_q.weight"))
+	r.Launch(k65AttentionGrad, runtime.Arena.At(38803456), runtime.Arena.At(77600768), runtime.Arena.At(77602816), runtime.Arena.At(77604864), runtime.Arena.At(126097408), runtime.Arena.At(208672768), runtime.Arena.At(6144), runtime.Arena.At(8192), runtime.Arena.At(10240), runtime.Imm.At(1), runtime.Imm.At(6554))
 	// linear_dx   [n·37×1536]·[1536×512]
-	r.Launch(k65GemmNn, runtime.Arena.At(6144), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(38803456))
+	r.Launch(k66GemmNn, runtime.Arena.At(6144), paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(38803456))
+	// linear_dw   [n·37×1536]ᵀ·[n·37×512]
+	r.Launch(k67GemmTn, runtime.Arena.At(6144), runtime.Arena.At(116398080), gradAt("blks.0.attention.W_q.weight"))
 	r.From("vit.yaml:29:15", "blks.0.ln1")
 	// layernorm_grad + add + dropout
-	r.Launch(k66LayernormGrad, runtime.Arena.At(38803456), runtime.Arena.At(145496064), paramAt("blks.0.ln1.weight"), runtime.Arena.At(219834368), runtime.Arena.At(219853312), runtime.Arena.At(29104128), runtime.Imm.At(0), runtime.Imm.At(6554), runtime.Arena.At(6144), gradAt("blks.0.ln1.weight"), gradAt("blks.0.ln1.bias"))
-	r.From("vit.yaml:20:5", "patch_embedding.conv")
-	// slice_tokens + sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×256]
-	r.Launch(k67GemmTn, runtime.Arena.At(6144), runtime.Arena.At(213391360), gradAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.bias"))
+	r.Launch(k68LayernormGrad, runtime.Arena.At(38803456), runtime.Arena.At(106698752), paramAt("blks.0.ln1.weight"), runtime.Arena.At(208824320), runtime.Arena.At(208843264), runtime.Arena.At(29104128), runtime.Imm.At(0), runtime.Imm.At(6554), runtime.Arena.At(6144), gradAt("blks.0.ln1.weight"), gradAt("blks.0.ln1.bias"))
 	r.From("vit.yaml:22:5", "pos_embedding")
 	// sum_leading
-	r.Launch(k68SumLeading, runtime.Arena.At(6144), gradAt("pos_embedding"))
+	r.Launch(k69SumLeading, runtime.Arena.At(6144), gradAt("pos_embedding"))
 	r.From("vit.yaml:21:5", "cls_token")
 	// slice_tokens + sum_leading
-	r.Launch(k69SumLeading, runtime.Arena.At(6144), gradAt("cls_token"))
+	r.Launch(k70SumLeading, runtime.Arena.At(6144), gradAt("cls_token"))
+	r.From("vit.yaml:20:5", "patch_embedding.conv")
+	// slice_tokens + sum_leading + linear_dw   [n·36×512]ᵀ·[n·36×256]
+	r.Launch(k71GemmTn, runtime.Arena.At(6144), runtime.Arena.At(203692032), gradAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.bias"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit.yaml:20:5", "patch_embedding.conv.weight")
 	// sgd
-	r.Launch(k70Sgd, paramAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.weight"))
+	r.Launch(k72Sgd, paramAt("patch_embedding.conv.weight"), gradAt("patch_embedding.conv.weight"))
 }
 
 // pack: parameters → the packed weights that forward and eval read; due when parameters have changed.
 func pack(r *runtime.Recorder) {
 	r.From("vit.yaml:20:5", "patch_embedding.conv")
 	// pack a weight   [512×256]
-	r.Launch(k71PackWeight, paramAt("patch_embedding.conv.weight"), runtime.Arena.At(58202112))
+	r.Launch(k73PackWeight, paramAt("patch_embedding.conv.weight"), runtime.Arena.At(58202112))
 	r.From("vit.yaml:30:15", "blks.0.attention")
 	// pack a weight   [1536×512]
-	r.Launch(k72PackWeight, paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(58726400))
+	r.Launch(k74PackWeight, paramAt("blks.0.attention.W_q.weight"), runtime.Arena.At(58726400))
 	// pack a weight   [512×512]
-	r.Launch(k73PackWeight, paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(61872128))
+	r.Launch(k75PackWeight, paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(61872128))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
 	// pack a weight   [2048×512]
-	r.Launch(k74PackWeight, paramAt("blks.0.mlp.dense1.weight"), runtime.Arena.At(62920704))
+	r.Launch(k76PackWeight, paramAt("blks.0.mlp.dense1.weight"), runtime.Arena.At(62920704))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
 	// pack a weight   [512×2048]
-	r.Launch(k75PackWeight, paramAt("blks.0.mlp.dense2.weight"), runtime.Arena.At(67115008))
+	r.Launch(k77PackWeight, paramAt("blks.0.mlp.dense2.weight"), runtime.Arena.At(67115008))
 	r.From("vit.yaml:30:15", "blks.1.attention")
 	// pack a weight   [512×512]
-	r.Launch(k73PackWeight, paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(71309312))
-	// pack a weight   [1024×512]
-	r.Launch(k76PackWeight, paramAt("blks.1.attention.W_k.weight"), runtime.Arena.At(72357888))
+	r.Launch(k75PackWeight, paramAt("blks.1.attention.W_q.weight"), runtime.Arena.At(71309312))
 	// pack a weight   [512×512]
-	r.Launch(k73PackWeight, paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(74455040))
+	r.Launch(k75PackWeight, paramAt("blks.1.attention.W_o.weight"), runtime.Arena.At(72357888))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
 	// pack a weight   [2048×512]
-	r.Launch(k74PackWeight, paramAt("blks.1.mlp.dense1.weight"), runtime.Arena.At(75503616))
+	r.Launch(k76PackWeight, paramAt("blks.1.mlp.dense1.weight"), runtime.Arena.At(73406464))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
 	// pack a weight   [512×2048]
-	r.Launch(k75PackWeight, paramAt("blks.1.mlp.dense2.weight"), runtime.Arena.At(79697920))
+	r.Launch(k77PackWeight, paramAt("blks.1.mlp.dense2.weight"), runtime.Arena.At(77600768))
 	r.From("vit.yaml:42:5", "head.1")
 	// pack a weight   [10×512]
-	r.Launch(k77PackWeight, paramAt("head.1.weight"), runtime.Arena.At(83892224))
+	r.Launch(k78PackWeight, paramAt("head.1.weight"), runtime.Arena.At(81795072))
 }

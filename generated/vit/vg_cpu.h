@@ -693,6 +693,8 @@ struct vg_dropout {
   VG_FN vg_dropout(const vg_step& s, uint32_t site, uint32_t thr)
       : step_(&s), site_(site), thr_(thr), on_(s.dropout_on && thr > 0) {}
 
+  VG_FN bool on() const { return on_; }
+
   // Multipliers of elements index .. index + lanes-1; those from n on are any
   // value. All 1 while dropout is off.
   template <class V>
@@ -2538,6 +2540,389 @@ VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
 VG_END
 
 #endif  // VITGEN_CPU_GEMM_TN_H
+
+#ifndef VITGEN_CPU_HEADS_H
+#define VITGEN_CPU_HEADS_H
+
+// Products head by head: columns h of the operands by rows h of the weight, [N,K]
+// each.
+//
+//   head_linear      y_h[M,N]  = x_h[M,K] w_h[N,K]^T
+//   head_linear_t    y_h[M,K]  = x_h[M,N] w_h[N,K]
+//   head_linear_dw   dw_h[N,K] = dy_h[M,N]^T x_h[M,K]
+//
+// The rows M are few, often one a sample, so workers share heads and columns of the
+// result, not rows: each packs what it needs for itself, and nobody waits. A weight
+// that meets a few rows only is read where it lies. Results do not depend on how
+// the work is shared. vg_matrix operands have the columns of all heads; the sink is
+// over all of the result.
+
+VG_BEGIN
+
+constexpr int kDotRows = kLanes < 16 ? 2 : 4, kDotCols = kLanes / kDotRows;
+constexpr int64_t kDotMost = kDotRows;           // rows for which a weight is not turned to be packed
+constexpr int64_t kHeadColumns = 2 * kNR;        // columns of a head that a worker takes at a time
+constexpr int64_t kHeadLD = kHeadColumns + 16;
+constexpr int64_t kHeadRows = kRowPanels * kMR;  // rows of A packed at a time
+static_assert(kDotRows * kDotCols == kLanes && kColPanel <= kMR * kLDA, "a tile's results fill a vector; both forms of A fit");
+
+// The products of R rows of A with C rows of B, each of n elements, times factor: R x C
+// sums grow over the lanes of vectors, to be folded at the end. Both operands are
+// read along their rows, where the micro-kernel of tile.h would have one of them
+// turned.
+template <int R, int C>
+VG_NOINLINE void vg_dot_tile(const float* const* a, const float* const* b, int64_t n, float factor, float* out) {
+  vf sum[kLanes];
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; i++) sum[i] = vf(0.0f);
+  vg_each_vector(vg_at{}, 0, n, [&](vg_at at) VG_LAMBDA {
+    vf x[R];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) x[r] = vg_load<vf>(a[r] + at.col, at.n);
+#pragma GCC unroll 16
+    for (int c = 0; c < C; c++) {
+      const vf y = vg_load<vf>(b[c] + at.col, at.n);
+#pragma GCC unroll 4
+      for (int r = 0; r < R; r++) sum[r * C + c] = vg_fma(x[r], y, sum[r * C + c]);
+    }
+  });
+  vg_store_full(out, vg_sum_rows(sum) * vf(factor));
+}
+
+// A tile of C = factor A B^T. At the edges the last row stands for those that are missing.
+template <int R, int C>
+VG_FN void vg_dot_edge(const float* a, int64_t lda, int64_t rows, const float* b, int64_t ldb, int64_t cols, int64_t n,
+                       float factor, float* c, int64_t ldc) {
+  const float *ar[R], *br[C];
+  float dots[kLanes];
+  for (int r = 0; r < R; r++) ar[r] = a + vg_min64(r, rows - 1) * lda;
+  for (int j = 0; j < C; j++) br[j] = b + vg_min64(j, cols - 1) * ldb;
+  vg_dot_tile<R, C>(ar, br, n, factor, dots);
+  const size_t bytes = sizeof(float) * (size_t)vg_min64(C, cols);
+  for (int r = 0; r < R && r < rows; r++) __builtin_memcpy(c + r * ldc, dots + r * C, bytes);
+}
+
+// C = factor A B^T for few rows of A. Rows of B pass once.
+VG_NOINLINE void vg_dots(const float* a, int64_t lda, int64_t rows, const float* b, int64_t ldb, int64_t cols,
+                         int64_t n, float factor, float* c, int64_t ldc) {
+  if (rows == 1) {
+    for (int64_t j = 0; j < cols; j += kLanes)
+      vg_dot_edge<1, kLanes>(a, lda, 1, b + j * ldb, ldb, cols - j, n, factor, c + j, ldc);
+    return;
+  }
+  for (int64_t j = 0; j < cols; j += kDotCols)
+    for (int64_t i = 0; i < rows; i += kDotRows)
+      vg_dot_edge<kDotRows, kDotCols>(a + i * lda, lda, rows - i, b + j * ldb, ldb, cols - j, n, factor,
+                                     c + i * ldc + j, ldc);
+}
+
+// Columns of a row-major matrix as the micro-kernel reads B: in place, if they are
+// whole vectors, else packed.
+struct vg_columns {
+  const float* p;
+  int64_t ld;
+
+  VG_FN vg_columns(const float* b, int64_t ldb, int64_t rows, int64_t cols, float* pack) : p(b), ld(ldb) {
+    if (cols % kLanes == 0) return;
+    vg_pack_panel_nn(b, ldb, (int)cols, rows, pack);
+    p = pack, ld = kNR;
+  }
+};
+
+// What a worker has in its scratch.
+struct vg_head_buffers {
+  float *a, *b, *c;
+  VG_FN explicit vg_head_buffers(const vg_call& call) {
+    a = (float*)call.scratch();
+    b = a + kRowPanels * kMR * kLDA;
+    c = b + kKC * kHeadColumns;
+  }
+};
+
+// Calls f(h, columns) for this worker's pieces of `width` columns a head.
+template <class F>
+VG_FN void vg_each_head_piece(const vg_call& call, int64_t heads, int64_t width, const F& f) {
+  const int64_t pieces = vg_ceil_div(width, kHeadColumns);
+  const vg_range mine = call.share(heads * pieces);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t from = u % pieces * kHeadColumns;
+    f(u / pieces, vg_range{from, vg_min64(width, from + kHeadColumns)});
+  }
+}
+
+// C = (add ? C : 0) + A B for packed rows of A and `depth` rows of b, or with
+// turned its columns.
+VG_NOINLINE void vg_head_tiles(const vg_head_buffers& m, int64_t rows, const float* b, int64_t ldb, int64_t cols,
+                               int64_t depth, bool turned, bool add) {
+  for (int64_t j = 0; j < cols; j += kNR) {
+    const int64_t width = vg_min64(kNR, cols - j);
+    if (turned) vg_pack_panel_nt(b + j * ldb, ldb, (int)width, depth, m.b);
+    const vg_columns panel = turned ? vg_columns(m.b, kNR, depth, kNR, m.b) : vg_columns(b + j, ldb, depth, width, m.b);
+    for (int64_t i = 0; i < rows; i += kMR)
+      vg_edge_tile<kLDA>(rows - i, width, depth, m.a + i * kLDA, 1, panel.p, panel.ld, m.c + i * kHeadLD + j, kHeadLD, add);
+  }
+}
+
+// y_h[M,N] = x_h[M,K] b_h, b_h[K,N] the rows h of b, or with turned b_h[N,K]^T.
+VG_NOINLINE void vg_head_product(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
+                                 const vg_matrix& b, bool turned, const vg_panel_sink& sink) {
+  const vg_head_buffers m(call);
+  vg_each_head_piece(call, heads, N, [&](int64_t h, vg_range cols) VG_LAMBDA {
+    const int64_t width = cols.end - cols.begin;
+    for (int64_t r = 0; r < M; r += kHeadRows) {
+      const int64_t rows = vg_min64(kHeadRows, M - r);
+      const float* w = turned ? b.p + (h * N + cols.begin) * b.ld : b.p + h * K * b.ld + cols.begin;
+      if (turned && M <= kDotMost)
+        vg_dots(x.p + h * K, x.ld, M, w, b.ld, width, K, 1.0f, m.c, kHeadLD);
+      else
+        for (int64_t k = 0; k < K; k += kKC) {
+          const vg_matrix piece = {x.p + r * x.ld + h * K + k, x.ld};
+          const int64_t depth = vg_min64(kKC, K - k);
+          vg_pack_rows<1, vg_matrix>(&piece, vg_gemm_shape{rows, N, depth}, 0, vg_ceil_div(rows, kMR), 0, m.a);
+          vg_head_tiles(m, rows, turned ? w + k : w + k * b.ld, b.ld, width, depth, turned, k > 0);
+        }
+      sink.run(sink.sink, m.c, kHeadLD, vg_range{r, r + rows}, vg_range{h * N + cols.begin, h * N + cols.end});
+    }
+  });
+}
+
+template <int T, class E>
+VG_FN void vg_head_linear(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
+                          const float* w, int64_t ldw, const E& epilogue) {
+  vg_head_product(call, heads, M, N, K, x, vg_matrix{w, ldw}, true, vg_panels_to<T>(epilogue));
+}
+
+template <int T, class E>
+VG_FN void vg_head_linear_t(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
+                            const float* w, int64_t ldw, const E& epilogue) {
+  vg_head_product(call, heads, M, K, N, x, vg_matrix{w, ldw}, false, vg_panels_to<T>(epilogue));
+}
+
+VG_NOINLINE void vg_head_weight_grad(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& dy,
+                                     const vg_matrix& x, const vg_panel_sink& sink) {
+  const vg_head_buffers m(call);
+  vg_each_head_piece(call, heads, K, [&](int64_t h, vg_range cols) VG_LAMBDA {
+    const int64_t width = cols.end - cols.begin;
+    for (int64_t n = 0; n < N; n += kHeadRows) {
+      const int64_t rows = vg_min64(kHeadRows, N - n), at = h * N + n;
+      const vg_gemm_shape s = {rows, width, M};
+      const vg_matrix columns = {dy.p + at, dy.ld};
+      for (int64_t kb = 0; kb < s.k_blocks(); kb++) {
+        const int64_t depth = s.depth(kb);
+        const float* b = x.p + kb * kKC * x.ld + h * K + cols.begin;
+        vg_pack_columns<1, vg_matrix, false>(&columns, s, 0, s.row_panels(), kb, m.a, nullptr);
+        for (int64_t j = 0; j < width; j += kNR) vg_pack_panel_nn(b + j, x.ld, (int)vg_min64(kNR, width - j), depth, m.b + j * depth);
+        vg_small_tiles<1>(rows, width, depth, m.a, kColPanel, kMR, m.b, m.c, kHeadLD, kb > 0);
+      }
+      sink.run(sink.sink, m.c, kHeadLD, vg_range{at, at + rows}, cols);
+    }
+  });
+}
+
+template <class E>
+VG_FN void vg_head_linear_dw(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& dy,
+                             const vg_matrix& x, const E& epilogue) {
+  vg_head_weight_grad(call, heads, M, N, K, dy, x, vg_panels_to<1>(epilogue));
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_HEADS_H
+
+#ifndef VITGEN_CPU_LATENT_H
+#define VITGEN_CPU_LATENT_H
+
+// Attention whose heads share keys and values, both of them the tokens x, as
+// absorbed projections leave it: heads are as wide as x, and query rows are few.
+//
+//   S_h = scale Q_h X^T,  P_h = softmax(S_h),  O_h = dropout(P_h) X
+//
+// The heads of one query row make up the rows of A, so X is read once for all of
+// them, in place. Scores of a panel of heads lie as attention.h has those of query
+// rows, and softmax and its gradient are the same.
+
+VG_BEGIN
+
+// In vg_attention_shape head_dim is the width of x. Head h of query row i of sample
+// b: q + (b*tq + i)*ldq + h*head_dim, and alike in o and its gradient. With sums o has
+// behind its heads' columns one for each: what the weights sum up to after dropout.
+struct vg_latent_shape : vg_attention_shape {
+  bool sums;
+  const float *q, *x;
+  int64_t ldq, ldx;
+
+  // Into how many panels the heads are cut, of `most` or fewer.
+  VG_FN int64_t panels(int64_t most) const { return vg_ceil_div(heads, most); }
+  VG_FN int64_t drop_row(int64_t b, int64_t h, int64_t i) const { return drop_index(b * heads + h, i); }
+};
+
+struct vg_latent_args : vg_latent_shape {
+  float* o;
+  int64_t ldo;
+  float* lse;  // may be NULL
+};
+
+struct vg_latent_grad_args : vg_latent_shape {
+  const float *o, *lse, *dout;
+  int64_t ldo, lddout;
+  float *dq, *dx;
+  int64_t lddq, lddx;
+};
+
+constexpr int64_t kScorePanel = kMR * kKeyStride;  // scores of a panel of heads with a block of keys
+
+// What one panel works in.
+struct vg_latent_buffers {
+  float *s, *ds, *tile, *pack, *pack_q;
+  VG_FN vg_latent_buffers(const vg_call& call, int64_t key_blocks) {
+    vg_bump m = {(float*)call.scratch()};
+    tile = m.take(kMR * kNR);
+    pack = m.take(kKeyBlock * kNR), pack_q = m.take(kMR * kNR);
+    s = m.take(key_blocks * kScorePanel), ds = m.take(key_blocks * kScorePanel);
+  }
+};
+
+// Products of `rows` heads, D apart, with all keys that are seen, times factor.
+VG_FN void vg_latent_scores(const vg_latent_shape& a, const float* q, int64_t rows, const float* x, int64_t seen,
+                            float factor, float* s) {
+  for (int64_t j = 0; j < seen; j += kKeyBlock, s += kScorePanel)
+    vg_dots(q, a.head_dim, rows, x + j * a.ldx, a.ldx, vg_min64(kKeyBlock, seen - j), a.head_dim, factor, s, kKeyStride);
+}
+
+// tile = columns from `col` on of P X.
+VG_FN void vg_latent_mix(const vg_latent_shape& a, const float* p, int64_t rows, const float* x, int64_t seen,
+                         int64_t col, int64_t cols, const vg_latent_buffers& m) {
+  for (int64_t j = 0; j < seen; j += kKeyBlock, p += kScorePanel) {
+    const int64_t keys = vg_min64(kKeyBlock, seen - j);
+    const vg_columns panel(x + j * a.ldx + col, a.ldx, keys, cols, m.pack);
+    vg_edge_tile<kKeyStride>(rows, cols, keys, p, 1, panel.p, panel.ld, m.tile, kNR, j > 0);
+  }
+}
+
+// Sum of a row of scores.
+VG_FN float vg_latent_sum(const float* p, int64_t seen) {
+  vf sum = 0.0f;
+  for (int64_t left = seen; left > 0; left -= kKeyBlock, p += kScorePanel)
+    vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA { sum += vg_load<vf>(p + at.col, at.n); });
+  return vg_sum(sum);
+}
+
+// Heads h0 .. h0+rows-1 of query row i of sample b.
+VG_NOINLINE void vg_latent_panel(const vg_call& call, const vg_latent_args& a, int64_t b, int64_t i, int64_t h0,
+                                 int64_t rows, const vg_dropout& drop) {
+  const vg_latent_buffers m(call, vg_ceil_div(a.tk, kKeyBlock));
+  const int64_t d = a.head_dim, row = b * a.tq + i, seen = a.seen(i);
+  const float* x = a.x + b * a.tk * a.ldx;
+  float* o = a.o + row * a.ldo;
+  float inv[kMR + kLanes];
+  vg_latent_scores(a, a.q + row * a.ldq + h0 * d, rows, x, seen, a.scale * kLog2E, m.s);
+  for (int64_t r = 0; r < rows; r++) {
+    float* s = m.s + r * kKeyStride;
+    vg_attention_softmax(a, s, kScorePanel, seen, i, 1, drop, a.drop_row(b, h0 + r, i), inv + r,
+                         a.lse ? a.lse + (b * a.heads + h0 + r) * a.tq + i : nullptr);
+    // Without dropout it is 1, and exactly so: forward passes without sums rely on it.
+    if (a.sums) o[a.heads * d + h0 + r] = drop.on() ? vg_latent_sum(s, seen) * inv[r] : 1.0f;
+  }
+  for (int64_t col = 0; col < d; col += kNR) {
+    const int64_t cols = vg_min64(kNR, d - col);
+    vg_latent_mix(a, m.s, rows, x, seen, col, cols, m);
+    for (int64_t r = 0; r < rows; r++)
+      vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
+        vg_store(o + (h0 + r) * d + col + at.col, vg_load_full(m.tile + r * kNR + at.col) * vf(inv[r]), at.n);
+      });
+  }
+}
+
+VG_NOINLINE void vg_latent_attention(const vg_call& call, const vg_latent_args& a) {
+  const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
+  // Heads are independent here: where samples are few, fewer pass together.
+  const int64_t units = (int64_t)call.batch() * a.tq, share = vg_ceil_div(units * a.heads, call.count());
+  const int64_t most = vg_min64(kMR, share), panels = a.panels(most);
+  const vg_range mine = call.share(units * panels);
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t row = u / panels;
+    const vg_range heads = vg_share(a.heads, u % panels, panels);
+    vg_latent_panel(call, a, row / a.tq, row % a.tq, heads.begin, heads.end - heads.begin, drop);
+  }
+}
+
+// Scores of a panel to dropout(P), and dP to dS.
+VG_NOINLINE void vg_latent_softmax_grad(const vg_latent_grad_args& a, int64_t b, int64_t i, int64_t h0, int64_t rows,
+                                        const vg_dropout& drop, const vg_latent_buffers& m) {
+  const int64_t d = a.head_dim, row = b * a.tq + i, seen = a.seen(i);
+  const float *o = a.o + row * a.ldo, *dout = a.dout + row * a.lddout;
+  float delta[kLanes];
+  vg_row_dots(dout + h0 * d, d, o + h0 * d, d, rows, d, delta);
+  for (int64_t r = 0; r < rows; r++) {
+    const int64_t h = h0 + r;
+    const float dsum = a.sums ? dout[a.heads * d + h] : 0.0f;
+    if (a.sums) delta[r] += dsum * o[a.heads * d + h];
+    for (int64_t j = 0, at = r * kKeyStride; j < seen; j += kKeyBlock, at += kScorePanel) {
+      const int64_t keys = vg_min64(kKeyBlock, seen - j);
+      for (int64_t k = 0; a.sums && k < keys; k++) m.ds[at + k] += dsum;
+      vg_attention_row_grad(m.s + at, m.ds + at, keys, vg_round_up(keys, kMR), a.scale, a.lse[(b * a.heads + h) * a.tq + i],
+                            delta[r], drop, a.drop_row(b, h, i) + j);
+    }
+  }
+}
+
+// Columns of dX for all keys that are seen: dropout(P)^T dO + dS^T Q.
+VG_FN void vg_latent_scatter(const vg_latent_grad_args& a, const float* dout, const float* q, int64_t rows, int64_t seen,
+                             int64_t col, int64_t cols, bool add, float* dx, const vg_latent_buffers& m) {
+  const vg_columns by_p(dout + col, a.head_dim, rows, cols, m.pack);
+  const vg_columns by_ds(q + col, a.head_dim, rows, cols, m.pack_q);
+  for (int64_t j = 0, keys; j < seen; j += keys) {
+    const int64_t in = j % kKeyBlock, at = j / kKeyBlock * kScorePanel + in;
+    keys = vg_min64(kMR, vg_min64(seen - j, kKeyBlock - in));
+    vg_edge_tile<1>(keys, cols, rows, m.s + at, kKeyStride, by_p.p, by_p.ld, m.tile, kNR, false);
+    vg_edge_tile<1>(keys, cols, rows, m.ds + at, kKeyStride, by_ds.p, by_ds.ld, m.tile, kNR, true);
+    for (int64_t r = 0; r < keys; r++)
+      vg_each_vector(vg_at{}, 0, cols, [&](vg_at v) VG_LAMBDA {
+        float* to = dx + (j + r) * a.lddx + col + v.col;
+        const vf y = vg_load_full(m.tile + r * kNR + v.col);
+        vg_store(to, add ? vg_load<vf>(to, v.n) + y : y, v.n);
+      });
+  }
+}
+
+// dQ of heads h0 .. h0+rows-1 of query row i, and their share in dX, stored or added.
+VG_NOINLINE void vg_latent_grad_panel(const vg_call& call, const vg_latent_grad_args& a, int64_t b, int64_t i,
+                                      int64_t h0, int64_t rows, bool add, const vg_dropout& drop) {
+  const vg_latent_buffers m(call, vg_ceil_div(a.tk, kKeyBlock));
+  const int64_t d = a.head_dim, row = b * a.tq + i, seen = a.seen(i);
+  const float* x = a.x + b * a.tk * a.ldx;
+  const float *q = a.q + row * a.ldq + h0 * d, *dout = a.dout + row * a.lddout + h0 * d;
+  float *dq = a.dq + row * a.lddq + h0 * d, *dx = a.dx + b * a.tk * a.lddx;
+  vg_latent_scores(a, q, rows, x, seen, 1.0f, m.s);
+  vg_latent_scores(a, dout, rows, x, seen, 1.0f, m.ds);
+  vg_latent_softmax_grad(a, b, i, h0, rows, drop, m);
+  for (int64_t col = 0; col < d; col += kNR) {
+    const int64_t cols = vg_min64(kNR, d - col);
+    vg_latent_mix(a, m.ds, rows, x, seen, col, cols, m);
+    for (int64_t r = 0; r < rows; r++)
+      vg_each_vector(vg_at{}, 0, cols, [&](vg_at at) VG_LAMBDA {
+        vg_store(dq + r * d + col + at.col, vg_load_full(m.tile + r * kNR + at.col), at.n);
+      });
+    vg_latent_scatter(a, dout, q, rows, seen, col, cols, add, dx, m);
+  }
+}
+
+// dq and dx are written in full.
+VG_NOINLINE void vg_latent_attention_grad(const vg_call& call, const vg_latent_grad_args& a) {
+  const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
+  const int64_t panels = a.panels(kMR);
+  const vg_range mine = call.share(call.batch());
+  for (int64_t b = mine.begin; b < mine.end; b++)
+    for (int64_t u = 0; u < a.tq * panels; u++) {
+      const vg_range heads = vg_share(a.heads, u % panels, panels);
+      vg_latent_grad_panel(call, a, b, u / panels, heads.begin, heads.end - heads.begin, u > 0, drop);
+      if (u == 0) vg_zero_rows(a.dx + b * a.tk * a.lddx, a.lddx, a.head_dim, a.seen(0), a.tk);
+    }
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_LATENT_H
 
 #ifndef VITGEN_CPU_OPTIMIZER_H
 #define VITGEN_CPU_OPTIMIZER_H

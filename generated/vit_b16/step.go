@@ -16,90 +16,93 @@ const (
 	k07GemmPacked
 	k08GemmPacked
 	k09GemmPacked
-	k10GemmPacked
-	k11Attention
-	k12GemmPacked
-	k13SliceTokens
-	k14Layernorm
-	k15GemmPacked
+	k10HeadLinearT
+	k11LatentAttention
+	k12HeadLinear
+	k13GemmPacked
+	k14SliceTokens
+	k15Layernorm
 	k16GemmPacked
 	k17GemmPacked
-	k18CrossEntropy
-	k19GemmNt
-	k20Layernorm
+	k18GemmPacked
+	k19CrossEntropy
+	k20Scale
 	k21GemmNt
-	k22Attention
+	k22Layernorm
 	k23GemmNt
-	k24GemmNt
+	k24Attention
 	k25GemmNt
 	k26GemmNt
 	k27GemmNt
-	k28SliceTokens
+	k28GemmNt
 	k29GemmNt
-	k30GemmNt
-	k31Attention
-	k32GemmNt
-	k33SliceTokens
-	k34Layernorm
-	k35GemmNt
+	k30SliceTokens
+	k31GemmNt
+	k32LatentAttention
+	k33GemmNt
+	k34SliceTokens
+	k35Layernorm
 	k36GemmNt
 	k37GemmNt
-	k38CrossEntropy
-	k39GemmTn
-	k40GemmNn
-	k41Add
-	k42LayernormGrad
-	k43GemmTn
-	k44GemmNn
-	k45GemmTn
-	k46GemmNn
-	k47LayernormGrad
-	k48Add
-	k49Add
+	k38GemmNt
+	k39CrossEntropy
+	k40GemmTn
+	k41GemmNn
+	k42Add
+	k43LayernormGrad
+	k44GemmTn
+	k45GemmNn
+	k46GemmTn
+	k47GemmNn
+	k48LayernormGrad
+	k49GemmTn
 	k50Add
 	k51Add
-	k52GemmTn
-	k53GemmNn
-	k54AttentionGrad
-	k55GemmTn
-	k56GemmNn
-	k57GemmTn
-	k58GemmNn
-	k59Add
-	k60Add
-	k61PadTokens
-	k62LayernormGrad
-	k63GemmTn
-	k64GemmNn
-	k65GemmTn
-	k66GemmNn
-	k67LayernormGrad
-	k68GemmTn
-	k69GemmNn
-	k70AttentionGrad
-	k71GemmTn
-	k72GemmNn
-	k73Add
-	k74LayernormGrad
+	k52Add
+	k53Add
+	k54GemmNn
+	k55SumLeading
+	k56HeadLinearT
+	k57LatentAttentionGrad
+	k58HeadLinear
+	k59GemmNn
+	k60HeadLinearDw
+	k61HeadLinearDw
+	k62GemmTn
+	k63Add
+	k64Add
+	k65PadTokens
+	k66LayernormGrad
+	k67GemmTn
+	k68GemmNn
+	k69GemmTn
+	k70GemmNn
+	k71LayernormGrad
+	k72GemmTn
+	k73GemmNn
+	k74AttentionGrad
 	k75GemmTn
 	k76GemmNn
-	k77GemmTn
-	k78GemmNn
+	k77Add
+	k78LayernormGrad
 	k79GemmTn
-	k80Add
-	k81SumLeading
-	k82SumLeading
-	k83Add
+	k80GemmNn
+	k81GemmTn
+	k82GemmNn
+	k83GemmTn
 	k84Add
-	k85SumSquares
-	k86ClipScale
-	k87Adamw
-	k88PackWeight
-	k89PackWeight
-	k90PackWeight
-	k91PackWeight
+	k85SumLeading
+	k86SumLeading
+	k87Add
+	k88Add
+	k89SumSquares
+	k90ClipScale
+	k91Adamw
 	k92PackWeight
 	k93PackWeight
+	k94PackWeight
+	k95PackWeight
+	k96PackWeight
 )
 
 // record lists the launches of one program.
@@ -350,34 +353,36 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k08GemmPacked, runtime.Arena.At(128000), runtime.Arena.At(420672768), paramAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(96957440), runtime.Arena.At(77591552))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// layernorm
-	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(38859776))
+	r.Launch(k03Layernorm, runtime.Arena.At(77591552), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// slice_tokens + linear + add   [n×768]·[768×768]ᵀ
-	r.Launch(k09GemmPacked, runtime.Arena.At(38859776), runtime.Arena.At(430109952), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(58225664))
-	// linear + add   [n·197×768]·[1536×768]ᵀ
-	r.Launch(k10GemmPacked, runtime.Arena.At(38859776), runtime.Arena.At(432469248), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(128000))
-	// attention
-	r.Launch(k11Attention, runtime.Arena.At(58225664), runtime.Arena.At(128000), runtime.Arena.At(131072), runtime.Arena.At(38859776))
+	r.Launch(k09GemmPacked, runtime.Arena.At(128000), runtime.Arena.At(430109952), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(20673536))
+	// head_linear_t   12 heads: [n×768], [768×768]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(20673536), paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(19493888))
+	// latent_attention
+	r.Launch(k11LatentAttention, runtime.Arena.At(19493888), runtime.Arena.At(128000), runtime.Arena.At(20673536))
+	// head_linear + add   12 heads: [n×9216], [768×768]
+	r.Launch(k12HeadLinear, runtime.Arena.At(20673536), paramAt("blocks.11.attn.qkv.weight", 4718592), paramAt("blocks.11.attn.qkv.bias", 6144), runtime.Arena.At(128000))
 	// linear + add   [n×768]·[768×768]ᵀ
-	r.Launch(k12GemmPacked, runtime.Arena.At(38859776), runtime.Arena.At(437187840), paramAt("blocks.11.attn.proj.bias"), runtime.Arena.At(128000))
+	r.Launch(k13GemmPacked, runtime.Arena.At(128000), runtime.Arena.At(432469248), paramAt("blocks.11.attn.proj.bias"), runtime.Arena.At(226304))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
 	// slice_tokens + add
-	r.Launch(k13SliceTokens, runtime.Arena.At(77591552), runtime.Arena.At(128000), runtime.Arena.At(521216))
+	r.Launch(k14SliceTokens, runtime.Arena.At(77591552), runtime.Arena.At(226304), runtime.Arena.At(521216))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(521216), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(619520))
+	r.Launch(k15Layernorm, runtime.Arena.At(521216), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(619520))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// linear + add + gelu   [n×768]·[3072×768]ᵀ
-	r.Launch(k15GemmPacked, runtime.Arena.At(619520), runtime.Arena.At(439547136), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(128000))
+	r.Launch(k16GemmPacked, runtime.Arena.At(619520), runtime.Arena.At(434828544), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// linear + add   [n×3072]·[768×3072]ᵀ
-	r.Launch(k16GemmPacked, runtime.Arena.At(128000), runtime.Arena.At(448984320), paramAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(521216), runtime.Arena.At(619520))
+	r.Launch(k17GemmPacked, runtime.Arena.At(128000), runtime.Arena.At(444265728), paramAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(521216), runtime.Arena.At(619520))
 	r.From("vit_b16.yaml:42:5", "norm")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(619520), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(128000))
+	r.Launch(k15Layernorm, runtime.Arena.At(619520), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(128000))
 	r.From("vit_b16.yaml:44:5", "head")
 	// linear + add   [n×768]·[1000×768]ᵀ
-	r.Launch(k17GemmPacked, runtime.Arena.At(128000), runtime.Arena.At(458421504), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k18GemmPacked, runtime.Arena.At(128000), runtime.Arena.At(453702912), paramAt("head.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
@@ -601,1067 +606,1080 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k08GemmPacked, runtime.Arena.At(128256), runtime.Arena.At(420672768), paramAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(96957696), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// layernorm
-	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(38860032))
+	r.Launch(k03Layernorm, runtime.Arena.At(77591808), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// slice_tokens + linear + add   [n×768]·[768×768]ᵀ
-	r.Launch(k09GemmPacked, runtime.Arena.At(38860032), runtime.Arena.At(430109952), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(58225920))
-	// linear + add   [n·197×768]·[1536×768]ᵀ
-	r.Launch(k10GemmPacked, runtime.Arena.At(38860032), runtime.Arena.At(432469248), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(128256))
-	// attention
-	r.Launch(k11Attention, runtime.Arena.At(58225920), runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(38860032))
+	r.Launch(k09GemmPacked, runtime.Arena.At(128256), runtime.Arena.At(430109952), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(20673792))
+	// head_linear_t   12 heads: [n×768], [768×768]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(20673792), paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(19494144))
+	// latent_attention
+	r.Launch(k11LatentAttention, runtime.Arena.At(19494144), runtime.Arena.At(128256), runtime.Arena.At(20673792))
+	// head_linear + add   12 heads: [n×9216], [768×768]
+	r.Launch(k12HeadLinear, runtime.Arena.At(20673792), paramAt("blocks.11.attn.qkv.weight", 4718592), paramAt("blocks.11.attn.qkv.bias", 6144), runtime.Arena.At(128256))
 	// linear + add   [n×768]·[768×768]ᵀ
-	r.Launch(k12GemmPacked, runtime.Arena.At(38860032), runtime.Arena.At(437187840), paramAt("blocks.11.attn.proj.bias"), runtime.Arena.At(128256))
+	r.Launch(k13GemmPacked, runtime.Arena.At(128256), runtime.Arena.At(432469248), paramAt("blocks.11.attn.proj.bias"), runtime.Arena.At(226560))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
 	// slice_tokens + add
-	r.Launch(k13SliceTokens, runtime.Arena.At(77591808), runtime.Arena.At(128256), runtime.Arena.At(521472))
+	r.Launch(k14SliceTokens, runtime.Arena.At(77591808), runtime.Arena.At(226560), runtime.Arena.At(521472))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(521472), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(619776))
+	r.Launch(k15Layernorm, runtime.Arena.At(521472), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(619776))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// linear + add + gelu   [n×768]·[3072×768]ᵀ
-	r.Launch(k15GemmPacked, runtime.Arena.At(619776), runtime.Arena.At(439547136), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(128256))
+	r.Launch(k16GemmPacked, runtime.Arena.At(619776), runtime.Arena.At(434828544), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// linear + add   [n×3072]·[768×3072]ᵀ
-	r.Launch(k16GemmPacked, runtime.Arena.At(128256), runtime.Arena.At(448984320), paramAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(521472), runtime.Arena.At(619776))
+	r.Launch(k17GemmPacked, runtime.Arena.At(128256), runtime.Arena.At(444265728), paramAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(521472), runtime.Arena.At(619776))
 	r.From("vit_b16.yaml:42:5", "norm")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(619776), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(128256))
+	r.Launch(k15Layernorm, runtime.Arena.At(619776), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:44:5", "head")
 	// linear + add   [n×768]·[1000×768]ᵀ
-	r.Launch(k17GemmPacked, runtime.Arena.At(128256), runtime.Arena.At(458421504), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k18GemmPacked, runtime.Arena.At(128256), runtime.Arena.At(453702912), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_b16.yaml:46:8", "loss")
 	// cross_entropy
-	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(128000), runtime.Arena.At(128128))
+	r.Launch(k19CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(128000), runtime.Arena.At(128128))
 }
 
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
+	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
+	// scale
+	r.Launch(k20Scale, runtime.Arena.At(3471737088))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
 	// patchify
-	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(3524719872))
+	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(3505353984))
 	// linear + add   [n·196×768]·[768×768]ᵀ
-	r.Launch(k19GemmNt, runtime.Arena.At(3524719872), paramAt("patch_embed.proj.weight"), paramAt("patch_embed.proj.bias"), runtime.Arena.At(128256))
+	r.Launch(k21GemmNt, runtime.Arena.At(3505353984), paramAt("patch_embed.proj.weight"), paramAt("patch_embed.proj.bias"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:26:5", "pos_embed")
 	// prepend_token + add
-	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(128256), paramAt("pos_embed"), runtime.Arena.At(2420864256))
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(128256), paramAt("pos_embed"), runtime.Arena.At(2343400704))
 	r.From("vit_b16.yaml:32:15", "blocks.0.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2420864256), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(3547905792), runtime.Arena.At(3547931008), runtime.Arena.At(2440230144))
+	r.Launch(k22Layernorm, runtime.Arena.At(2343400704), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(3528048384), runtime.Arena.At(3528073600), runtime.Arena.At(2362766592))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(2440230144), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(1704326400))
+	r.Launch(k23GemmNt, runtime.Arena.At(2362766592), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(1704326400))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(1704326400), runtime.Arena.At(1704329472), runtime.Arena.At(1704332544), runtime.Arena.At(2459596032), runtime.Arena.At(3543987456))
+	r.Launch(k24Attention, runtime.Arena.At(1704326400), runtime.Arena.At(1704329472), runtime.Arena.At(1704332544), runtime.Arena.At(2382132480), runtime.Arena.At(3524621568))
 	// linear + add   [n·197×768]·[768×768]ᵀ
-	r.Launch(k23GemmNt, runtime.Arena.At(2459596032), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(2420864256), runtime.Arena.At(2478961920))
+	r.Launch(k25GemmNt, runtime.Arena.At(2382132480), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(2343400704), runtime.Arena.At(2401498368))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2478961920), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(3547956224), runtime.Arena.At(3547981440), runtime.Arena.At(2498327808))
+	r.Launch(k22Layernorm, runtime.Arena.At(2401498368), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(3528098816), runtime.Arena.At(3528124032), runtime.Arena.At(2420864256))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(2498327808), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
+	r.Launch(k26GemmNt, runtime.Arena.At(2420864256), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// linear + add   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k25GemmNt, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(2478961920), runtime.Arena.At(2517693696))
+	r.Launch(k27GemmNt, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(2401498368), runtime.Arena.At(2440230144))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2517693696), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(3548006656), runtime.Arena.At(3548031872), runtime.Arena.At(2537059584))
+	r.Launch(k22Layernorm, runtime.Arena.At(2440230144), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(3528149248), runtime.Arena.At(3528174464), runtime.Arena.At(2459596032))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(2537059584), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1762424064))
+	r.Launch(k23GemmNt, runtime.Arena.At(2459596032), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1762424064))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(1762424064), runtime.Arena.At(1762427136), runtime.Arena.At(1762430208), runtime.Arena.At(2556425472), runtime.Arena.At(3544290048))
+	r.Launch(k24Attention, runtime.Arena.At(1762424064), runtime.Arena.At(1762427136), runtime.Arena.At(1762430208), runtime.Arena.At(2478961920), runtime.Arena.At(3524924160))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2556425472), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(2517693696), runtime.Arena.At(2575791360))
+	r.Launch(k28GemmNt, runtime.Arena.At(2478961920), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(2440230144), runtime.Arena.At(2498327808))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2575791360), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(3548057088), runtime.Arena.At(3548082304), runtime.Arena.At(2595157248))
+	r.Launch(k22Layernorm, runtime.Arena.At(2498327808), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(3528199680), runtime.Arena.At(3528224896), runtime.Arena.At(2517693696))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(2595157248), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
+	r.Launch(k26GemmNt, runtime.Arena.At(2517693696), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(2575791360), runtime.Arena.At(2614523136))
+	r.Launch(k29GemmNt, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(2498327808), runtime.Arena.At(2537059584))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2614523136), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(3548107520), runtime.Arena.At(3548132736), runtime.Arena.At(2633889024))
+	r.Launch(k22Layernorm, runtime.Arena.At(2537059584), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(3528250112), runtime.Arena.At(3528275328), runtime.Arena.At(2556425472))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(2633889024), paramAt("blocks.2.attn.qkv.weight"), paramAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(1820521728))
+	r.Launch(k23GemmNt, runtime.Arena.At(2556425472), paramAt("blocks.2.attn.qkv.weight"), paramAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(1820521728))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(1820521728), runtime.Arena.At(1820524800), runtime.Arena.At(1820527872), runtime.Arena.At(2653254912), runtime.Arena.At(3544592640))
+	r.Launch(k24Attention, runtime.Arena.At(1820521728), runtime.Arena.At(1820524800), runtime.Arena.At(1820527872), runtime.Arena.At(2575791360), runtime.Arena.At(3525226752))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2653254912), paramAt("blocks.2.attn.proj.weight"), paramAt("blocks.2.attn.proj.bias"), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(2614523136), runtime.Arena.At(2672620800))
+	r.Launch(k28GemmNt, runtime.Arena.At(2575791360), paramAt("blocks.2.attn.proj.weight"), paramAt("blocks.2.attn.proj.bias"), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(2537059584), runtime.Arena.At(2595157248))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2672620800), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(3548157952), runtime.Arena.At(3548183168), runtime.Arena.At(2691986688))
+	r.Launch(k22Layernorm, runtime.Arena.At(2595157248), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(3528300544), runtime.Arena.At(3528325760), runtime.Arena.At(2614523136))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(2691986688), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
+	r.Launch(k26GemmNt, runtime.Arena.At(2614523136), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(2672620800), runtime.Arena.At(2711352576))
+	r.Launch(k29GemmNt, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(2595157248), runtime.Arena.At(2633889024))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2711352576), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(3548208384), runtime.Arena.At(3548233600), runtime.Arena.At(2730718464))
+	r.Launch(k22Layernorm, runtime.Arena.At(2633889024), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(3528350976), runtime.Arena.At(3528376192), runtime.Arena.At(2653254912))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(2730718464), paramAt("blocks.3.attn.qkv.weight"), paramAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(1878619392))
+	r.Launch(k23GemmNt, runtime.Arena.At(2653254912), paramAt("blocks.3.attn.qkv.weight"), paramAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(1878619392))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(1878619392), runtime.Arena.At(1878622464), runtime.Arena.At(1878625536), runtime.Arena.At(2750084352), runtime.Arena.At(3544895232))
+	r.Launch(k24Attention, runtime.Arena.At(1878619392), runtime.Arena.At(1878622464), runtime.Arena.At(1878625536), runtime.Arena.At(2672620800), runtime.Arena.At(3525529344))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2750084352), paramAt("blocks.3.attn.proj.weight"), paramAt("blocks.3.attn.proj.bias"), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(2711352576), runtime.Arena.At(2769450240))
+	r.Launch(k28GemmNt, runtime.Arena.At(2672620800), paramAt("blocks.3.attn.proj.weight"), paramAt("blocks.3.attn.proj.bias"), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(2633889024), runtime.Arena.At(2691986688))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2769450240), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(3548258816), runtime.Arena.At(3548284032), runtime.Arena.At(2788816128))
+	r.Launch(k22Layernorm, runtime.Arena.At(2691986688), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(3528401408), runtime.Arena.At(3528426624), runtime.Arena.At(2711352576))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(2788816128), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
+	r.Launch(k26GemmNt, runtime.Arena.At(2711352576), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(2769450240), runtime.Arena.At(2808182016))
+	r.Launch(k29GemmNt, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(2691986688), runtime.Arena.At(2730718464))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2808182016), paramAt("blocks.4.norm1.weight"), paramAt("blocks.4.norm1.bias"), runtime.Arena.At(3548309248), runtime.Arena.At(3548334464), runtime.Arena.At(2827547904))
+	r.Launch(k22Layernorm, runtime.Arena.At(2730718464), paramAt("blocks.4.norm1.weight"), paramAt("blocks.4.norm1.bias"), runtime.Arena.At(3528451840), runtime.Arena.At(3528477056), runtime.Arena.At(2750084352))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(2827547904), paramAt("blocks.4.attn.qkv.weight"), paramAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(1936717056))
+	r.Launch(k23GemmNt, runtime.Arena.At(2750084352), paramAt("blocks.4.attn.qkv.weight"), paramAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(1936717056))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(1936717056), runtime.Arena.At(1936720128), runtime.Arena.At(1936723200), runtime.Arena.At(2846913792), runtime.Arena.At(3545197824))
+	r.Launch(k24Attention, runtime.Arena.At(1936717056), runtime.Arena.At(1936720128), runtime.Arena.At(1936723200), runtime.Arena.At(2769450240), runtime.Arena.At(3525831936))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2846913792), paramAt("blocks.4.attn.proj.weight"), paramAt("blocks.4.attn.proj.bias"), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(2808182016), runtime.Arena.At(2866279680))
+	r.Launch(k28GemmNt, runtime.Arena.At(2769450240), paramAt("blocks.4.attn.proj.weight"), paramAt("blocks.4.attn.proj.bias"), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(2730718464), runtime.Arena.At(2788816128))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2866279680), paramAt("blocks.4.norm2.weight"), paramAt("blocks.4.norm2.bias"), runtime.Arena.At(3548359680), runtime.Arena.At(3548384896), runtime.Arena.At(2885645568))
+	r.Launch(k22Layernorm, runtime.Arena.At(2788816128), paramAt("blocks.4.norm2.weight"), paramAt("blocks.4.norm2.bias"), runtime.Arena.At(3528502272), runtime.Arena.At(3528527488), runtime.Arena.At(2808182016))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(2885645568), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
+	r.Launch(k26GemmNt, runtime.Arena.At(2808182016), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(2866279680), runtime.Arena.At(2905011456))
+	r.Launch(k29GemmNt, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(2788816128), runtime.Arena.At(2827547904))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2905011456), paramAt("blocks.5.norm1.weight"), paramAt("blocks.5.norm1.bias"), runtime.Arena.At(3548410112), runtime.Arena.At(3548435328), runtime.Arena.At(2924377344))
+	r.Launch(k22Layernorm, runtime.Arena.At(2827547904), paramAt("blocks.5.norm1.weight"), paramAt("blocks.5.norm1.bias"), runtime.Arena.At(3528552704), runtime.Arena.At(3528577920), runtime.Arena.At(2846913792))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(2924377344), paramAt("blocks.5.attn.qkv.weight"), paramAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(1994814720))
+	r.Launch(k23GemmNt, runtime.Arena.At(2846913792), paramAt("blocks.5.attn.qkv.weight"), paramAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(1994814720))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(1994814720), runtime.Arena.At(1994817792), runtime.Arena.At(1994820864), runtime.Arena.At(2943743232), runtime.Arena.At(3545500416))
+	r.Launch(k24Attention, runtime.Arena.At(1994814720), runtime.Arena.At(1994817792), runtime.Arena.At(1994820864), runtime.Arena.At(2866279680), runtime.Arena.At(3526134528))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2943743232), paramAt("blocks.5.attn.proj.weight"), paramAt("blocks.5.attn.proj.bias"), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(2905011456), runtime.Arena.At(2963109120))
+	r.Launch(k28GemmNt, runtime.Arena.At(2866279680), paramAt("blocks.5.attn.proj.weight"), paramAt("blocks.5.attn.proj.bias"), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(2827547904), runtime.Arena.At(2885645568))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(2963109120), paramAt("blocks.5.norm2.weight"), paramAt("blocks.5.norm2.bias"), runtime.Arena.At(3548460544), runtime.Arena.At(3548485760), runtime.Arena.At(2982475008))
+	r.Launch(k22Layernorm, runtime.Arena.At(2885645568), paramAt("blocks.5.norm2.weight"), paramAt("blocks.5.norm2.bias"), runtime.Arena.At(3528603136), runtime.Arena.At(3528628352), runtime.Arena.At(2905011456))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(2982475008), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
+	r.Launch(k26GemmNt, runtime.Arena.At(2905011456), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(2963109120), runtime.Arena.At(3001840896))
+	r.Launch(k29GemmNt, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(2885645568), runtime.Arena.At(2924377344))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3001840896), paramAt("blocks.6.norm1.weight"), paramAt("blocks.6.norm1.bias"), runtime.Arena.At(3548510976), runtime.Arena.At(3548536192), runtime.Arena.At(3021206784))
+	r.Launch(k22Layernorm, runtime.Arena.At(2924377344), paramAt("blocks.6.norm1.weight"), paramAt("blocks.6.norm1.bias"), runtime.Arena.At(3528653568), runtime.Arena.At(3528678784), runtime.Arena.At(2943743232))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(3021206784), paramAt("blocks.6.attn.qkv.weight"), paramAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(2052912384))
+	r.Launch(k23GemmNt, runtime.Arena.At(2943743232), paramAt("blocks.6.attn.qkv.weight"), paramAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(2052912384))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(2052912384), runtime.Arena.At(2052915456), runtime.Arena.At(2052918528), runtime.Arena.At(3040572672), runtime.Arena.At(3545803008))
+	r.Launch(k24Attention, runtime.Arena.At(2052912384), runtime.Arena.At(2052915456), runtime.Arena.At(2052918528), runtime.Arena.At(2963109120), runtime.Arena.At(3526437120))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3040572672), paramAt("blocks.6.attn.proj.weight"), paramAt("blocks.6.attn.proj.bias"), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(3001840896), runtime.Arena.At(3059938560))
+	r.Launch(k28GemmNt, runtime.Arena.At(2963109120), paramAt("blocks.6.attn.proj.weight"), paramAt("blocks.6.attn.proj.bias"), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(2924377344), runtime.Arena.At(2982475008))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3059938560), paramAt("blocks.6.norm2.weight"), paramAt("blocks.6.norm2.bias"), runtime.Arena.At(3548561408), runtime.Arena.At(3548586624), runtime.Arena.At(3079304448))
+	r.Launch(k22Layernorm, runtime.Arena.At(2982475008), paramAt("blocks.6.norm2.weight"), paramAt("blocks.6.norm2.bias"), runtime.Arena.At(3528704000), runtime.Arena.At(3528729216), runtime.Arena.At(3001840896))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(3079304448), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
+	r.Launch(k26GemmNt, runtime.Arena.At(3001840896), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(3059938560), runtime.Arena.At(3098670336))
+	r.Launch(k29GemmNt, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(2982475008), runtime.Arena.At(3021206784))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3098670336), paramAt("blocks.7.norm1.weight"), paramAt("blocks.7.norm1.bias"), runtime.Arena.At(3548611840), runtime.Arena.At(3548637056), runtime.Arena.At(3118036224))
+	r.Launch(k22Layernorm, runtime.Arena.At(3021206784), paramAt("blocks.7.norm1.weight"), paramAt("blocks.7.norm1.bias"), runtime.Arena.At(3528754432), runtime.Arena.At(3528779648), runtime.Arena.At(3040572672))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(3118036224), paramAt("blocks.7.attn.qkv.weight"), paramAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(2111010048))
+	r.Launch(k23GemmNt, runtime.Arena.At(3040572672), paramAt("blocks.7.attn.qkv.weight"), paramAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(2111010048))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(2111010048), runtime.Arena.At(2111013120), runtime.Arena.At(2111016192), runtime.Arena.At(3137402112), runtime.Arena.At(3546105600))
+	r.Launch(k24Attention, runtime.Arena.At(2111010048), runtime.Arena.At(2111013120), runtime.Arena.At(2111016192), runtime.Arena.At(3059938560), runtime.Arena.At(3526739712))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3137402112), paramAt("blocks.7.attn.proj.weight"), paramAt("blocks.7.attn.proj.bias"), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(3098670336), runtime.Arena.At(3156768000))
+	r.Launch(k28GemmNt, runtime.Arena.At(3059938560), paramAt("blocks.7.attn.proj.weight"), paramAt("blocks.7.attn.proj.bias"), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(3021206784), runtime.Arena.At(3079304448))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3156768000), paramAt("blocks.7.norm2.weight"), paramAt("blocks.7.norm2.bias"), runtime.Arena.At(3548662272), runtime.Arena.At(3548687488), runtime.Arena.At(3176133888))
+	r.Launch(k22Layernorm, runtime.Arena.At(3079304448), paramAt("blocks.7.norm2.weight"), paramAt("blocks.7.norm2.bias"), runtime.Arena.At(3528804864), runtime.Arena.At(3528830080), runtime.Arena.At(3098670336))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(3176133888), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
+	r.Launch(k26GemmNt, runtime.Arena.At(3098670336), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(3156768000), runtime.Arena.At(3195499776))
+	r.Launch(k29GemmNt, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(3079304448), runtime.Arena.At(3118036224))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3195499776), paramAt("blocks.8.norm1.weight"), paramAt("blocks.8.norm1.bias"), runtime.Arena.At(3548712704), runtime.Arena.At(3548737920), runtime.Arena.At(3214865664))
+	r.Launch(k22Layernorm, runtime.Arena.At(3118036224), paramAt("blocks.8.norm1.weight"), paramAt("blocks.8.norm1.bias"), runtime.Arena.At(3528855296), runtime.Arena.At(3528880512), runtime.Arena.At(3137402112))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(3214865664), paramAt("blocks.8.attn.qkv.weight"), paramAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(2169107712))
+	r.Launch(k23GemmNt, runtime.Arena.At(3137402112), paramAt("blocks.8.attn.qkv.weight"), paramAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(2169107712))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(2169107712), runtime.Arena.At(2169110784), runtime.Arena.At(2169113856), runtime.Arena.At(3234231552), runtime.Arena.At(3546408192))
+	r.Launch(k24Attention, runtime.Arena.At(2169107712), runtime.Arena.At(2169110784), runtime.Arena.At(2169113856), runtime.Arena.At(3156768000), runtime.Arena.At(3527042304))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3234231552), paramAt("blocks.8.attn.proj.weight"), paramAt("blocks.8.attn.proj.bias"), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(3195499776), runtime.Arena.At(3253597440))
+	r.Launch(k28GemmNt, runtime.Arena.At(3156768000), paramAt("blocks.8.attn.proj.weight"), paramAt("blocks.8.attn.proj.bias"), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(3118036224), runtime.Arena.At(3176133888))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3253597440), paramAt("blocks.8.norm2.weight"), paramAt("blocks.8.norm2.bias"), runtime.Arena.At(3548763136), runtime.Arena.At(3548788352), runtime.Arena.At(3272963328))
+	r.Launch(k22Layernorm, runtime.Arena.At(3176133888), paramAt("blocks.8.norm2.weight"), paramAt("blocks.8.norm2.bias"), runtime.Arena.At(3528905728), runtime.Arena.At(3528930944), runtime.Arena.At(3195499776))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(3272963328), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
+	r.Launch(k26GemmNt, runtime.Arena.At(3195499776), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(3253597440), runtime.Arena.At(3292329216))
+	r.Launch(k29GemmNt, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(3176133888), runtime.Arena.At(3214865664))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3292329216), paramAt("blocks.9.norm1.weight"), paramAt("blocks.9.norm1.bias"), runtime.Arena.At(3548813568), runtime.Arena.At(3548838784), runtime.Arena.At(3311695104))
+	r.Launch(k22Layernorm, runtime.Arena.At(3214865664), paramAt("blocks.9.norm1.weight"), paramAt("blocks.9.norm1.bias"), runtime.Arena.At(3528956160), runtime.Arena.At(3528981376), runtime.Arena.At(3234231552))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(3311695104), paramAt("blocks.9.attn.qkv.weight"), paramAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(2227205376))
+	r.Launch(k23GemmNt, runtime.Arena.At(3234231552), paramAt("blocks.9.attn.qkv.weight"), paramAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(2227205376))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(2227205376), runtime.Arena.At(2227208448), runtime.Arena.At(2227211520), runtime.Arena.At(3331060992), runtime.Arena.At(3546710784))
+	r.Launch(k24Attention, runtime.Arena.At(2227205376), runtime.Arena.At(2227208448), runtime.Arena.At(2227211520), runtime.Arena.At(3253597440), runtime.Arena.At(3527344896))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3331060992), paramAt("blocks.9.attn.proj.weight"), paramAt("blocks.9.attn.proj.bias"), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(3292329216), runtime.Arena.At(3350426880))
+	r.Launch(k28GemmNt, runtime.Arena.At(3253597440), paramAt("blocks.9.attn.proj.weight"), paramAt("blocks.9.attn.proj.bias"), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(3214865664), runtime.Arena.At(3272963328))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3350426880), paramAt("blocks.9.norm2.weight"), paramAt("blocks.9.norm2.bias"), runtime.Arena.At(3548864000), runtime.Arena.At(3548889216), runtime.Arena.At(3369792768))
+	r.Launch(k22Layernorm, runtime.Arena.At(3272963328), paramAt("blocks.9.norm2.weight"), paramAt("blocks.9.norm2.bias"), runtime.Arena.At(3529006592), runtime.Arena.At(3529031808), runtime.Arena.At(3292329216))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(3369792768), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
+	r.Launch(k26GemmNt, runtime.Arena.At(3292329216), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(3350426880), runtime.Arena.At(3389158656))
+	r.Launch(k29GemmNt, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(3272963328), runtime.Arena.At(3311695104))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3389158656), paramAt("blocks.10.norm1.weight"), paramAt("blocks.10.norm1.bias"), runtime.Arena.At(3548914432), runtime.Arena.At(3548939648), runtime.Arena.At(3408524544))
+	r.Launch(k22Layernorm, runtime.Arena.At(3311695104), paramAt("blocks.10.norm1.weight"), paramAt("blocks.10.norm1.bias"), runtime.Arena.At(3529057024), runtime.Arena.At(3529082240), runtime.Arena.At(3331060992))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
 	// linear + add   [n·197×768]·[2304×768]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(3408524544), paramAt("blocks.10.attn.qkv.weight"), paramAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(2285303040))
+	r.Launch(k23GemmNt, runtime.Arena.At(3331060992), paramAt("blocks.10.attn.qkv.weight"), paramAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(2285303040))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(2285303040), runtime.Arena.At(2285306112), runtime.Arena.At(2285309184), runtime.Arena.At(3427890432), runtime.Arena.At(3547013376))
+	r.Launch(k24Attention, runtime.Arena.At(2285303040), runtime.Arena.At(2285306112), runtime.Arena.At(2285309184), runtime.Arena.At(3350426880), runtime.Arena.At(3527647488))
 	// linear + add + drop_path   [n·197×768]·[768×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3427890432), paramAt("blocks.10.attn.proj.weight"), paramAt("blocks.10.attn.proj.bias"), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(3389158656), runtime.Arena.At(3447256320))
+	r.Launch(k28GemmNt, runtime.Arena.At(3350426880), paramAt("blocks.10.attn.proj.weight"), paramAt("blocks.10.attn.proj.bias"), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(3311695104), runtime.Arena.At(3369792768))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3447256320), paramAt("blocks.10.norm2.weight"), paramAt("blocks.10.norm2.bias"), runtime.Arena.At(3548964864), runtime.Arena.At(3548990080), runtime.Arena.At(3466622208))
+	r.Launch(k22Layernorm, runtime.Arena.At(3369792768), paramAt("blocks.10.norm2.weight"), paramAt("blocks.10.norm2.bias"), runtime.Arena.At(3529107456), runtime.Arena.At(3529132672), runtime.Arena.At(3389158656))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
 	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(3466622208), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
+	r.Launch(k26GemmNt, runtime.Arena.At(3389158656), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3447256320), runtime.Arena.At(3485988096))
+	r.Launch(k29GemmNt, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3369792768), runtime.Arena.At(3408524544))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(3549015296), runtime.Arena.At(3549040512), runtime.Arena.At(3505353984))
+	r.Launch(k22Layernorm, runtime.Arena.At(3408524544), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(3529157888), runtime.Arena.At(3529183104), runtime.Arena.At(3427890432))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// slice_tokens
-	r.Launch(k28SliceTokens, runtime.Arena.At(3505353984), runtime.Arena.At(3547315968))
+	r.Launch(k30SliceTokens, runtime.Arena.At(3427890432), runtime.Arena.At(3471340800))
 	// linear + add   [n×768]·[768×768]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(3547315968), paramAt("blocks.11.attn.qkv.weight"), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(3547414272))
-	// linear + add   [n·197×768]·[1536×768]ᵀ
-	r.Launch(k30GemmNt, runtime.Arena.At(3505353984), paramAt("blocks.11.attn.qkv.weight", 2359296), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(2343400704))
-	// attention
-	r.Launch(k31Attention, runtime.Arena.At(3547414272), runtime.Arena.At(2343400704), runtime.Arena.At(2343403776), runtime.Arena.At(3547512576), runtime.Arena.At(3549065728))
+	r.Launch(k31GemmNt, runtime.Arena.At(3471340800), paramAt("blocks.11.attn.qkv.weight"), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(3471439104))
+	// head_linear_t   12 heads: [n×768], [768×768]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(3471439104), paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(3466622208))
+	// latent_attention
+	r.Launch(k32LatentAttention, runtime.Arena.At(3466622208), runtime.Arena.At(3427890432), runtime.Arena.At(3467801856), runtime.Arena.At(3471743232))
+	// head_linear + add   12 heads: [n×9216], [768×768]
+	r.Launch(k12HeadLinear, runtime.Arena.At(3467801856), paramAt("blocks.11.attn.qkv.weight", 4718592), paramAt("blocks.11.attn.qkv.bias", 6144), runtime.Arena.At(3448170752))
 	// linear + add + drop_path   [n×768]·[768×768]ᵀ
-	r.Launch(k32GemmNt, runtime.Arena.At(3547512576), paramAt("blocks.11.attn.proj.weight"), paramAt("blocks.11.attn.proj.bias"), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(2382132480))
+	r.Launch(k33GemmNt, runtime.Arena.At(3448170752), paramAt("blocks.11.attn.proj.weight"), paramAt("blocks.11.attn.proj.bias"), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(3447256320))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
 	// slice_tokens + add
-	r.Launch(k33SliceTokens, runtime.Arena.At(3485988096), runtime.Arena.At(2382132480), runtime.Arena.At(2383046912))
+	r.Launch(k34SliceTokens, runtime.Arena.At(3408524544), runtime.Arena.At(3447256320), runtime.Arena.At(3448269056))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
 	// layernorm
-	r.Launch(k34Layernorm, runtime.Arena.At(2383046912), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(2383538432), runtime.Arena.At(2383538560), runtime.Arena.At(2383145216))
+	r.Launch(k35Layernorm, runtime.Arena.At(3448269056), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(3448760576), runtime.Arena.At(3448760704), runtime.Arena.At(3448367360))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// linear + add + gelu   [n×768]·[3072×768]ᵀ
-	r.Launch(k35GemmNt, runtime.Arena.At(2383145216), paramAt("blocks.11.mlp.fc1.weight"), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(2382132480), runtime.Arena.At(2382525696))
+	r.Launch(k36GemmNt, runtime.Arena.At(3448367360), paramAt("blocks.11.mlp.fc1.weight"), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(3447256320), runtime.Arena.At(3447649536))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// linear + add + drop_path   [n×3072]·[768×3072]ᵀ
-	r.Launch(k36GemmNt, runtime.Arena.At(2382525696), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(2383046912), runtime.Arena.At(2383243520))
+	r.Launch(k37GemmNt, runtime.Arena.At(3447649536), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(3448269056), runtime.Arena.At(3448465664))
 	r.From("vit_b16.yaml:42:5", "norm")
 	// layernorm
-	r.Launch(k34Layernorm, runtime.Arena.At(2383243520), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2383538688), runtime.Arena.At(2383538816), runtime.Arena.At(2383341824))
+	r.Launch(k35Layernorm, runtime.Arena.At(3448465664), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(3448760832), runtime.Arena.At(3448760960), runtime.Arena.At(3448563968))
 	r.From("vit_b16.yaml:44:5", "head")
 	// linear + add   [n×768]·[1000×768]ᵀ
-	r.Launch(k37GemmNt, runtime.Arena.At(2383341824), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k38GemmNt, runtime.Arena.At(3448563968), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_b16.yaml:46:8", "loss")
 	// cross_entropy + broadcast_batch + cross_entropy_grad
-	r.Launch(k38CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(128000), runtime.Arena.At(128128), runtime.Arena.At(2382918912))
+	r.Launch(k39CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(128000), runtime.Arena.At(128128), runtime.Arena.At(3448042752))
 	r.From("vit_b16.yaml:44:5", "head")
 	// sum_leading + linear_dw + add   [n×1000]ᵀ·[n×768]
-	r.Launch(k39GemmTn, runtime.Arena.At(2382918912), runtime.Arena.At(2383341824), gradAt("head.weight"), gradAt("head.weight"), runtime.Arena.At(2383440128))
+	r.Launch(k40GemmTn, runtime.Arena.At(3448042752), runtime.Arena.At(3448563968), gradAt("head.weight"), gradAt("head.weight"), runtime.Arena.At(3448662272))
 	// linear_dx   [n×1000]·[1000×768]
-	r.Launch(k40GemmNn, runtime.Arena.At(2382918912), paramAt("head.weight"), runtime.Arena.At(2383341824))
+	r.Launch(k41GemmNn, runtime.Arena.At(3448042752), paramAt("head.weight"), runtime.Arena.At(3448563968))
 	// add
-	r.Launch(k41Add, gradAt("head.bias"), runtime.Arena.At(2383440128), gradAt("head.bias"))
+	r.Launch(k42Add, gradAt("head.bias"), runtime.Arena.At(3448662272), gradAt("head.bias"))
 	r.From("vit_b16.yaml:42:5", "norm")
 	// layernorm_grad + drop_path
-	r.Launch(k42LayernormGrad, runtime.Arena.At(2383341824), runtime.Arena.At(2383243520), paramAt("norm.weight"), runtime.Arena.At(2383538688), runtime.Arena.At(2383538816), runtime.Arena.At(2382918912), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(2383440128), runtime.Arena.At(2383017216), runtime.Arena.At(2383020288))
+	r.Launch(k43LayernormGrad, runtime.Arena.At(3448563968), runtime.Arena.At(3448465664), paramAt("norm.weight"), runtime.Arena.At(3448760832), runtime.Arena.At(3448760960), runtime.Arena.At(3448042752), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(3448662272), runtime.Arena.At(3448141056), runtime.Arena.At(3448144128))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// sum_leading + linear_dw + add   [n×768]ᵀ·[n×3072]
-	r.Launch(k43GemmTn, runtime.Arena.At(2383440128), runtime.Arena.At(2382525696), gradAt("blocks.11.mlp.fc2.weight"), gradAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(2383023360))
+	r.Launch(k44GemmTn, runtime.Arena.At(3448662272), runtime.Arena.At(3447649536), gradAt("blocks.11.mlp.fc2.weight"), gradAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(3448147200))
 	// linear_dx + gelu_grad   [n×768]·[768×3072]
-	r.Launch(k44GemmNn, runtime.Arena.At(2383440128), paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(2382132480), runtime.Arena.At(2382525696))
+	r.Launch(k45GemmNn, runtime.Arena.At(3448662272), paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(3447256320), runtime.Arena.At(3447649536))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// sum_leading + linear_dw + add   [n×3072]ᵀ·[n×768]
-	r.Launch(k45GemmTn, runtime.Arena.At(2382525696), runtime.Arena.At(2383145216), gradAt("blocks.11.mlp.fc1.weight"), gradAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(2382329088))
+	r.Launch(k46GemmTn, runtime.Arena.At(3447649536), runtime.Arena.At(3448367360), gradAt("blocks.11.mlp.fc1.weight"), gradAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(3447452928))
 	// linear_dx   [n×3072]·[3072×768]
-	r.Launch(k46GemmNn, runtime.Arena.At(2382525696), paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(2382132480))
+	r.Launch(k47GemmNn, runtime.Arena.At(3447649536), paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(3447256320))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k47LayernormGrad, runtime.Arena.At(2382132480), runtime.Arena.At(2383046912), paramAt("blocks.11.norm2.weight"), runtime.Arena.At(2383538432), runtime.Arena.At(2383538560), runtime.Arena.At(2382918912), runtime.Arena.At(3547610880), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(2382230784), runtime.Arena.At(2382341376), runtime.Arena.At(2382344448))
-	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
-	// add
-	r.Launch(k48Add, gradAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(2382329088), gradAt("blocks.11.mlp.fc1.bias"))
-	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
-	// add
-	r.Launch(k49Add, gradAt("blocks.11.norm2.weight"), runtime.Arena.At(2382341376), gradAt("blocks.11.norm2.weight"))
-	// add
-	r.Launch(k50Add, gradAt("blocks.11.norm2.bias"), runtime.Arena.At(2382344448), gradAt("blocks.11.norm2.bias"))
-	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
-	// add
-	r.Launch(k51Add, gradAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(2383023360), gradAt("blocks.11.mlp.fc2.bias"))
-	r.From("vit_b16.yaml:42:5", "norm")
-	// add
-	r.Launch(k49Add, gradAt("norm.weight"), runtime.Arena.At(2383017216), gradAt("norm.weight"))
-	// add
-	r.Launch(k50Add, gradAt("norm.bias"), runtime.Arena.At(2383020288), gradAt("norm.bias"))
+	r.Launch(k48LayernormGrad, runtime.Arena.At(3447256320), runtime.Arena.At(3448269056), paramAt("blocks.11.norm2.weight"), runtime.Arena.At(3448760576), runtime.Arena.At(3448760704), runtime.Arena.At(3448042752), runtime.Arena.At(3471537408), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(3447354624), runtime.Arena.At(3447465216), runtime.Arena.At(3447468288))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// sum_leading + linear_dw + add   [n×768]ᵀ·[n×768]
-	r.Launch(k52GemmTn, runtime.Arena.At(2382230784), runtime.Arena.At(3547512576), gradAt("blocks.11.attn.proj.weight"), gradAt("blocks.11.attn.proj.weight"), runtime.Arena.At(2382132480))
+	r.Launch(k49GemmTn, runtime.Arena.At(3447354624), runtime.Arena.At(3448170752), gradAt("blocks.11.attn.proj.weight"), gradAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3447256320))
+	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// add
-	r.Launch(k51Add, gradAt("blocks.11.attn.proj.bias"), runtime.Arena.At(2382132480), gradAt("blocks.11.attn.proj.bias"))
+	r.Launch(k50Add, gradAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(3447452928), gradAt("blocks.11.mlp.fc1.bias"))
+	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
+	// add
+	r.Launch(k51Add, gradAt("blocks.11.attn.proj.bias"), runtime.Arena.At(3447256320), gradAt("blocks.11.attn.proj.bias"))
+	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
+	// add
+	r.Launch(k52Add, gradAt("blocks.11.norm2.weight"), runtime.Arena.At(3447465216), gradAt("blocks.11.norm2.weight"))
+	// add
+	r.Launch(k53Add, gradAt("blocks.11.norm2.bias"), runtime.Arena.At(3447468288), gradAt("blocks.11.norm2.bias"))
+	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
+	// add
+	r.Launch(k51Add, gradAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(3448147200), gradAt("blocks.11.mlp.fc2.bias"))
+	r.From("vit_b16.yaml:42:5", "norm")
+	// add
+	r.Launch(k52Add, gradAt("norm.weight"), runtime.Arena.At(3448141056), gradAt("norm.weight"))
+	// add
+	r.Launch(k53Add, gradAt("norm.bias"), runtime.Arena.At(3448144128), gradAt("norm.bias"))
+	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// linear_dx   [n×768]·[768×768]
-	r.Launch(k53GemmNn, runtime.Arena.At(2382230784), paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3547709184))
-	// attention_grad
-	r.Launch(k54AttentionGrad, runtime.Arena.At(3547709184), runtime.Arena.At(3547414272), runtime.Arena.At(2343400704), runtime.Arena.At(2343403776), runtime.Arena.At(3547512576), runtime.Arena.At(3549065728), runtime.Arena.At(3547807488), runtime.Arena.At(2382132480), runtime.Arena.At(2382135552))
-	// sum_leading + linear_dw   [n·197×1536]ᵀ·[n·197×768]
-	r.Launch(k55GemmTn, runtime.Arena.At(2382132480), runtime.Arena.At(3505353984), runtime.Arena.At(2345760000), runtime.Arena.At(2350481664))
-	// linear_dx   [n·197×1536]·[1536×768]
-	r.Launch(k56GemmNn, runtime.Arena.At(2382132480), paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(2362766592))
+	r.Launch(k54GemmNn, runtime.Arena.At(3447354624), paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3471635712))
+	// sum_leading
+	r.Launch(k55SumLeading, runtime.Arena.At(3471635712), runtime.Arena.At(3471740160))
+	// head_linear_t   12 heads: [n×768], [768×768]
+	r.Launch(k56HeadLinearT, runtime.Arena.At(3471635712), paramAt("blocks.11.attn.qkv.weight", 4718592), runtime.Arena.At(3468981504))
+	// latent_attention_grad
+	r.Launch(k57LatentAttentionGrad, runtime.Arena.At(3468981504), runtime.Arena.At(3466622208), runtime.Arena.At(3427890432), runtime.Arena.At(3467801856), runtime.Arena.At(3471743232), runtime.Arena.At(3470161152), runtime.Arena.At(3447256320))
+	// head_linear   12 heads: [n×9216], [768×768]
+	r.Launch(k58HeadLinear, runtime.Arena.At(3470161152), paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(3434968320))
+	// linear_dx   [n×768]·[768×768]
+	r.Launch(k59GemmNn, runtime.Arena.At(3434968320), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3527950080))
+	// head_linear_dw   12 heads: [n×768], [n×9216]
+	r.Launch(k60HeadLinearDw, runtime.Arena.At(3471635712), runtime.Arena.At(3467801856), runtime.Arena.At(3432609024))
+	// head_linear_dw   12 heads: [n×768], [n×9216]
+	r.Launch(k61HeadLinearDw, runtime.Arena.At(3471439104), runtime.Arena.At(3470161152), runtime.Arena.At(3430249728))
 	// sum_leading + linear_dw   [n×768]ᵀ·[n×768]
-	r.Launch(k57GemmTn, runtime.Arena.At(3547807488), runtime.Arena.At(3547315968), runtime.Arena.At(2343400704), runtime.Arena.At(2350478592))
-	// linear_dx   [n×768]·[768×768]
-	r.Launch(k58GemmNn, runtime.Arena.At(3547807488), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3505353984))
+	r.Launch(k62GemmTn, runtime.Arena.At(3434968320), runtime.Arena.At(3471340800), runtime.Arena.At(3427890432), runtime.Arena.At(3471734016))
 	// add
-	r.Launch(k59Add, gradAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(2350478592), gradAt("blocks.11.attn.qkv.bias"))
+	r.Launch(k63Add, gradAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(3471734016), gradAt("blocks.11.attn.qkv.bias"))
 	// add
-	r.Launch(k60Add, gradAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(2343400704), gradAt("blocks.11.attn.qkv.weight"))
+	r.Launch(k64Add, gradAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3427890432), gradAt("blocks.11.attn.qkv.weight"))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
 	// pad_tokens
-	r.Launch(k61PadTokens, runtime.Arena.At(3547610880), runtime.Arena.At(2343400704))
+	r.Launch(k65PadTokens, runtime.Arena.At(3471537408), runtime.Arena.At(3427890432))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// pad_tokens + add + layernorm_grad + drop_path
-	r.Launch(k62LayernormGrad, runtime.Arena.At(3505353984), runtime.Arena.At(2362766592), runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), runtime.Arena.At(3549015296), runtime.Arena.At(3549040512), runtime.Arena.At(2343400704), runtime.Arena.At(2382132480), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(2401498368), runtime.Arena.At(3505452288), runtime.Arena.At(3505455360))
+	r.Launch(k66LayernormGrad, runtime.Arena.At(3527950080), runtime.Arena.At(3447256320), runtime.Arena.At(3408524544), paramAt("blocks.11.norm1.weight"), runtime.Arena.At(3529157888), runtime.Arena.At(3529183104), runtime.Arena.At(3427890432), runtime.Arena.At(3466622208), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3485988096), runtime.Arena.At(3529208320), runtime.Arena.At(3529211392))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(2401498368), runtime.Arena.At(1626862848), gradAt("blocks.10.mlp.fc2.weight"), gradAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(2343400704))
+	r.Launch(k67GemmTn, runtime.Arena.At(3485988096), runtime.Arena.At(1626862848), gradAt("blocks.10.mlp.fc2.weight"), gradAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(3408524544))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(2401498368), paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
+	r.Launch(k68GemmNn, runtime.Arena.At(3485988096), paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(1626862848), runtime.Arena.At(3466622208), gradAt("blocks.10.mlp.fc1.weight"), gradAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1588131072))
+	r.Launch(k69GemmTn, runtime.Arena.At(1626862848), runtime.Arena.At(3389158656), gradAt("blocks.10.mlp.fc1.weight"), gradAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1588131072))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1549399296))
+	r.Launch(k70GemmNn, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1549399296))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1549399296), runtime.Arena.At(3447256320), paramAt("blocks.10.norm2.weight"), runtime.Arena.At(3548964864), runtime.Arena.At(3548990080), runtime.Arena.At(2382132480), runtime.Arena.At(1607496960), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(1568765184), runtime.Arena.At(1588143360), runtime.Arena.At(1588146432))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1549399296), runtime.Arena.At(3369792768), paramAt("blocks.10.norm2.weight"), runtime.Arena.At(3529107456), runtime.Arena.At(3529132672), runtime.Arena.At(3466622208), runtime.Arena.At(1607496960), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(1568765184), runtime.Arena.At(1588143360), runtime.Arena.At(1588146432))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1588131072), gradAt("blocks.10.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1588131072), gradAt("blocks.10.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.10.norm2.weight"), runtime.Arena.At(1588143360), gradAt("blocks.10.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.10.norm2.weight"), runtime.Arena.At(1588143360), gradAt("blocks.10.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.10.norm2.bias"), runtime.Arena.At(1588146432), gradAt("blocks.10.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.10.norm2.bias"), runtime.Arena.At(1588146432), gradAt("blocks.10.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(2343400704), gradAt("blocks.10.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(3408524544), gradAt("blocks.10.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.11.norm1.weight"), runtime.Arena.At(3505452288), gradAt("blocks.11.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.11.norm1.weight"), runtime.Arena.At(3529208320), gradAt("blocks.11.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.11.norm1.bias"), runtime.Arena.At(3505455360), gradAt("blocks.11.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.11.norm1.bias"), runtime.Arena.At(3529211392), gradAt("blocks.11.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(3427890432), gradAt("blocks.10.attn.proj.weight"), gradAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1549399296))
+	r.Launch(k72GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(3350426880), gradAt("blocks.10.attn.proj.weight"), gradAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1549399296))
 	// add
 	r.Launch(k51Add, gradAt("blocks.10.attn.proj.bias"), runtime.Arena.At(1549399296), gradAt("blocks.10.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(1568765184), paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1626862848))
+	r.Launch(k73GemmNn, runtime.Arena.At(1568765184), paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1626862848))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(1626862848), runtime.Arena.At(2285303040), runtime.Arena.At(2285306112), runtime.Arena.At(2285309184), runtime.Arena.At(3427890432), runtime.Arena.At(3547013376), runtime.Arena.At(1549399296), runtime.Arena.At(1549402368), runtime.Arena.At(1549405440))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(1626862848), runtime.Arena.At(2285303040), runtime.Arena.At(2285306112), runtime.Arena.At(2285309184), runtime.Arena.At(3350426880), runtime.Arena.At(3527647488), runtime.Arena.At(1549399296), runtime.Arena.At(1549402368), runtime.Arena.At(1549405440))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(1549399296), runtime.Arena.At(3408524544), gradAt("blocks.10.attn.qkv.weight"), gradAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1646228736))
+	r.Launch(k75GemmTn, runtime.Arena.At(1549399296), runtime.Arena.At(3331060992), gradAt("blocks.10.attn.qkv.weight"), gradAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1646228736))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(1549399296), paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1626862848))
+	r.Launch(k76GemmNn, runtime.Arena.At(1549399296), paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1626862848))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1626862848), runtime.Arena.At(3389158656), paramAt("blocks.10.norm1.weight"), runtime.Arena.At(3548914432), runtime.Arena.At(3548939648), runtime.Arena.At(1607496960), runtime.Arena.At(1549399296), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(1568765184), runtime.Arena.At(1588131072), runtime.Arena.At(1588134144))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1626862848), runtime.Arena.At(3311695104), paramAt("blocks.10.norm1.weight"), runtime.Arena.At(3529057024), runtime.Arena.At(3529082240), runtime.Arena.At(1607496960), runtime.Arena.At(1549399296), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(1568765184), runtime.Arena.At(1588131072), runtime.Arena.At(1588134144))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(1471935744), gradAt("blocks.9.mlp.fc2.weight"), gradAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1588137216))
+	r.Launch(k67GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(1471935744), gradAt("blocks.9.mlp.fc2.weight"), gradAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1588137216))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(1568765184), paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
+	r.Launch(k68GemmNn, runtime.Arena.At(1568765184), paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(1471935744), runtime.Arena.At(3369792768), gradAt("blocks.9.mlp.fc1.weight"), gradAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1433203968))
+	r.Launch(k69GemmTn, runtime.Arena.At(1471935744), runtime.Arena.At(3292329216), gradAt("blocks.9.mlp.fc1.weight"), gradAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1433203968))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1394472192))
+	r.Launch(k70GemmNn, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1394472192))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1394472192), runtime.Arena.At(3350426880), paramAt("blocks.9.norm2.weight"), runtime.Arena.At(3548864000), runtime.Arena.At(3548889216), runtime.Arena.At(1549399296), runtime.Arena.At(1452569856), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(1413838080), runtime.Arena.At(1433216256), runtime.Arena.At(1433219328))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1394472192), runtime.Arena.At(3272963328), paramAt("blocks.9.norm2.weight"), runtime.Arena.At(3529006592), runtime.Arena.At(3529031808), runtime.Arena.At(1549399296), runtime.Arena.At(1452569856), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(1413838080), runtime.Arena.At(1433216256), runtime.Arena.At(1433219328))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1433203968), gradAt("blocks.9.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1433203968), gradAt("blocks.9.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(1646228736), gradAt("blocks.10.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(1646228736), gradAt("blocks.10.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.9.norm2.weight"), runtime.Arena.At(1433216256), gradAt("blocks.9.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.9.norm2.weight"), runtime.Arena.At(1433216256), gradAt("blocks.9.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.9.norm2.bias"), runtime.Arena.At(1433219328), gradAt("blocks.9.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.9.norm2.bias"), runtime.Arena.At(1433219328), gradAt("blocks.9.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.9.mlp.fc2.bias"), runtime.Arena.At(1588137216), gradAt("blocks.9.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.10.norm1.weight"), runtime.Arena.At(1588131072), gradAt("blocks.10.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.10.norm1.weight"), runtime.Arena.At(1588131072), gradAt("blocks.10.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.10.norm1.bias"), runtime.Arena.At(1588134144), gradAt("blocks.10.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.10.norm1.bias"), runtime.Arena.At(1588134144), gradAt("blocks.10.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(3331060992), gradAt("blocks.9.attn.proj.weight"), gradAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1394472192))
+	r.Launch(k72GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(3253597440), gradAt("blocks.9.attn.proj.weight"), gradAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1394472192))
 	// add
 	r.Launch(k51Add, gradAt("blocks.9.attn.proj.bias"), runtime.Arena.At(1394472192), gradAt("blocks.9.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(1413838080), paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1471935744))
+	r.Launch(k73GemmNn, runtime.Arena.At(1413838080), paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1471935744))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(1471935744), runtime.Arena.At(2227205376), runtime.Arena.At(2227208448), runtime.Arena.At(2227211520), runtime.Arena.At(3331060992), runtime.Arena.At(3546710784), runtime.Arena.At(1394472192), runtime.Arena.At(1394475264), runtime.Arena.At(1394478336))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(1471935744), runtime.Arena.At(2227205376), runtime.Arena.At(2227208448), runtime.Arena.At(2227211520), runtime.Arena.At(3253597440), runtime.Arena.At(3527344896), runtime.Arena.At(1394472192), runtime.Arena.At(1394475264), runtime.Arena.At(1394478336))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(1394472192), runtime.Arena.At(3311695104), gradAt("blocks.9.attn.qkv.weight"), gradAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1491301632))
+	r.Launch(k75GemmTn, runtime.Arena.At(1394472192), runtime.Arena.At(3234231552), gradAt("blocks.9.attn.qkv.weight"), gradAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1491301632))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(1394472192), paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1471935744))
+	r.Launch(k76GemmNn, runtime.Arena.At(1394472192), paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1471935744))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1471935744), runtime.Arena.At(3292329216), paramAt("blocks.9.norm1.weight"), runtime.Arena.At(3548813568), runtime.Arena.At(3548838784), runtime.Arena.At(1452569856), runtime.Arena.At(1394472192), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(1413838080), runtime.Arena.At(1433203968), runtime.Arena.At(1433207040))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1471935744), runtime.Arena.At(3214865664), paramAt("blocks.9.norm1.weight"), runtime.Arena.At(3528956160), runtime.Arena.At(3528981376), runtime.Arena.At(1452569856), runtime.Arena.At(1394472192), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(1413838080), runtime.Arena.At(1433203968), runtime.Arena.At(1433207040))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(1317008640), gradAt("blocks.8.mlp.fc2.weight"), gradAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1433210112))
+	r.Launch(k67GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(1317008640), gradAt("blocks.8.mlp.fc2.weight"), gradAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1433210112))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(1413838080), paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
+	r.Launch(k68GemmNn, runtime.Arena.At(1413838080), paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(1317008640), runtime.Arena.At(3272963328), gradAt("blocks.8.mlp.fc1.weight"), gradAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1278276864))
+	r.Launch(k69GemmTn, runtime.Arena.At(1317008640), runtime.Arena.At(3195499776), gradAt("blocks.8.mlp.fc1.weight"), gradAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1278276864))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1239545088))
+	r.Launch(k70GemmNn, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1239545088))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1239545088), runtime.Arena.At(3253597440), paramAt("blocks.8.norm2.weight"), runtime.Arena.At(3548763136), runtime.Arena.At(3548788352), runtime.Arena.At(1394472192), runtime.Arena.At(1297642752), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(1258910976), runtime.Arena.At(1278289152), runtime.Arena.At(1278292224))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1239545088), runtime.Arena.At(3176133888), paramAt("blocks.8.norm2.weight"), runtime.Arena.At(3528905728), runtime.Arena.At(3528930944), runtime.Arena.At(1394472192), runtime.Arena.At(1297642752), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(1258910976), runtime.Arena.At(1278289152), runtime.Arena.At(1278292224))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1278276864), gradAt("blocks.8.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1278276864), gradAt("blocks.8.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(1491301632), gradAt("blocks.9.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(1491301632), gradAt("blocks.9.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.8.norm2.weight"), runtime.Arena.At(1278289152), gradAt("blocks.8.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.8.norm2.weight"), runtime.Arena.At(1278289152), gradAt("blocks.8.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.8.norm2.bias"), runtime.Arena.At(1278292224), gradAt("blocks.8.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.8.norm2.bias"), runtime.Arena.At(1278292224), gradAt("blocks.8.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.8.mlp.fc2.bias"), runtime.Arena.At(1433210112), gradAt("blocks.8.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.9.norm1.weight"), runtime.Arena.At(1433203968), gradAt("blocks.9.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.9.norm1.weight"), runtime.Arena.At(1433203968), gradAt("blocks.9.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.9.norm1.bias"), runtime.Arena.At(1433207040), gradAt("blocks.9.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.9.norm1.bias"), runtime.Arena.At(1433207040), gradAt("blocks.9.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(3234231552), gradAt("blocks.8.attn.proj.weight"), gradAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1239545088))
+	r.Launch(k72GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(3156768000), gradAt("blocks.8.attn.proj.weight"), gradAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1239545088))
 	// add
 	r.Launch(k51Add, gradAt("blocks.8.attn.proj.bias"), runtime.Arena.At(1239545088), gradAt("blocks.8.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(1258910976), paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1317008640))
+	r.Launch(k73GemmNn, runtime.Arena.At(1258910976), paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1317008640))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(1317008640), runtime.Arena.At(2169107712), runtime.Arena.At(2169110784), runtime.Arena.At(2169113856), runtime.Arena.At(3234231552), runtime.Arena.At(3546408192), runtime.Arena.At(1239545088), runtime.Arena.At(1239548160), runtime.Arena.At(1239551232))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(1317008640), runtime.Arena.At(2169107712), runtime.Arena.At(2169110784), runtime.Arena.At(2169113856), runtime.Arena.At(3156768000), runtime.Arena.At(3527042304), runtime.Arena.At(1239545088), runtime.Arena.At(1239548160), runtime.Arena.At(1239551232))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(1239545088), runtime.Arena.At(3214865664), gradAt("blocks.8.attn.qkv.weight"), gradAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1336374528))
+	r.Launch(k75GemmTn, runtime.Arena.At(1239545088), runtime.Arena.At(3137402112), gradAt("blocks.8.attn.qkv.weight"), gradAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1336374528))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(1239545088), paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1317008640))
+	r.Launch(k76GemmNn, runtime.Arena.At(1239545088), paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1317008640))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1317008640), runtime.Arena.At(3195499776), paramAt("blocks.8.norm1.weight"), runtime.Arena.At(3548712704), runtime.Arena.At(3548737920), runtime.Arena.At(1297642752), runtime.Arena.At(1239545088), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(1258910976), runtime.Arena.At(1278276864), runtime.Arena.At(1278279936))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1317008640), runtime.Arena.At(3118036224), paramAt("blocks.8.norm1.weight"), runtime.Arena.At(3528855296), runtime.Arena.At(3528880512), runtime.Arena.At(1297642752), runtime.Arena.At(1239545088), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(1258910976), runtime.Arena.At(1278276864), runtime.Arena.At(1278279936))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(1162081536), gradAt("blocks.7.mlp.fc2.weight"), gradAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1278283008))
+	r.Launch(k67GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(1162081536), gradAt("blocks.7.mlp.fc2.weight"), gradAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1278283008))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(1258910976), paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
+	r.Launch(k68GemmNn, runtime.Arena.At(1258910976), paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(1162081536), runtime.Arena.At(3176133888), gradAt("blocks.7.mlp.fc1.weight"), gradAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1123349760))
+	r.Launch(k69GemmTn, runtime.Arena.At(1162081536), runtime.Arena.At(3098670336), gradAt("blocks.7.mlp.fc1.weight"), gradAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1123349760))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1084617984))
+	r.Launch(k70GemmNn, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1084617984))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1084617984), runtime.Arena.At(3156768000), paramAt("blocks.7.norm2.weight"), runtime.Arena.At(3548662272), runtime.Arena.At(3548687488), runtime.Arena.At(1239545088), runtime.Arena.At(1142715648), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(1103983872), runtime.Arena.At(1123362048), runtime.Arena.At(1123365120))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1084617984), runtime.Arena.At(3079304448), paramAt("blocks.7.norm2.weight"), runtime.Arena.At(3528804864), runtime.Arena.At(3528830080), runtime.Arena.At(1239545088), runtime.Arena.At(1142715648), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(1103983872), runtime.Arena.At(1123362048), runtime.Arena.At(1123365120))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1123349760), gradAt("blocks.7.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1123349760), gradAt("blocks.7.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(1336374528), gradAt("blocks.8.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(1336374528), gradAt("blocks.8.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.7.norm2.weight"), runtime.Arena.At(1123362048), gradAt("blocks.7.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.7.norm2.weight"), runtime.Arena.At(1123362048), gradAt("blocks.7.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.7.norm2.bias"), runtime.Arena.At(1123365120), gradAt("blocks.7.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.7.norm2.bias"), runtime.Arena.At(1123365120), gradAt("blocks.7.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.7.mlp.fc2.bias"), runtime.Arena.At(1278283008), gradAt("blocks.7.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.8.norm1.weight"), runtime.Arena.At(1278276864), gradAt("blocks.8.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.8.norm1.weight"), runtime.Arena.At(1278276864), gradAt("blocks.8.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.8.norm1.bias"), runtime.Arena.At(1278279936), gradAt("blocks.8.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.8.norm1.bias"), runtime.Arena.At(1278279936), gradAt("blocks.8.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(3137402112), gradAt("blocks.7.attn.proj.weight"), gradAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1084617984))
+	r.Launch(k72GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(3059938560), gradAt("blocks.7.attn.proj.weight"), gradAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1084617984))
 	// add
 	r.Launch(k51Add, gradAt("blocks.7.attn.proj.bias"), runtime.Arena.At(1084617984), gradAt("blocks.7.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(1103983872), paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1162081536))
+	r.Launch(k73GemmNn, runtime.Arena.At(1103983872), paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1162081536))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(1162081536), runtime.Arena.At(2111010048), runtime.Arena.At(2111013120), runtime.Arena.At(2111016192), runtime.Arena.At(3137402112), runtime.Arena.At(3546105600), runtime.Arena.At(1084617984), runtime.Arena.At(1084621056), runtime.Arena.At(1084624128))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(1162081536), runtime.Arena.At(2111010048), runtime.Arena.At(2111013120), runtime.Arena.At(2111016192), runtime.Arena.At(3059938560), runtime.Arena.At(3526739712), runtime.Arena.At(1084617984), runtime.Arena.At(1084621056), runtime.Arena.At(1084624128))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(1084617984), runtime.Arena.At(3118036224), gradAt("blocks.7.attn.qkv.weight"), gradAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1181447424))
+	r.Launch(k75GemmTn, runtime.Arena.At(1084617984), runtime.Arena.At(3040572672), gradAt("blocks.7.attn.qkv.weight"), gradAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1181447424))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(1084617984), paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1162081536))
+	r.Launch(k76GemmNn, runtime.Arena.At(1084617984), paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1162081536))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1162081536), runtime.Arena.At(3098670336), paramAt("blocks.7.norm1.weight"), runtime.Arena.At(3548611840), runtime.Arena.At(3548637056), runtime.Arena.At(1142715648), runtime.Arena.At(1084617984), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(1103983872), runtime.Arena.At(1123349760), runtime.Arena.At(1123352832))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1162081536), runtime.Arena.At(3021206784), paramAt("blocks.7.norm1.weight"), runtime.Arena.At(3528754432), runtime.Arena.At(3528779648), runtime.Arena.At(1142715648), runtime.Arena.At(1084617984), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(1103983872), runtime.Arena.At(1123349760), runtime.Arena.At(1123352832))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(1007154432), gradAt("blocks.6.mlp.fc2.weight"), gradAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(1123355904))
+	r.Launch(k67GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(1007154432), gradAt("blocks.6.mlp.fc2.weight"), gradAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(1123355904))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(1103983872), paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
+	r.Launch(k68GemmNn, runtime.Arena.At(1103983872), paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(1007154432), runtime.Arena.At(3079304448), gradAt("blocks.6.mlp.fc1.weight"), gradAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(968422656))
+	r.Launch(k69GemmTn, runtime.Arena.At(1007154432), runtime.Arena.At(3001840896), gradAt("blocks.6.mlp.fc1.weight"), gradAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(968422656))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(929690880))
+	r.Launch(k70GemmNn, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(929690880))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(929690880), runtime.Arena.At(3059938560), paramAt("blocks.6.norm2.weight"), runtime.Arena.At(3548561408), runtime.Arena.At(3548586624), runtime.Arena.At(1084617984), runtime.Arena.At(987788544), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(949056768), runtime.Arena.At(968434944), runtime.Arena.At(968438016))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(929690880), runtime.Arena.At(2982475008), paramAt("blocks.6.norm2.weight"), runtime.Arena.At(3528704000), runtime.Arena.At(3528729216), runtime.Arena.At(1084617984), runtime.Arena.At(987788544), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(949056768), runtime.Arena.At(968434944), runtime.Arena.At(968438016))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(968422656), gradAt("blocks.6.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(968422656), gradAt("blocks.6.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(1181447424), gradAt("blocks.7.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(1181447424), gradAt("blocks.7.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.6.norm2.weight"), runtime.Arena.At(968434944), gradAt("blocks.6.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.6.norm2.weight"), runtime.Arena.At(968434944), gradAt("blocks.6.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.6.norm2.bias"), runtime.Arena.At(968438016), gradAt("blocks.6.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.6.norm2.bias"), runtime.Arena.At(968438016), gradAt("blocks.6.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.6.mlp.fc2.bias"), runtime.Arena.At(1123355904), gradAt("blocks.6.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.7.norm1.weight"), runtime.Arena.At(1123349760), gradAt("blocks.7.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.7.norm1.weight"), runtime.Arena.At(1123349760), gradAt("blocks.7.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.7.norm1.bias"), runtime.Arena.At(1123352832), gradAt("blocks.7.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.7.norm1.bias"), runtime.Arena.At(1123352832), gradAt("blocks.7.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(3040572672), gradAt("blocks.6.attn.proj.weight"), gradAt("blocks.6.attn.proj.weight"), runtime.Arena.At(929690880))
+	r.Launch(k72GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(2963109120), gradAt("blocks.6.attn.proj.weight"), gradAt("blocks.6.attn.proj.weight"), runtime.Arena.At(929690880))
 	// add
 	r.Launch(k51Add, gradAt("blocks.6.attn.proj.bias"), runtime.Arena.At(929690880), gradAt("blocks.6.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(949056768), paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(1007154432))
+	r.Launch(k73GemmNn, runtime.Arena.At(949056768), paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(1007154432))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(1007154432), runtime.Arena.At(2052912384), runtime.Arena.At(2052915456), runtime.Arena.At(2052918528), runtime.Arena.At(3040572672), runtime.Arena.At(3545803008), runtime.Arena.At(929690880), runtime.Arena.At(929693952), runtime.Arena.At(929697024))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(1007154432), runtime.Arena.At(2052912384), runtime.Arena.At(2052915456), runtime.Arena.At(2052918528), runtime.Arena.At(2963109120), runtime.Arena.At(3526437120), runtime.Arena.At(929690880), runtime.Arena.At(929693952), runtime.Arena.At(929697024))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(929690880), runtime.Arena.At(3021206784), gradAt("blocks.6.attn.qkv.weight"), gradAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1026520320))
+	r.Launch(k75GemmTn, runtime.Arena.At(929690880), runtime.Arena.At(2943743232), gradAt("blocks.6.attn.qkv.weight"), gradAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1026520320))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(929690880), paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1007154432))
+	r.Launch(k76GemmNn, runtime.Arena.At(929690880), paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1007154432))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(1007154432), runtime.Arena.At(3001840896), paramAt("blocks.6.norm1.weight"), runtime.Arena.At(3548510976), runtime.Arena.At(3548536192), runtime.Arena.At(987788544), runtime.Arena.At(929690880), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(949056768), runtime.Arena.At(968422656), runtime.Arena.At(968425728))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(1007154432), runtime.Arena.At(2924377344), paramAt("blocks.6.norm1.weight"), runtime.Arena.At(3528653568), runtime.Arena.At(3528678784), runtime.Arena.At(987788544), runtime.Arena.At(929690880), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(949056768), runtime.Arena.At(968422656), runtime.Arena.At(968425728))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(852227328), gradAt("blocks.5.mlp.fc2.weight"), gradAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(968428800))
+	r.Launch(k67GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(852227328), gradAt("blocks.5.mlp.fc2.weight"), gradAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(968428800))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(949056768), paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
+	r.Launch(k68GemmNn, runtime.Arena.At(949056768), paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(852227328), runtime.Arena.At(2982475008), gradAt("blocks.5.mlp.fc1.weight"), gradAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(813495552))
+	r.Launch(k69GemmTn, runtime.Arena.At(852227328), runtime.Arena.At(2905011456), gradAt("blocks.5.mlp.fc1.weight"), gradAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(813495552))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(774763776))
+	r.Launch(k70GemmNn, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(774763776))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(774763776), runtime.Arena.At(2963109120), paramAt("blocks.5.norm2.weight"), runtime.Arena.At(3548460544), runtime.Arena.At(3548485760), runtime.Arena.At(929690880), runtime.Arena.At(832861440), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(794129664), runtime.Arena.At(813507840), runtime.Arena.At(813510912))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(774763776), runtime.Arena.At(2885645568), paramAt("blocks.5.norm2.weight"), runtime.Arena.At(3528603136), runtime.Arena.At(3528628352), runtime.Arena.At(929690880), runtime.Arena.At(832861440), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(794129664), runtime.Arena.At(813507840), runtime.Arena.At(813510912))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(813495552), gradAt("blocks.5.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(813495552), gradAt("blocks.5.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(1026520320), gradAt("blocks.6.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(1026520320), gradAt("blocks.6.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.5.norm2.weight"), runtime.Arena.At(813507840), gradAt("blocks.5.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.5.norm2.weight"), runtime.Arena.At(813507840), gradAt("blocks.5.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.5.norm2.bias"), runtime.Arena.At(813510912), gradAt("blocks.5.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.5.norm2.bias"), runtime.Arena.At(813510912), gradAt("blocks.5.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.5.mlp.fc2.bias"), runtime.Arena.At(968428800), gradAt("blocks.5.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.6.norm1.weight"), runtime.Arena.At(968422656), gradAt("blocks.6.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.6.norm1.weight"), runtime.Arena.At(968422656), gradAt("blocks.6.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.6.norm1.bias"), runtime.Arena.At(968425728), gradAt("blocks.6.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.6.norm1.bias"), runtime.Arena.At(968425728), gradAt("blocks.6.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(2943743232), gradAt("blocks.5.attn.proj.weight"), gradAt("blocks.5.attn.proj.weight"), runtime.Arena.At(774763776))
+	r.Launch(k72GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(2866279680), gradAt("blocks.5.attn.proj.weight"), gradAt("blocks.5.attn.proj.weight"), runtime.Arena.At(774763776))
 	// add
 	r.Launch(k51Add, gradAt("blocks.5.attn.proj.bias"), runtime.Arena.At(774763776), gradAt("blocks.5.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(794129664), paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(852227328))
+	r.Launch(k73GemmNn, runtime.Arena.At(794129664), paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(852227328))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(852227328), runtime.Arena.At(1994814720), runtime.Arena.At(1994817792), runtime.Arena.At(1994820864), runtime.Arena.At(2943743232), runtime.Arena.At(3545500416), runtime.Arena.At(774763776), runtime.Arena.At(774766848), runtime.Arena.At(774769920))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(852227328), runtime.Arena.At(1994814720), runtime.Arena.At(1994817792), runtime.Arena.At(1994820864), runtime.Arena.At(2866279680), runtime.Arena.At(3526134528), runtime.Arena.At(774763776), runtime.Arena.At(774766848), runtime.Arena.At(774769920))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(774763776), runtime.Arena.At(2924377344), gradAt("blocks.5.attn.qkv.weight"), gradAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(871593216))
+	r.Launch(k75GemmTn, runtime.Arena.At(774763776), runtime.Arena.At(2846913792), gradAt("blocks.5.attn.qkv.weight"), gradAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(871593216))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(774763776), paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(852227328))
+	r.Launch(k76GemmNn, runtime.Arena.At(774763776), paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(2905011456), paramAt("blocks.5.norm1.weight"), runtime.Arena.At(3548410112), runtime.Arena.At(3548435328), runtime.Arena.At(832861440), runtime.Arena.At(774763776), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(794129664), runtime.Arena.At(813495552), runtime.Arena.At(813498624))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(2827547904), paramAt("blocks.5.norm1.weight"), runtime.Arena.At(3528552704), runtime.Arena.At(3528577920), runtime.Arena.At(832861440), runtime.Arena.At(774763776), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(794129664), runtime.Arena.At(813495552), runtime.Arena.At(813498624))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(697300224), gradAt("blocks.4.mlp.fc2.weight"), gradAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(813501696))
+	r.Launch(k67GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(697300224), gradAt("blocks.4.mlp.fc2.weight"), gradAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(813501696))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(794129664), paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
+	r.Launch(k68GemmNn, runtime.Arena.At(794129664), paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(697300224), runtime.Arena.At(2885645568), gradAt("blocks.4.mlp.fc1.weight"), gradAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(658568448))
+	r.Launch(k69GemmTn, runtime.Arena.At(697300224), runtime.Arena.At(2808182016), gradAt("blocks.4.mlp.fc1.weight"), gradAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(658568448))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(619836672))
+	r.Launch(k70GemmNn, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(619836672))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(619836672), runtime.Arena.At(2866279680), paramAt("blocks.4.norm2.weight"), runtime.Arena.At(3548359680), runtime.Arena.At(3548384896), runtime.Arena.At(774763776), runtime.Arena.At(677934336), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(639202560), runtime.Arena.At(658580736), runtime.Arena.At(658583808))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(619836672), runtime.Arena.At(2788816128), paramAt("blocks.4.norm2.weight"), runtime.Arena.At(3528502272), runtime.Arena.At(3528527488), runtime.Arena.At(774763776), runtime.Arena.At(677934336), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(639202560), runtime.Arena.At(658580736), runtime.Arena.At(658583808))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(658568448), gradAt("blocks.4.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(658568448), gradAt("blocks.4.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(871593216), gradAt("blocks.5.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(871593216), gradAt("blocks.5.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.4.norm2.weight"), runtime.Arena.At(658580736), gradAt("blocks.4.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.4.norm2.weight"), runtime.Arena.At(658580736), gradAt("blocks.4.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.4.norm2.bias"), runtime.Arena.At(658583808), gradAt("blocks.4.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.4.norm2.bias"), runtime.Arena.At(658583808), gradAt("blocks.4.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.4.mlp.fc2.bias"), runtime.Arena.At(813501696), gradAt("blocks.4.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.5.norm1.weight"), runtime.Arena.At(813495552), gradAt("blocks.5.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.5.norm1.weight"), runtime.Arena.At(813495552), gradAt("blocks.5.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.5.norm1.bias"), runtime.Arena.At(813498624), gradAt("blocks.5.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.5.norm1.bias"), runtime.Arena.At(813498624), gradAt("blocks.5.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(2846913792), gradAt("blocks.4.attn.proj.weight"), gradAt("blocks.4.attn.proj.weight"), runtime.Arena.At(619836672))
+	r.Launch(k72GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(2769450240), gradAt("blocks.4.attn.proj.weight"), gradAt("blocks.4.attn.proj.weight"), runtime.Arena.At(619836672))
 	// add
 	r.Launch(k51Add, gradAt("blocks.4.attn.proj.bias"), runtime.Arena.At(619836672), gradAt("blocks.4.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(639202560), paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(697300224))
+	r.Launch(k73GemmNn, runtime.Arena.At(639202560), paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(697300224))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(697300224), runtime.Arena.At(1936717056), runtime.Arena.At(1936720128), runtime.Arena.At(1936723200), runtime.Arena.At(2846913792), runtime.Arena.At(3545197824), runtime.Arena.At(619836672), runtime.Arena.At(619839744), runtime.Arena.At(619842816))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(697300224), runtime.Arena.At(1936717056), runtime.Arena.At(1936720128), runtime.Arena.At(1936723200), runtime.Arena.At(2769450240), runtime.Arena.At(3525831936), runtime.Arena.At(619836672), runtime.Arena.At(619839744), runtime.Arena.At(619842816))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(619836672), runtime.Arena.At(2827547904), gradAt("blocks.4.attn.qkv.weight"), gradAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(716666112))
+	r.Launch(k75GemmTn, runtime.Arena.At(619836672), runtime.Arena.At(2750084352), gradAt("blocks.4.attn.qkv.weight"), gradAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(716666112))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(619836672), paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(697300224))
+	r.Launch(k76GemmNn, runtime.Arena.At(619836672), paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(697300224), runtime.Arena.At(2808182016), paramAt("blocks.4.norm1.weight"), runtime.Arena.At(3548309248), runtime.Arena.At(3548334464), runtime.Arena.At(677934336), runtime.Arena.At(619836672), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(639202560), runtime.Arena.At(658568448), runtime.Arena.At(658571520))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(697300224), runtime.Arena.At(2730718464), paramAt("blocks.4.norm1.weight"), runtime.Arena.At(3528451840), runtime.Arena.At(3528477056), runtime.Arena.At(677934336), runtime.Arena.At(619836672), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(639202560), runtime.Arena.At(658568448), runtime.Arena.At(658571520))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(542373120), gradAt("blocks.3.mlp.fc2.weight"), gradAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(658574592))
+	r.Launch(k67GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(542373120), gradAt("blocks.3.mlp.fc2.weight"), gradAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(658574592))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(639202560), paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
+	r.Launch(k68GemmNn, runtime.Arena.At(639202560), paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(542373120), runtime.Arena.At(2788816128), gradAt("blocks.3.mlp.fc1.weight"), gradAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(503641344))
+	r.Launch(k69GemmTn, runtime.Arena.At(542373120), runtime.Arena.At(2711352576), gradAt("blocks.3.mlp.fc1.weight"), gradAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(503641344))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(464909568))
+	r.Launch(k70GemmNn, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(464909568))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(464909568), runtime.Arena.At(2769450240), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(3548258816), runtime.Arena.At(3548284032), runtime.Arena.At(619836672), runtime.Arena.At(523007232), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(484275456), runtime.Arena.At(503653632), runtime.Arena.At(503656704))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(464909568), runtime.Arena.At(2691986688), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(3528401408), runtime.Arena.At(3528426624), runtime.Arena.At(619836672), runtime.Arena.At(523007232), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(484275456), runtime.Arena.At(503653632), runtime.Arena.At(503656704))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(503641344), gradAt("blocks.3.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(503641344), gradAt("blocks.3.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(716666112), gradAt("blocks.4.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(716666112), gradAt("blocks.4.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.3.norm2.weight"), runtime.Arena.At(503653632), gradAt("blocks.3.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.3.norm2.weight"), runtime.Arena.At(503653632), gradAt("blocks.3.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.3.norm2.bias"), runtime.Arena.At(503656704), gradAt("blocks.3.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.3.norm2.bias"), runtime.Arena.At(503656704), gradAt("blocks.3.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.3.mlp.fc2.bias"), runtime.Arena.At(658574592), gradAt("blocks.3.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.4.norm1.weight"), runtime.Arena.At(658568448), gradAt("blocks.4.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.4.norm1.weight"), runtime.Arena.At(658568448), gradAt("blocks.4.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.4.norm1.bias"), runtime.Arena.At(658571520), gradAt("blocks.4.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.4.norm1.bias"), runtime.Arena.At(658571520), gradAt("blocks.4.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(2750084352), gradAt("blocks.3.attn.proj.weight"), gradAt("blocks.3.attn.proj.weight"), runtime.Arena.At(464909568))
+	r.Launch(k72GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(2672620800), gradAt("blocks.3.attn.proj.weight"), gradAt("blocks.3.attn.proj.weight"), runtime.Arena.At(464909568))
 	// add
 	r.Launch(k51Add, gradAt("blocks.3.attn.proj.bias"), runtime.Arena.At(464909568), gradAt("blocks.3.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(484275456), paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(542373120))
+	r.Launch(k73GemmNn, runtime.Arena.At(484275456), paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(542373120))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(542373120), runtime.Arena.At(1878619392), runtime.Arena.At(1878622464), runtime.Arena.At(1878625536), runtime.Arena.At(2750084352), runtime.Arena.At(3544895232), runtime.Arena.At(464909568), runtime.Arena.At(464912640), runtime.Arena.At(464915712))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(542373120), runtime.Arena.At(1878619392), runtime.Arena.At(1878622464), runtime.Arena.At(1878625536), runtime.Arena.At(2672620800), runtime.Arena.At(3525529344), runtime.Arena.At(464909568), runtime.Arena.At(464912640), runtime.Arena.At(464915712))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(464909568), runtime.Arena.At(2730718464), gradAt("blocks.3.attn.qkv.weight"), gradAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(561739008))
+	r.Launch(k75GemmTn, runtime.Arena.At(464909568), runtime.Arena.At(2653254912), gradAt("blocks.3.attn.qkv.weight"), gradAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(561739008))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(464909568), paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(542373120))
+	r.Launch(k76GemmNn, runtime.Arena.At(464909568), paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(542373120), runtime.Arena.At(2711352576), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(3548208384), runtime.Arena.At(3548233600), runtime.Arena.At(523007232), runtime.Arena.At(464909568), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(484275456), runtime.Arena.At(503641344), runtime.Arena.At(503644416))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(542373120), runtime.Arena.At(2633889024), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(3528350976), runtime.Arena.At(3528376192), runtime.Arena.At(523007232), runtime.Arena.At(464909568), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(484275456), runtime.Arena.At(503641344), runtime.Arena.At(503644416))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(387446016), gradAt("blocks.2.mlp.fc2.weight"), gradAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(503647488))
+	r.Launch(k67GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(387446016), gradAt("blocks.2.mlp.fc2.weight"), gradAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(503647488))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(484275456), paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
+	r.Launch(k68GemmNn, runtime.Arena.At(484275456), paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(387446016), runtime.Arena.At(2691986688), gradAt("blocks.2.mlp.fc1.weight"), gradAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(348714240))
+	r.Launch(k69GemmTn, runtime.Arena.At(387446016), runtime.Arena.At(2614523136), gradAt("blocks.2.mlp.fc1.weight"), gradAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(348714240))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(309982464))
+	r.Launch(k70GemmNn, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(309982464))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(309982464), runtime.Arena.At(2672620800), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(3548157952), runtime.Arena.At(3548183168), runtime.Arena.At(464909568), runtime.Arena.At(368080128), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(329348352), runtime.Arena.At(348726528), runtime.Arena.At(348729600))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(309982464), runtime.Arena.At(2595157248), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(3528300544), runtime.Arena.At(3528325760), runtime.Arena.At(464909568), runtime.Arena.At(368080128), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(329348352), runtime.Arena.At(348726528), runtime.Arena.At(348729600))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(348714240), gradAt("blocks.2.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(348714240), gradAt("blocks.2.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(561739008), gradAt("blocks.3.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(561739008), gradAt("blocks.3.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.2.norm2.weight"), runtime.Arena.At(348726528), gradAt("blocks.2.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.2.norm2.weight"), runtime.Arena.At(348726528), gradAt("blocks.2.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.2.norm2.bias"), runtime.Arena.At(348729600), gradAt("blocks.2.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.2.norm2.bias"), runtime.Arena.At(348729600), gradAt("blocks.2.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.2.mlp.fc2.bias"), runtime.Arena.At(503647488), gradAt("blocks.2.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.3.norm1.weight"), runtime.Arena.At(503641344), gradAt("blocks.3.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.3.norm1.weight"), runtime.Arena.At(503641344), gradAt("blocks.3.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.3.norm1.bias"), runtime.Arena.At(503644416), gradAt("blocks.3.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.3.norm1.bias"), runtime.Arena.At(503644416), gradAt("blocks.3.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(2653254912), gradAt("blocks.2.attn.proj.weight"), gradAt("blocks.2.attn.proj.weight"), runtime.Arena.At(309982464))
+	r.Launch(k72GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(2575791360), gradAt("blocks.2.attn.proj.weight"), gradAt("blocks.2.attn.proj.weight"), runtime.Arena.At(309982464))
 	// add
 	r.Launch(k51Add, gradAt("blocks.2.attn.proj.bias"), runtime.Arena.At(309982464), gradAt("blocks.2.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(329348352), paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(387446016))
+	r.Launch(k73GemmNn, runtime.Arena.At(329348352), paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(387446016))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(387446016), runtime.Arena.At(1820521728), runtime.Arena.At(1820524800), runtime.Arena.At(1820527872), runtime.Arena.At(2653254912), runtime.Arena.At(3544592640), runtime.Arena.At(309982464), runtime.Arena.At(309985536), runtime.Arena.At(309988608))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(387446016), runtime.Arena.At(1820521728), runtime.Arena.At(1820524800), runtime.Arena.At(1820527872), runtime.Arena.At(2575791360), runtime.Arena.At(3525226752), runtime.Arena.At(309982464), runtime.Arena.At(309985536), runtime.Arena.At(309988608))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(309982464), runtime.Arena.At(2633889024), gradAt("blocks.2.attn.qkv.weight"), gradAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(406811904))
+	r.Launch(k75GemmTn, runtime.Arena.At(309982464), runtime.Arena.At(2556425472), gradAt("blocks.2.attn.qkv.weight"), gradAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(406811904))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(309982464), paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(387446016))
+	r.Launch(k76GemmNn, runtime.Arena.At(309982464), paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(387446016), runtime.Arena.At(2614523136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(3548107520), runtime.Arena.At(3548132736), runtime.Arena.At(368080128), runtime.Arena.At(309982464), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(329348352), runtime.Arena.At(348714240), runtime.Arena.At(348717312))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(387446016), runtime.Arena.At(2537059584), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(3528250112), runtime.Arena.At(3528275328), runtime.Arena.At(368080128), runtime.Arena.At(309982464), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(329348352), runtime.Arena.At(348714240), runtime.Arena.At(348717312))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k63GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(232518912), gradAt("blocks.1.mlp.fc2.weight"), gradAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(348720384))
+	r.Launch(k67GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(232518912), gradAt("blocks.1.mlp.fc2.weight"), gradAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(348720384))
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k64GemmNn, runtime.Arena.At(329348352), paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
+	r.Launch(k68GemmNn, runtime.Arena.At(329348352), paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(232518912), runtime.Arena.At(2595157248), gradAt("blocks.1.mlp.fc1.weight"), gradAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(193787136))
+	r.Launch(k69GemmTn, runtime.Arena.At(232518912), runtime.Arena.At(2517693696), gradAt("blocks.1.mlp.fc1.weight"), gradAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(193787136))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(155055360))
+	r.Launch(k70GemmNn, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(155055360))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k67LayernormGrad, runtime.Arena.At(155055360), runtime.Arena.At(2575791360), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(3548057088), runtime.Arena.At(3548082304), runtime.Arena.At(309982464), runtime.Arena.At(213153024), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(174421248), runtime.Arena.At(193799424), runtime.Arena.At(193802496))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(155055360), runtime.Arena.At(2498327808), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(3528199680), runtime.Arena.At(3528224896), runtime.Arena.At(309982464), runtime.Arena.At(213153024), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(174421248), runtime.Arena.At(193799424), runtime.Arena.At(193802496))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(193787136), gradAt("blocks.1.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(193787136), gradAt("blocks.1.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(406811904), gradAt("blocks.2.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(406811904), gradAt("blocks.2.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.1.norm2.weight"), runtime.Arena.At(193799424), gradAt("blocks.1.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.1.norm2.weight"), runtime.Arena.At(193799424), gradAt("blocks.1.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.1.norm2.bias"), runtime.Arena.At(193802496), gradAt("blocks.1.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.1.norm2.bias"), runtime.Arena.At(193802496), gradAt("blocks.1.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.1.mlp.fc2.bias"), runtime.Arena.At(348720384), gradAt("blocks.1.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.2.norm1.weight"), runtime.Arena.At(348714240), gradAt("blocks.2.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.2.norm1.weight"), runtime.Arena.At(348714240), gradAt("blocks.2.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.2.norm1.bias"), runtime.Arena.At(348717312), gradAt("blocks.2.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.2.norm1.bias"), runtime.Arena.At(348717312), gradAt("blocks.2.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k68GemmTn, runtime.Arena.At(174421248), runtime.Arena.At(2556425472), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.weight"), runtime.Arena.At(155055360))
+	r.Launch(k72GemmTn, runtime.Arena.At(174421248), runtime.Arena.At(2478961920), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.weight"), runtime.Arena.At(155055360))
 	// add
 	r.Launch(k51Add, gradAt("blocks.1.attn.proj.bias"), runtime.Arena.At(155055360), gradAt("blocks.1.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k69GemmNn, runtime.Arena.At(174421248), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(232518912))
+	r.Launch(k73GemmNn, runtime.Arena.At(174421248), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(232518912))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(232518912), runtime.Arena.At(1762424064), runtime.Arena.At(1762427136), runtime.Arena.At(1762430208), runtime.Arena.At(2556425472), runtime.Arena.At(3544290048), runtime.Arena.At(155055360), runtime.Arena.At(155058432), runtime.Arena.At(155061504))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(232518912), runtime.Arena.At(1762424064), runtime.Arena.At(1762427136), runtime.Arena.At(1762430208), runtime.Arena.At(2478961920), runtime.Arena.At(3524924160), runtime.Arena.At(155055360), runtime.Arena.At(155058432), runtime.Arena.At(155061504))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(2537059584), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(251884800))
+	r.Launch(k75GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(2459596032), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(251884800))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(155055360), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(232518912))
+	r.Launch(k76GemmNn, runtime.Arena.At(155055360), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
 	// layernorm_grad + add
-	r.Launch(k74LayernormGrad, runtime.Arena.At(232518912), runtime.Arena.At(2517693696), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(3548006656), runtime.Arena.At(3548031872), runtime.Arena.At(213153024), runtime.Arena.At(155055360), runtime.Arena.At(174421248), runtime.Arena.At(174424320))
+	r.Launch(k78LayernormGrad, runtime.Arena.At(232518912), runtime.Arena.At(2440230144), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(3528149248), runtime.Arena.At(3528174464), runtime.Arena.At(213153024), runtime.Arena.At(155055360), runtime.Arena.At(174421248), runtime.Arena.At(174424320))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k75GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(77591808), gradAt("blocks.0.mlp.fc2.weight"), gradAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(174427392))
+	r.Launch(k79GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(77591808), gradAt("blocks.0.mlp.fc2.weight"), gradAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(174427392))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(251884800), gradAt("blocks.1.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(251884800), gradAt("blocks.1.attn.qkv.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(174427392), gradAt("blocks.0.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.1.norm1.weight"), runtime.Arena.At(174421248), gradAt("blocks.1.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.1.norm1.weight"), runtime.Arena.At(174421248), gradAt("blocks.1.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.1.norm1.bias"), runtime.Arena.At(174424320), gradAt("blocks.1.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.1.norm1.bias"), runtime.Arena.At(174424320), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k76GemmNn, runtime.Arena.At(155055360), paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
+	r.Launch(k80GemmNn, runtime.Arena.At(155055360), paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k65GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(2498327808), gradAt("blocks.0.mlp.fc1.weight"), gradAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(19494144))
+	r.Launch(k69GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(2420864256), gradAt("blocks.0.mlp.fc1.weight"), gradAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(19494144))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k66GemmNn, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(128256))
+	r.Launch(k70GemmNn, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
 	// layernorm_grad + add
-	r.Launch(k74LayernormGrad, runtime.Arena.At(128256), runtime.Arena.At(2478961920), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(3547956224), runtime.Arena.At(3547981440), runtime.Arena.At(155055360), runtime.Arena.At(58225920), runtime.Arena.At(19506432), runtime.Arena.At(19509504))
+	r.Launch(k78LayernormGrad, runtime.Arena.At(128256), runtime.Arena.At(2401498368), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(3528098816), runtime.Arena.At(3528124032), runtime.Arena.At(155055360), runtime.Arena.At(58225920), runtime.Arena.At(19506432), runtime.Arena.At(19509504))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
 	// add
-	r.Launch(k48Add, gradAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(19494144), gradAt("blocks.0.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(19494144), gradAt("blocks.0.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
 	// add
-	r.Launch(k49Add, gradAt("blocks.0.norm2.weight"), runtime.Arena.At(19506432), gradAt("blocks.0.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.0.norm2.weight"), runtime.Arena.At(19506432), gradAt("blocks.0.norm2.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.0.norm2.bias"), runtime.Arena.At(19509504), gradAt("blocks.0.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.0.norm2.bias"), runtime.Arena.At(19509504), gradAt("blocks.0.norm2.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k77GemmTn, runtime.Arena.At(58225920), runtime.Arena.At(2459596032), gradAt("blocks.0.attn.proj.weight"), gradAt("blocks.0.attn.proj.weight"), runtime.Arena.At(128256))
+	r.Launch(k81GemmTn, runtime.Arena.At(58225920), runtime.Arena.At(2382132480), gradAt("blocks.0.attn.proj.weight"), gradAt("blocks.0.attn.proj.weight"), runtime.Arena.At(128256))
 	// add
 	r.Launch(k51Add, gradAt("blocks.0.attn.proj.bias"), runtime.Arena.At(128256), gradAt("blocks.0.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k78GemmNn, runtime.Arena.At(58225920), paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(77591808))
+	r.Launch(k82GemmNn, runtime.Arena.At(58225920), paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(77591808))
 	// attention_grad
-	r.Launch(k70AttentionGrad, runtime.Arena.At(77591808), runtime.Arena.At(1704326400), runtime.Arena.At(1704329472), runtime.Arena.At(1704332544), runtime.Arena.At(2459596032), runtime.Arena.At(3543987456), runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(77591808), runtime.Arena.At(1704326400), runtime.Arena.At(1704329472), runtime.Arena.At(1704332544), runtime.Arena.At(2382132480), runtime.Arena.At(3524621568), runtime.Arena.At(128256), runtime.Arena.At(131328), runtime.Arena.At(134400))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k71GemmTn, runtime.Arena.At(128256), runtime.Arena.At(2440230144), gradAt("blocks.0.attn.qkv.weight"), gradAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(96957696))
+	r.Launch(k75GemmTn, runtime.Arena.At(128256), runtime.Arena.At(2362766592), gradAt("blocks.0.attn.qkv.weight"), gradAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(96957696))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k72GemmNn, runtime.Arena.At(128256), paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(77591808))
+	r.Launch(k76GemmNn, runtime.Arena.At(128256), paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:32:15", "blocks.0.norm1")
 	// layernorm_grad + add
-	r.Launch(k74LayernormGrad, runtime.Arena.At(77591808), runtime.Arena.At(2420864256), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(3547905792), runtime.Arena.At(3547931008), runtime.Arena.At(58225920), runtime.Arena.At(128256), runtime.Arena.At(21853440), runtime.Arena.At(21856512))
+	r.Launch(k78LayernormGrad, runtime.Arena.At(77591808), runtime.Arena.At(2343400704), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(3528048384), runtime.Arena.At(3528073600), runtime.Arena.At(58225920), runtime.Arena.At(128256), runtime.Arena.At(21853440), runtime.Arena.At(21856512))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
 	// slice_tokens + sum_leading + linear_dw   [n·196×768]ᵀ·[n·196×768]
-	r.Launch(k79GemmTn, runtime.Arena.At(128256), runtime.Arena.At(3524719872), runtime.Arena.At(19494144), runtime.Arena.At(21859584))
+	r.Launch(k83GemmTn, runtime.Arena.At(128256), runtime.Arena.At(3505353984), runtime.Arena.At(19494144), runtime.Arena.At(21859584))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
 	// add
-	r.Launch(k73Add, gradAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(96957696), gradAt("blocks.0.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(96957696), gradAt("blocks.0.attn.qkv.bias"))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
 	// add
 	r.Launch(k51Add, gradAt("patch_embed.proj.bias"), runtime.Arena.At(21859584), gradAt("patch_embed.proj.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.0.norm1")
 	// add
-	r.Launch(k49Add, gradAt("blocks.0.norm1.weight"), runtime.Arena.At(21853440), gradAt("blocks.0.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.0.norm1.weight"), runtime.Arena.At(21853440), gradAt("blocks.0.norm1.weight"))
 	// add
-	r.Launch(k50Add, gradAt("blocks.0.norm1.bias"), runtime.Arena.At(21856512), gradAt("blocks.0.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.0.norm1.bias"), runtime.Arena.At(21856512), gradAt("blocks.0.norm1.bias"))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
 	// add
-	r.Launch(k80Add, gradAt("patch_embed.proj.weight"), runtime.Arena.At(19494144), gradAt("patch_embed.proj.weight"))
+	r.Launch(k84Add, gradAt("patch_embed.proj.weight"), runtime.Arena.At(19494144), gradAt("patch_embed.proj.weight"))
 	r.From("vit_b16.yaml:25:5", "cls_token")
 	// slice_tokens + sum_leading
-	r.Launch(k81SumLeading, runtime.Arena.At(128256), runtime.Arena.At(20099328))
+	r.Launch(k85SumLeading, runtime.Arena.At(128256), runtime.Arena.At(20099328))
 	r.From("vit_b16.yaml:26:5", "pos_embed")
 	// sum_leading
-	r.Launch(k82SumLeading, runtime.Arena.At(128256), runtime.Arena.At(19494144))
+	r.Launch(k86SumLeading, runtime.Arena.At(128256), runtime.Arena.At(19494144))
 	// add
-	r.Launch(k83Add, gradAt("pos_embed"), runtime.Arena.At(19494144), gradAt("pos_embed"))
+	r.Launch(k87Add, gradAt("pos_embed"), runtime.Arena.At(19494144), gradAt("pos_embed"))
 	r.From("vit_b16.yaml:25:5", "cls_token")
 	// add
-	r.Launch(k84Add, gradAt("cls_token"), runtime.Arena.At(20099328), gradAt("cls_token"))
+	r.Launch(k88Add, gradAt("cls_token"), runtime.Arena.At(20099328), gradAt("cls_token"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit_b16.yaml:49:3", "train")
 	// sum_squares
-	r.Launch(k85SumSquares, gradAt("patch_embed.proj.weight"), runtime.Arena.At(128256))
+	r.Launch(k89SumSquares, gradAt("patch_embed.proj.weight"), runtime.Arena.At(128256))
 	// clip_scale
-	r.Launch(k86ClipScale, runtime.Arena.At(128256), runtime.Arena.At(128320))
+	r.Launch(k90ClipScale, runtime.Arena.At(128256), runtime.Arena.At(128320))
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj.weight")
 	// mul + adamw
-	r.Launch(k87Adamw, paramAt("patch_embed.proj.weight"), gradAt("patch_embed.proj.weight"), state0At("patch_embed.proj.weight"), state1At("patch_embed.proj.weight"), runtime.Arena.At(128320))
+	r.Launch(k91Adamw, paramAt("patch_embed.proj.weight"), gradAt("patch_embed.proj.weight"), state0At("patch_embed.proj.weight"), state1At("patch_embed.proj.weight"), runtime.Arena.At(128320))
 }
 
 // pack: parameters → the packed weights that forward and eval read; due when parameters have changed.
 func pack(r *runtime.Recorder) {
 	r.From("vit_b16.yaml:24:5", "patch_embed.proj")
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("patch_embed.proj.weight"), runtime.Arena.At(116323584))
+	r.Launch(k92PackWeight, paramAt("patch_embed.proj.weight"), runtime.Arena.At(116323584))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(118682880))
+	r.Launch(k93PackWeight, paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(118682880))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(125760768))
+	r.Launch(k92PackWeight, paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(125760768))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(128120064))
+	r.Launch(k94PackWeight, paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(128120064))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(137557248))
+	r.Launch(k95PackWeight, paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(137557248))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(146994432))
+	r.Launch(k93PackWeight, paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(146994432))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(154072320))
+	r.Launch(k92PackWeight, paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(154072320))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(156431616))
+	r.Launch(k94PackWeight, paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(156431616))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(165868800))
+	r.Launch(k95PackWeight, paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(165868800))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(175305984))
+	r.Launch(k93PackWeight, paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(175305984))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(182383872))
+	r.Launch(k92PackWeight, paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(182383872))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(184743168))
+	r.Launch(k94PackWeight, paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(184743168))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(194180352))
+	r.Launch(k95PackWeight, paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(194180352))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(203617536))
+	r.Launch(k93PackWeight, paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(203617536))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(210695424))
+	r.Launch(k92PackWeight, paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(210695424))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(213054720))
+	r.Launch(k94PackWeight, paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(213054720))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(222491904))
+	r.Launch(k95PackWeight, paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(222491904))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(231929088))
+	r.Launch(k93PackWeight, paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(231929088))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(239006976))
+	r.Launch(k92PackWeight, paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(239006976))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(241366272))
+	r.Launch(k94PackWeight, paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(241366272))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(250803456))
+	r.Launch(k95PackWeight, paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(250803456))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(260240640))
+	r.Launch(k93PackWeight, paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(260240640))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(267318528))
+	r.Launch(k92PackWeight, paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(267318528))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(269677824))
+	r.Launch(k94PackWeight, paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(269677824))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(279115008))
+	r.Launch(k95PackWeight, paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(279115008))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(288552192))
+	r.Launch(k93PackWeight, paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(288552192))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(295630080))
+	r.Launch(k92PackWeight, paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(295630080))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(297989376))
+	r.Launch(k94PackWeight, paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(297989376))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(307426560))
+	r.Launch(k95PackWeight, paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(307426560))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(316863744))
+	r.Launch(k93PackWeight, paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(316863744))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(323941632))
+	r.Launch(k92PackWeight, paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(323941632))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(326300928))
+	r.Launch(k94PackWeight, paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(326300928))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(335738112))
+	r.Launch(k95PackWeight, paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(335738112))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(345175296))
+	r.Launch(k93PackWeight, paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(345175296))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(352253184))
+	r.Launch(k92PackWeight, paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(352253184))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(354612480))
+	r.Launch(k94PackWeight, paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(354612480))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(364049664))
+	r.Launch(k95PackWeight, paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(364049664))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(373486848))
+	r.Launch(k93PackWeight, paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(373486848))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(380564736))
+	r.Launch(k92PackWeight, paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(380564736))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(382924032))
+	r.Launch(k94PackWeight, paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(382924032))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(392361216))
+	r.Launch(k95PackWeight, paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(392361216))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
 	// pack a weight   [2304×768]
-	r.Launch(k89PackWeight, paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(401798400))
+	r.Launch(k93PackWeight, paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(401798400))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(408876288))
+	r.Launch(k92PackWeight, paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(408876288))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(411235584))
+	r.Launch(k94PackWeight, paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(411235584))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(420672768))
+	r.Launch(k95PackWeight, paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(420672768))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(430109952))
-	// pack a weight   [1536×768]
-	r.Launch(k92PackWeight, paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(432469248))
+	r.Launch(k92PackWeight, paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(430109952))
 	// pack a weight   [768×768]
-	r.Launch(k88PackWeight, paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(437187840))
+	r.Launch(k92PackWeight, paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(432469248))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// pack a weight   [3072×768]
-	r.Launch(k90PackWeight, paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(439547136))
+	r.Launch(k94PackWeight, paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(434828544))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// pack a weight   [768×3072]
-	r.Launch(k91PackWeight, paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(448984320))
+	r.Launch(k95PackWeight, paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(444265728))
 	r.From("vit_b16.yaml:44:5", "head")
 	// pack a weight   [1000×768]
-	r.Launch(k93PackWeight, paramAt("head.weight"), runtime.Arena.At(458421504))
+	r.Launch(k96PackWeight, paramAt("head.weight"), runtime.Arena.At(453702912))
 }

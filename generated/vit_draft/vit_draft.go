@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "b71b3e3be492b83c984e11576c0f71d6d22ac14abfef67d8f792150cc4aaa5b1",
+			"cpu":  "9bfdabc9ee330d917f37e4de119325dd08c8c925975e2c77d0f4f10f0975b6ed",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},
@@ -94,11 +94,11 @@ func Describe() *runtime.Model {
 			runtime.Grad:    record(grad),
 			runtime.Update:  record(update),
 		},
-		Pack:   record(pack),
-		Pruned: runtime.Pruning{StepFLOPs: 178744197120, StepFLOPsUnpruned: 178744197120},
-		ONNX:   graphONNX,
-		CPU:    cpuCode(),
-		CUDA:   cudaCode(),
+		Pack:              record(pack),
+		StepFLOPsUnpruned: 178744197120,
+		ONNX:              graphONNX,
+		CPU:               cpuCode(),
+		CUDA:              cudaCode(),
 	}
 }
 

@@ -16,73 +16,81 @@ const (
 	k07GemmPacked
 	k08GemmPacked
 	k09GemmPacked
-	k10GemmPacked
-	k11Attention
-	k12GemmPacked
-	k13SliceTokens
-	k14Layernorm
-	k15GemmPacked
+	k10HeadLinearT
+	k11LatentAttention
+	k12HeadLinear
+	k13GemmPacked
+	k14SliceTokens
+	k15Layernorm
 	k16GemmPacked
 	k17GemmPacked
-	k18CrossEntropy
-	k19GemmNt
-	k20Layernorm
+	k18GemmPacked
+	k19CrossEntropy
+	k20Scale
 	k21GemmNt
-	k22Attention
+	k22Layernorm
 	k23GemmNt
-	k24GemmNt
+	k24Attention
 	k25GemmNt
-	k26SliceTokens
+	k26GemmNt
 	k27GemmNt
-	k28GemmNt
-	k29Attention
-	k30GemmNt
-	k31SliceTokens
-	k32Layernorm
+	k28SliceTokens
+	k29GemmNt
+	k30LatentAttention
+	k31HeadLinear
+	k32HeadLinear
 	k33GemmNt
-	k34GemmNt
-	k35GemmNt
-	k36CrossEntropy
-	k37GemmTn
-	k38GemmNn
-	k39LayernormGrad
-	k40DropPath
-	k41GemmTn
-	k42GemmNn
-	k43GemmTn
-	k44GemmNn
-	k45LayernormGrad
+	k34SliceTokens
+	k35Layernorm
+	k36GemmNt
+	k37GemmNt
+	k38GemmNt
+	k39CrossEntropy
+	k40GemmTn
+	k41GemmNn
+	k42LayernormGrad
+	k43DropPath
+	k44GemmTn
+	k45GemmNn
 	k46GemmTn
 	k47GemmNn
-	k48AttentionGrad
+	k48LayernormGrad
 	k49GemmTn
-	k50GemmTn
-	k51GemmNn
-	k52GemmNn
-	k53PadTokens
-	k54LayernormGrad
-	k55GemmTn
-	k56GemmNn
-	k57GemmTn
-	k58GemmNn
-	k59LayernormGrad
-	k60GemmTn
-	k61GemmNn
-	k62AttentionGrad
+	k50GemmNn
+	k51HeadLinearDw
+	k52HeadLinearDw
+	k53Scale
+	k54HeadLinearT
+	k55HeadLinearT
+	k56LatentAttentionGrad
+	k57HeadLinearDw
+	k58HeadLinear
+	k59GemmTn
+	k60GemmNn
+	k61PadTokens
+	k62LayernormGrad
 	k63GemmTn
 	k64GemmNn
 	k65GemmTn
-	k66SumLeading
-	k67SumLeading
-	k68SumSquares
-	k69ClipScale
-	k70Adamw
-	k71PackWeight
-	k72PackWeight
-	k73PackWeight
-	k74PackWeight
-	k75PackWeight
-	k76PackWeight
+	k66GemmNn
+	k67LayernormGrad
+	k68GemmTn
+	k69GemmNn
+	k70AttentionGrad
+	k71GemmTn
+	k72GemmNn
+	k73GemmTn
+	k74SumLeading
+	k75SumLeading
+	k76SumSquares
+	k77ClipScale
+	k78Adamw
+	k79PackWeight
+	k80PackWeight
+	k81PackWeight
+	k82PackWeight
+	k83PackWeight
+	k84PackWeight
 )
 
 // record lists the launches of one program.
@@ -143,34 +151,36 @@ func forward(r *runtime.Recorder) {
 	r.Launch(k08GemmPacked, runtime.Arena.At(2560), runtime.Arena.At(1495040), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(559616), runtime.Arena.At(838144))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
 	// layernorm
-	r.Launch(k03Layernorm, runtime.Arena.At(838144), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(559616))
+	r.Launch(k03Layernorm, runtime.Arena.At(838144), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// slice_tokens + linear + add   [n×64]·[64×64]ᵀ
-	r.Launch(k09GemmPacked, runtime.Arena.At(559616), runtime.Arena.At(1527808), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1116672))
-	// linear + add   [n·17×64]·[128×64]ᵀ
-	r.Launch(k10GemmPacked, runtime.Arena.At(559616), runtime.Arena.At(1544192), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(2560))
-	// attention
-	r.Launch(k11Attention, runtime.Arena.At(1116672), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(559616))
+	r.Launch(k09GemmPacked, runtime.Arena.At(2560), runtime.Arena.At(1527808), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(346624))
+	// head_linear_t   4 heads: [n×64], [64×64]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(346624), paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(281088))
+	// latent_attention
+	r.Launch(k11LatentAttention, runtime.Arena.At(281088), runtime.Arena.At(2560), runtime.Arena.At(346624))
+	// head_linear + add   4 heads: [n×256], [64×64]
+	r.Launch(k12HeadLinear, runtime.Arena.At(346624), paramAt("blocks.1.attn.qkv.weight", 32768), paramAt("blocks.1.attn.qkv.bias", 512), runtime.Arena.At(2560))
 	// linear + add   [n×64]·[64×64]ᵀ
-	r.Launch(k12GemmPacked, runtime.Arena.At(559616), runtime.Arena.At(1576960), paramAt("blocks.1.attn.proj.bias"), runtime.Arena.At(2560))
+	r.Launch(k13GemmPacked, runtime.Arena.At(2560), runtime.Arena.At(1544192), paramAt("blocks.1.attn.proj.bias"), runtime.Arena.At(18944))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
 	// slice_tokens + add
-	r.Launch(k13SliceTokens, runtime.Arena.At(838144), runtime.Arena.At(2560), runtime.Arena.At(35328))
+	r.Launch(k14SliceTokens, runtime.Arena.At(838144), runtime.Arena.At(18944), runtime.Arena.At(35328))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(35328), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(51712))
+	r.Launch(k15Layernorm, runtime.Arena.At(35328), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(51712))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
 	// linear + add + gelu   [n×64]·[128×64]ᵀ
-	r.Launch(k15GemmPacked, runtime.Arena.At(51712), runtime.Arena.At(1593344), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(2560))
+	r.Launch(k16GemmPacked, runtime.Arena.At(51712), runtime.Arena.At(1560576), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// linear + add   [n×128]·[64×128]ᵀ
-	r.Launch(k16GemmPacked, runtime.Arena.At(2560), runtime.Arena.At(1626112), paramAt("blocks.1.fc2.bias"), runtime.Arena.At(35328), runtime.Arena.At(51712))
+	r.Launch(k17GemmPacked, runtime.Arena.At(2560), runtime.Arena.At(1593344), paramAt("blocks.1.fc2.bias"), runtime.Arena.At(35328), runtime.Arena.At(51712))
 	r.From("vit_tiny.yaml:36:5", "norm")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(51712), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2560))
+	r.Launch(k15Layernorm, runtime.Arena.At(51712), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2560))
 	r.From("vit_tiny.yaml:37:5", "head")
 	// linear + add   [n×64]·[10×64]ᵀ
-	r.Launch(k17GemmPacked, runtime.Arena.At(2560), runtime.Arena.At(1658880), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k18GemmPacked, runtime.Arena.At(2560), runtime.Arena.At(1626112), paramAt("head.bias"), runtime.Arena.At(0))
 }
 
 // eval: image, label → logits, loss and hits, without dropout.
@@ -204,228 +214,245 @@ func eval(r *runtime.Recorder) {
 	r.Launch(k08GemmPacked, runtime.Arena.At(3072), runtime.Arena.At(1495040), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(560128), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
 	// layernorm
-	r.Launch(k03Layernorm, runtime.Arena.At(838656), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(560128))
+	r.Launch(k03Layernorm, runtime.Arena.At(838656), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// slice_tokens + linear + add   [n×64]·[64×64]ᵀ
-	r.Launch(k09GemmPacked, runtime.Arena.At(560128), runtime.Arena.At(1527808), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(1117184))
-	// linear + add   [n·17×64]·[128×64]ᵀ
-	r.Launch(k10GemmPacked, runtime.Arena.At(560128), runtime.Arena.At(1544192), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(3072))
-	// attention
-	r.Launch(k11Attention, runtime.Arena.At(1117184), runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(560128))
+	r.Launch(k09GemmPacked, runtime.Arena.At(3072), runtime.Arena.At(1527808), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(347136))
+	// head_linear_t   4 heads: [n×64], [64×64]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(347136), paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(281600))
+	// latent_attention
+	r.Launch(k11LatentAttention, runtime.Arena.At(281600), runtime.Arena.At(3072), runtime.Arena.At(347136))
+	// head_linear + add   4 heads: [n×256], [64×64]
+	r.Launch(k12HeadLinear, runtime.Arena.At(347136), paramAt("blocks.1.attn.qkv.weight", 32768), paramAt("blocks.1.attn.qkv.bias", 512), runtime.Arena.At(3072))
 	// linear + add   [n×64]·[64×64]ᵀ
-	r.Launch(k12GemmPacked, runtime.Arena.At(560128), runtime.Arena.At(1576960), paramAt("blocks.1.attn.proj.bias"), runtime.Arena.At(3072))
+	r.Launch(k13GemmPacked, runtime.Arena.At(3072), runtime.Arena.At(1544192), paramAt("blocks.1.attn.proj.bias"), runtime.Arena.At(19456))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
 	// slice_tokens + add
-	r.Launch(k13SliceTokens, runtime.Arena.At(838656), runtime.Arena.At(3072), runtime.Arena.At(35840))
+	r.Launch(k14SliceTokens, runtime.Arena.At(838656), runtime.Arena.At(19456), runtime.Arena.At(35840))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(35840), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(52224))
+	r.Launch(k15Layernorm, runtime.Arena.At(35840), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(52224))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
 	// linear + add + gelu   [n×64]·[128×64]ᵀ
-	r.Launch(k15GemmPacked, runtime.Arena.At(52224), runtime.Arena.At(1593344), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(3072))
+	r.Launch(k16GemmPacked, runtime.Arena.At(52224), runtime.Arena.At(1560576), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// linear + add   [n×128]·[64×128]ᵀ
-	r.Launch(k16GemmPacked, runtime.Arena.At(3072), runtime.Arena.At(1626112), paramAt("blocks.1.fc2.bias"), runtime.Arena.At(35840), runtime.Arena.At(52224))
+	r.Launch(k17GemmPacked, runtime.Arena.At(3072), runtime.Arena.At(1593344), paramAt("blocks.1.fc2.bias"), runtime.Arena.At(35840), runtime.Arena.At(52224))
 	r.From("vit_tiny.yaml:36:5", "norm")
 	// layernorm
-	r.Launch(k14Layernorm, runtime.Arena.At(52224), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(3072))
+	r.Launch(k15Layernorm, runtime.Arena.At(52224), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:37:5", "head")
 	// linear + add   [n×64]·[10×64]ᵀ
-	r.Launch(k17GemmPacked, runtime.Arena.At(3072), runtime.Arena.At(1658880), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k18GemmPacked, runtime.Arena.At(3072), runtime.Arena.At(1626112), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_tiny.yaml:39:8", "loss")
 	// cross_entropy
-	r.Launch(k18CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816))
+	r.Launch(k19CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816))
 }
 
 // grad: image, label → loss, hits and gradients: the forward and backward pass of a training step.
 func grad(r *runtime.Recorder) {
+	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
+	// scale
+	r.Launch(k20Scale, gradAt("blocks.1.attn.qkv.bias", 256))
 	r.From("vit_tiny.yaml:17:5", "patch")
 	// patchify
-	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(5033984))
+	r.Launch(k00Patchify, runtime.Image.At(0), runtime.Arena.At(4476928))
 	// linear + add   [n·16×4]·[64×4]ᵀ
-	r.Launch(k19GemmNt, runtime.Arena.At(5033984), paramAt("patch.weight"), paramAt("patch.bias"), runtime.Arena.At(3072))
+	r.Launch(k21GemmNt, runtime.Arena.At(4476928), paramAt("patch.weight"), paramAt("patch.bias"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
 	// prepend_token + add
-	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(3072), paramAt("pos_embed"), runtime.Arena.At(3066880))
+	r.Launch(k02PrependToken, paramAt("cls_token"), runtime.Arena.At(3072), paramAt("pos_embed"), runtime.Arena.At(1952768))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3066880), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(5148672), runtime.Arena.At(5153024), runtime.Arena.At(3345408))
+	r.Launch(k22Layernorm, runtime.Arena.At(1952768), paramAt("blocks.0.norm1.weight"), paramAt("blocks.0.norm1.bias"), runtime.Arena.At(4542464), runtime.Arena.At(4546816), runtime.Arena.At(2231296))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
 	// linear + add   [n·17×64]·[192×64]ᵀ
-	r.Launch(k21GemmNt, runtime.Arena.At(3345408), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(3072))
+	r.Launch(k23GemmNt, runtime.Arena.At(2231296), paramAt("blocks.0.attn.qkv.weight"), paramAt("blocks.0.attn.qkv.bias"), runtime.Arena.At(3072))
 	// attention
-	r.Launch(k22Attention, runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(3623936), runtime.Arena.At(5016576), runtime.Imm.At(0), runtime.Imm.At(3277))
+	r.Launch(k24Attention, runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(2509824), runtime.Arena.At(4459520), runtime.Imm.At(0), runtime.Imm.At(3277))
 	// linear + add   [n·17×64]·[64×64]ᵀ
-	r.Launch(k23GemmNt, runtime.Arena.At(3623936), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(3066880), runtime.Arena.At(3902464))
+	r.Launch(k25GemmNt, runtime.Arena.At(2509824), paramAt("blocks.0.attn.proj.weight"), paramAt("blocks.0.attn.proj.bias"), runtime.Arena.At(1952768), runtime.Arena.At(2788352))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(3902464), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(5157376), runtime.Arena.At(5161728), runtime.Arena.At(4180992))
+	r.Launch(k22Layernorm, runtime.Arena.At(2788352), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(4551168), runtime.Arena.At(4555520), runtime.Arena.At(3066880))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
 	// linear + add + gelu   [n·17×64]·[128×64]ᵀ
-	r.Launch(k24GemmNt, runtime.Arena.At(4180992), paramAt("blocks.0.fc1.weight"), paramAt("blocks.0.fc1.bias"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
+	r.Launch(k26GemmNt, runtime.Arena.At(3066880), paramAt("blocks.0.fc1.weight"), paramAt("blocks.0.fc1.bias"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
 	// linear + add   [n·17×128]·[64×128]ᵀ
-	r.Launch(k25GemmNt, runtime.Arena.At(1395712), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(3902464), runtime.Arena.At(4459520))
+	r.Launch(k27GemmNt, runtime.Arena.At(1395712), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(2788352), runtime.Arena.At(3345408))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
 	// layernorm
-	r.Launch(k20Layernorm, runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(4738048))
+	r.Launch(k22Layernorm, runtime.Arena.At(3345408), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(4559872), runtime.Arena.At(4564224), runtime.Arena.At(3623936))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// slice_tokens
-	r.Launch(k26SliceTokens, runtime.Arena.At(4738048), runtime.Arena.At(5050368))
+	r.Launch(k28SliceTokens, runtime.Arena.At(3623936), runtime.Arena.At(4493312))
 	// linear + add   [n×64]·[64×64]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(5050368), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(5066752))
-	// linear + add   [n·17×64]·[128×64]ᵀ
-	r.Launch(k28GemmNt, runtime.Arena.At(4738048), paramAt("blocks.1.attn.qkv.weight", 16384), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(1952768))
-	// attention
-	r.Launch(k29Attention, runtime.Arena.At(5066752), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Arena.At(5083136), runtime.Arena.At(5174784), runtime.Imm.At(3), runtime.Imm.At(3277))
+	r.Launch(k29GemmNt, runtime.Arena.At(4493312), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(4509696))
+	// head_linear_t   4 heads: [n×64], [64×64]
+	r.Launch(k10HeadLinearT, runtime.Arena.At(4509696), paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(4314112))
+	// latent_attention
+	r.Launch(k30LatentAttention, runtime.Arena.At(4314112), runtime.Arena.At(3623936), runtime.Arena.At(4180992), runtime.Arena.At(4445184), runtime.Imm.At(3), runtime.Imm.At(3277))
+	// head_linear   4 heads: [n×256], [64×64]
+	r.Launch(k31HeadLinear, runtime.Arena.At(4180992), paramAt("blocks.1.attn.qkv.weight", 32768), runtime.Arena.At(3902464))
+	// head_linear + add   4 heads: [n×4], [64×1]
+	r.Launch(k32HeadLinear, runtime.Arena.At(4182016), paramAt("blocks.1.attn.qkv.bias", 512), runtime.Arena.At(3902464), runtime.Arena.At(3968000))
 	// linear + add + drop_path   [n×64]·[64×64]ᵀ
-	r.Launch(k30GemmNt, runtime.Arena.At(5083136), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2509824))
+	r.Launch(k33GemmNt, runtime.Arena.At(3968000), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(3902464))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
 	// slice_tokens + add
-	r.Launch(k31SliceTokens, runtime.Arena.At(4459520), runtime.Arena.At(2509824), runtime.Arena.At(2575360))
+	r.Launch(k34SliceTokens, runtime.Arena.At(3345408), runtime.Arena.At(3902464), runtime.Arena.At(3984384))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
 	// layernorm
-	r.Launch(k32Layernorm, runtime.Arena.At(2575360), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(2657280), runtime.Arena.At(2657536), runtime.Arena.At(2591744))
+	r.Launch(k35Layernorm, runtime.Arena.At(3984384), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(4066304), runtime.Arena.At(4066560), runtime.Arena.At(4000768))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
 	// linear + add + gelu   [n×64]·[128×64]ᵀ
-	r.Launch(k33GemmNt, runtime.Arena.At(2591744), paramAt("blocks.1.fc1.weight"), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
+	r.Launch(k36GemmNt, runtime.Arena.At(4000768), paramAt("blocks.1.fc1.weight"), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(3902464), runtime.Arena.At(3935232))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// linear + add + drop_path   [n×128]·[64×128]ᵀ
-	r.Launch(k34GemmNt, runtime.Arena.At(2542592), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2575360), runtime.Arena.At(2608128))
+	r.Launch(k37GemmNt, runtime.Arena.At(3935232), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(3984384), runtime.Arena.At(4017152))
 	r.From("vit_tiny.yaml:36:5", "norm")
 	// layernorm
-	r.Launch(k32Layernorm, runtime.Arena.At(2608128), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2657792), runtime.Arena.At(2658048), runtime.Arena.At(2624512))
+	r.Launch(k35Layernorm, runtime.Arena.At(4017152), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(4066816), runtime.Arena.At(4067072), runtime.Arena.At(4033536))
 	r.From("vit_tiny.yaml:37:5", "head")
 	// linear + add   [n×64]·[10×64]ᵀ
-	r.Launch(k35GemmNt, runtime.Arena.At(2624512), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(k38GemmNt, runtime.Arena.At(4033536), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_tiny.yaml:39:8", "loss")
 	// cross_entropy + broadcast_batch + cross_entropy_grad
-	r.Launch(k36CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(2640896))
+	r.Launch(k39CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(4049920))
 	r.From("vit_tiny.yaml:37:5", "head")
 	// sum_leading + linear_dw   [n×10]ᵀ·[n×64]
-	r.Launch(k37GemmTn, runtime.Arena.At(2640896), runtime.Arena.At(2624512), gradAt("head.weight"), gradAt("head.bias"))
+	r.Launch(k40GemmTn, runtime.Arena.At(4049920), runtime.Arena.At(4033536), gradAt("head.weight"), gradAt("head.bias"))
 	// linear_dx   [n×10]·[10×64]
-	r.Launch(k38GemmNn, runtime.Arena.At(2640896), paramAt("head.weight"), runtime.Arena.At(2624512))
+	r.Launch(k41GemmNn, runtime.Arena.At(4049920), paramAt("head.weight"), runtime.Arena.At(4033536))
 	r.From("vit_tiny.yaml:36:5", "norm")
 	// layernorm_grad
-	r.Launch(k39LayernormGrad, runtime.Arena.At(2624512), runtime.Arena.At(2608128), paramAt("norm.weight"), runtime.Arena.At(2657792), runtime.Arena.At(2658048), runtime.Arena.At(2640896), gradAt("norm.weight"), gradAt("norm.bias"))
+	r.Launch(k42LayernormGrad, runtime.Arena.At(4033536), runtime.Arena.At(4017152), paramAt("norm.weight"), runtime.Arena.At(4066816), runtime.Arena.At(4067072), runtime.Arena.At(4049920), gradAt("norm.weight"), gradAt("norm.bias"))
 	r.From("vit_tiny.yaml:34:15", "blocks.1.1.4")
 	// drop_path
-	r.Launch(k40DropPath, runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2640896), runtime.Arena.At(2608128))
+	r.Launch(k43DropPath, runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(4049920), runtime.Arena.At(4017152))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// sum_leading + linear_dw   [n×64]ᵀ·[n×128]
-	r.Launch(k41GemmTn, runtime.Arena.At(2608128), runtime.Arena.At(2542592), gradAt("blocks.1.fc2.weight"), gradAt("blocks.1.fc2.bias"))
+	r.Launch(k44GemmTn, runtime.Arena.At(4017152), runtime.Arena.At(3935232), gradAt("blocks.1.fc2.weight"), gradAt("blocks.1.fc2.bias"))
 	// linear_dx + gelu_grad   [n×64]·[64×128]
-	r.Launch(k42GemmNn, runtime.Arena.At(2608128), paramAt("blocks.1.fc2.weight"), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
+	r.Launch(k45GemmNn, runtime.Arena.At(4017152), paramAt("blocks.1.fc2.weight"), runtime.Arena.At(3902464), runtime.Arena.At(3935232))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
 	// sum_leading + linear_dw   [n×128]ᵀ·[n×64]
-	r.Launch(k43GemmTn, runtime.Arena.At(2542592), runtime.Arena.At(2591744), gradAt("blocks.1.fc1.weight"), gradAt("blocks.1.fc1.bias"))
+	r.Launch(k46GemmTn, runtime.Arena.At(3935232), runtime.Arena.At(4000768), gradAt("blocks.1.fc1.weight"), gradAt("blocks.1.fc1.bias"))
 	// linear_dx   [n×128]·[128×64]
-	r.Launch(k44GemmNn, runtime.Arena.At(2542592), paramAt("blocks.1.fc1.weight"), runtime.Arena.At(2509824))
+	r.Launch(k47GemmNn, runtime.Arena.At(3935232), paramAt("blocks.1.fc1.weight"), runtime.Arena.At(3902464))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k45LayernormGrad, runtime.Arena.At(2509824), runtime.Arena.At(2575360), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(2657280), runtime.Arena.At(2657536), runtime.Arena.At(2640896), runtime.Arena.At(5099520), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2526208), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
+	r.Launch(k48LayernormGrad, runtime.Arena.At(3902464), runtime.Arena.At(3984384), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(4066304), runtime.Arena.At(4066560), runtime.Arena.At(4049920), runtime.Arena.At(4526080), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(3918848), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// sum_leading + linear_dw   [n×64]ᵀ·[n×64]
-	r.Launch(k46GemmTn, runtime.Arena.At(2526208), runtime.Arena.At(5083136), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.bias"))
+	r.Launch(k49GemmTn, runtime.Arena.At(3918848), runtime.Arena.At(3968000), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.bias"))
 	// linear_dx   [n×64]·[64×64]
-	r.Launch(k47GemmNn, runtime.Arena.At(2526208), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(5115904))
-	// attention_grad
-	r.Launch(k48AttentionGrad, runtime.Arena.At(5115904), runtime.Arena.At(5066752), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Arena.At(5083136), runtime.Arena.At(5174784), runtime.Arena.At(5132288), runtime.Arena.At(2509824), runtime.Arena.At(2510080), runtime.Imm.At(3), runtime.Imm.At(3277))
+	r.Launch(k50GemmNn, runtime.Arena.At(3918848), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(3902464))
+	// head_linear_dw   4 heads: [n×64], [n×256]
+	r.Launch(k51HeadLinearDw, runtime.Arena.At(3902464), runtime.Arena.At(4180992), gradAt("blocks.1.attn.qkv.weight", 32768))
+	// head_linear_dw   4 heads: [n×64], [n×4]
+	r.Launch(k52HeadLinearDw, runtime.Arena.At(3902464), runtime.Arena.At(4182016), runtime.Arena.At(3918848))
+	// scale
+	r.Launch(k53Scale, runtime.Arena.At(3918848), gradAt("blocks.1.attn.qkv.bias", 512))
+	// head_linear_t   4 heads: [n×64], [64×1]
+	r.Launch(k54HeadLinearT, runtime.Arena.At(3902464), paramAt("blocks.1.attn.qkv.bias", 512), runtime.Arena.At(4248576))
+	// head_linear_t   4 heads: [n×64], [64×64]
+	r.Launch(k55HeadLinearT, runtime.Arena.At(3902464), paramAt("blocks.1.attn.qkv.weight", 32768), runtime.Arena.At(4247552))
+	// latent_attention_grad
+	r.Launch(k56LatentAttentionGrad, runtime.Arena.At(4247552), runtime.Arena.At(4314112), runtime.Arena.At(3623936), runtime.Arena.At(4180992), runtime.Arena.At(4445184), runtime.Arena.At(4379648), runtime.Arena.At(3902464), runtime.Imm.At(3), runtime.Imm.At(3277))
+	// head_linear_dw   4 heads: [n×64], [n×256]
+	r.Launch(k57HeadLinearDw, runtime.Arena.At(4509696), runtime.Arena.At(4379648), gradAt("blocks.1.attn.qkv.weight", 16384))
+	// head_linear   4 heads: [n×256], [64×64]
+	r.Launch(k58HeadLinear, runtime.Arena.At(4379648), paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(3623936))
 	// sum_leading + linear_dw   [n×64]ᵀ·[n×64]
-	r.Launch(k49GemmTn, runtime.Arena.At(5132288), runtime.Arena.At(5050368), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.bias"))
-	// sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]
-	r.Launch(k50GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(4738048), gradAt("blocks.1.attn.qkv.weight", 16384), gradAt("blocks.1.attn.qkv.bias", 256))
-	// linear_dx   [n·17×128]·[128×64]
-	r.Launch(k51GemmNn, runtime.Arena.At(2509824), paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(2231296))
+	r.Launch(k59GemmTn, runtime.Arena.At(3623936), runtime.Arena.At(4493312), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.bias"))
 	// linear_dx   [n×64]·[64×64]
-	r.Launch(k52GemmNn, runtime.Arena.At(5132288), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(2788352))
+	r.Launch(k60GemmNn, runtime.Arena.At(3623936), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(4493312))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
 	// pad_tokens
-	r.Launch(k53PadTokens, runtime.Arena.At(5099520), runtime.Arena.At(1952768))
+	r.Launch(k61PadTokens, runtime.Arena.At(4526080), runtime.Arena.At(3623936))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
 	// pad_tokens + add + layernorm_grad
-	r.Launch(k54LayernormGrad, runtime.Arena.At(2788352), runtime.Arena.At(2231296), runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(5166080), runtime.Arena.At(5170432), runtime.Arena.At(1952768), runtime.Arena.At(2509824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
+	r.Launch(k62LayernormGrad, runtime.Arena.At(4493312), runtime.Arena.At(3902464), runtime.Arena.At(3345408), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(4559872), runtime.Arena.At(4564224), runtime.Arena.At(3623936), runtime.Arena.At(4180992), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
 	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×128]
-	r.Launch(k55GemmTn, runtime.Arena.At(2509824), runtime.Arena.At(1395712), gradAt("blocks.0.fc2.weight"), gradAt("blocks.0.fc2.bias"))
+	r.Launch(k63GemmTn, runtime.Arena.At(4180992), runtime.Arena.At(1395712), gradAt("blocks.0.fc2.weight"), gradAt("blocks.0.fc2.bias"))
 	// linear_dx + gelu_grad   [n·17×64]·[64×128]
-	r.Launch(k56GemmNn, runtime.Arena.At(2509824), paramAt("blocks.0.fc2.weight"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
+	r.Launch(k64GemmNn, runtime.Arena.At(4180992), paramAt("blocks.0.fc2.weight"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
 	// sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]
-	r.Launch(k57GemmTn, runtime.Arena.At(1395712), runtime.Arena.At(4180992), gradAt("blocks.0.fc1.weight"), gradAt("blocks.0.fc1.bias"))
+	r.Launch(k65GemmTn, runtime.Arena.At(1395712), runtime.Arena.At(3066880), gradAt("blocks.0.fc1.weight"), gradAt("blocks.0.fc1.bias"))
 	// linear_dx   [n·17×128]·[128×64]
-	r.Launch(k58GemmNn, runtime.Arena.At(1395712), paramAt("blocks.0.fc1.weight"), runtime.Arena.At(838656))
+	r.Launch(k66GemmNn, runtime.Arena.At(1395712), paramAt("blocks.0.fc1.weight"), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
 	// layernorm_grad + add
-	r.Launch(k59LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(3902464), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(5157376), runtime.Arena.At(5161728), runtime.Arena.At(2509824), runtime.Arena.At(1674240), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
+	r.Launch(k67LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(2788352), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(4551168), runtime.Arena.At(4555520), runtime.Arena.At(4180992), runtime.Arena.At(1674240), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
 	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×64]
-	r.Launch(k60GemmTn, runtime.Arena.At(1674240), runtime.Arena.At(3623936), gradAt("blocks.0.attn.proj.weight"), gradAt("blocks.0.attn.proj.bias"))
+	r.Launch(k68GemmTn, runtime.Arena.At(1674240), runtime.Arena.At(2509824), gradAt("blocks.0.attn.proj.weight"), gradAt("blocks.0.attn.proj.bias"))
 	// linear_dx   [n·17×64]·[64×64]
-	r.Launch(k61GemmNn, runtime.Arena.At(1674240), paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(1952768))
+	r.Launch(k69GemmNn, runtime.Arena.At(1674240), paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(2788352))
 	// attention_grad
-	r.Launch(k62AttentionGrad, runtime.Arena.At(1952768), runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(3623936), runtime.Arena.At(5016576), runtime.Arena.At(838656), runtime.Arena.At(838912), runtime.Arena.At(839168), runtime.Imm.At(0), runtime.Imm.At(3277))
+	r.Launch(k70AttentionGrad, runtime.Arena.At(2788352), runtime.Arena.At(3072), runtime.Arena.At(3328), runtime.Arena.At(3584), runtime.Arena.At(2509824), runtime.Arena.At(4459520), runtime.Arena.At(838656), runtime.Arena.At(838912), runtime.Arena.At(839168), runtime.Imm.At(0), runtime.Imm.At(3277))
 	// sum_leading + linear_dw   [n·17×192]ᵀ·[n·17×64]
-	r.Launch(k63GemmTn, runtime.Arena.At(838656), runtime.Arena.At(3345408), gradAt("blocks.0.attn.qkv.weight"), gradAt("blocks.0.attn.qkv.bias"))
+	r.Launch(k71GemmTn, runtime.Arena.At(838656), runtime.Arena.At(2231296), gradAt("blocks.0.attn.qkv.weight"), gradAt("blocks.0.attn.qkv.bias"))
 	// linear_dx   [n·17×192]·[192×64]
-	r.Launch(k64GemmNn, runtime.Arena.At(838656), paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(3072))
+	r.Launch(k72GemmNn, runtime.Arena.At(838656), paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(3072))
 	r.From("vit_tiny.yaml:25:15", "blocks.0.norm1")
 	// layernorm_grad + add
-	r.Launch(k59LayernormGrad, runtime.Arena.At(3072), runtime.Arena.At(3066880), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(5148672), runtime.Arena.At(5153024), runtime.Arena.At(1674240), runtime.Arena.At(281600), gradAt("blocks.0.norm1.weight"), gradAt("blocks.0.norm1.bias"))
+	r.Launch(k67LayernormGrad, runtime.Arena.At(3072), runtime.Arena.At(1952768), paramAt("blocks.0.norm1.weight"), runtime.Arena.At(4542464), runtime.Arena.At(4546816), runtime.Arena.At(1674240), runtime.Arena.At(281600), gradAt("blocks.0.norm1.weight"), gradAt("blocks.0.norm1.bias"))
 	r.From("vit_tiny.yaml:17:5", "patch")
 	// slice_tokens + sum_leading + linear_dw   [n·16×64]ᵀ·[n·16×4]
-	r.Launch(k65GemmTn, runtime.Arena.At(281600), runtime.Arena.At(5033984), gradAt("patch.weight"), gradAt("patch.bias"))
+	r.Launch(k73GemmTn, runtime.Arena.At(281600), runtime.Arena.At(4476928), gradAt("patch.weight"), gradAt("patch.bias"))
 	r.From("vit_tiny.yaml:19:5", "pos_embed")
 	// sum_leading
-	r.Launch(k66SumLeading, runtime.Arena.At(281600), gradAt("pos_embed"))
+	r.Launch(k74SumLeading, runtime.Arena.At(281600), gradAt("pos_embed"))
 	r.From("vit_tiny.yaml:18:5", "cls_token")
 	// slice_tokens + sum_leading
-	r.Launch(k67SumLeading, runtime.Arena.At(281600), gradAt("cls_token"))
+	r.Launch(k75SumLeading, runtime.Arena.At(281600), gradAt("cls_token"))
 }
 
 // update: gradients → parameters and optimizer state.
 func update(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:42:3", "train")
 	// sum_squares
-	r.Launch(k68SumSquares, gradAt("patch.weight"), runtime.Arena.At(3072))
+	r.Launch(k76SumSquares, gradAt("patch.weight"), runtime.Arena.At(3072))
 	// clip_scale
-	r.Launch(k69ClipScale, runtime.Arena.At(3072), runtime.Arena.At(3136))
+	r.Launch(k77ClipScale, runtime.Arena.At(3072), runtime.Arena.At(3136))
 	r.From("vit_tiny.yaml:17:5", "patch.weight")
 	// mul + adamw
-	r.Launch(k70Adamw, paramAt("patch.weight"), gradAt("patch.weight"), state0At("patch.weight"), state1At("patch.weight"), runtime.Arena.At(3136))
+	r.Launch(k78Adamw, paramAt("patch.weight"), gradAt("patch.weight"), state0At("patch.weight"), state1At("patch.weight"), runtime.Arena.At(3136))
 }
 
 // pack: parameters → the packed weights that forward and eval read; due when parameters have changed.
 func pack(r *runtime.Recorder) {
 	r.From("vit_tiny.yaml:17:5", "patch")
 	// pack a weight   [64×4]
-	r.Launch(k71PackWeight, paramAt("patch.weight"), runtime.Arena.At(1395712))
+	r.Launch(k79PackWeight, paramAt("patch.weight"), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
 	// pack a weight   [192×64]
-	r.Launch(k72PackWeight, paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(1396736))
+	r.Launch(k80PackWeight, paramAt("blocks.0.attn.qkv.weight"), runtime.Arena.At(1396736))
 	// pack a weight   [64×64]
-	r.Launch(k73PackWeight, paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(1445888))
+	r.Launch(k81PackWeight, paramAt("blocks.0.attn.proj.weight"), runtime.Arena.At(1445888))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
 	// pack a weight   [128×64]
-	r.Launch(k74PackWeight, paramAt("blocks.0.fc1.weight"), runtime.Arena.At(1462272))
+	r.Launch(k82PackWeight, paramAt("blocks.0.fc1.weight"), runtime.Arena.At(1462272))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
 	// pack a weight   [64×128]
-	r.Launch(k75PackWeight, paramAt("blocks.0.fc2.weight"), runtime.Arena.At(1495040))
+	r.Launch(k83PackWeight, paramAt("blocks.0.fc2.weight"), runtime.Arena.At(1495040))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// pack a weight   [64×64]
-	r.Launch(k73PackWeight, paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(1527808))
-	// pack a weight   [128×64]
-	r.Launch(k74PackWeight, paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(1544192))
+	r.Launch(k81PackWeight, paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(1527808))
 	// pack a weight   [64×64]
-	r.Launch(k73PackWeight, paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(1576960))
+	r.Launch(k81PackWeight, paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(1544192))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
 	// pack a weight   [128×64]
-	r.Launch(k74PackWeight, paramAt("blocks.1.fc1.weight"), runtime.Arena.At(1593344))
+	r.Launch(k82PackWeight, paramAt("blocks.1.fc1.weight"), runtime.Arena.At(1560576))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// pack a weight   [64×128]
-	r.Launch(k75PackWeight, paramAt("blocks.1.fc2.weight"), runtime.Arena.At(1626112))
+	r.Launch(k83PackWeight, paramAt("blocks.1.fc2.weight"), runtime.Arena.At(1593344))
 	r.From("vit_tiny.yaml:37:5", "head")
 	// pack a weight   [10×64]
-	r.Launch(k76PackWeight, paramAt("head.weight"), runtime.Arena.At(1658880))
+	r.Launch(k84PackWeight, paramAt("head.weight"), runtime.Arena.At(1626112))
 }

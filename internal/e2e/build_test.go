@@ -151,10 +151,10 @@ func generate(t testing.TB, s *spec.Spec, o passes.Options, importPath string) [
 	}
 	files, err := codegen.Generate(codegen.Input{
 		Spec: s, ImportPath: importPath,
-		Programs:  []*ir.Graph{p.Forward, p.Eval, p.Grad, p.Update},
-		CUDA:      []*ir.Graph{cuda.Forward, cuda.Eval, cuda.Grad, cuda.Update},
-		Inference: inference,
-		StepFLOPs: ir.FLOPs(p.Grad), StepFLOPsUnpruned: ir.FLOPs(whole.Grad),
+		Programs:          []*ir.Graph{p.Forward, p.Eval, p.Grad, p.Update},
+		CUDA:              []*ir.Graph{cuda.Forward, cuda.Eval, cuda.Grad, cuda.Update},
+		Inference:         inference,
+		StepFLOPsUnpruned: ir.FLOPs(whole.Grad),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -209,8 +209,15 @@ var functions = [...]func(*call){
 	ir.OpLinearDX: linearDX,
 	ir.OpLinearDW: linearDW,
 
+	ir.OpHeadLinear:   headLinear,
+	ir.OpHeadLinearT:  headLinearT,
+	ir.OpHeadLinearDW: headLinearDW,
+
 	ir.OpAttention:     attention,
 	ir.OpAttentionGrad: attentionGrad,
+
+	ir.OpLatentAttention:     latentAttention,
+	ir.OpLatentAttentionGrad: latentAttentionGrad,
 
 	ir.OpLayerNorm:        layerNorm,
 	ir.OpLayerNormGrad:    layerNormGrad,

@@ -129,6 +129,13 @@ var cases = []struct {
 	{ir.OpLinearDX, nil, []operand{b(upTo(3), 1, 3), u(vals(1, 0, 0, 1, 1, 1), 3, 2)}, [][]float64{vals(4, 5)}},
 	{ir.OpLinearDW, nil, []operand{b(vals(1, 0, 2, 1), 2, 2), b(vals(3, 4, 5, 6), 2, 2)},
 		[][]float64{vals(13, 16, 5, 6)}},
+	// Two heads: the first has w's first row, the second the second.
+	{ir.OpHeadLinear, ir.A("heads", 2), []operand{b(upTo(4), 1, 4), u(vals(1, 1, 2, 3), 2, 2)}, [][]float64{vals(3, 18)}},
+	{ir.OpHeadLinear, ir.A("heads", 1), []operand{b(vals(1, 2), 1, 2), u(vals(1, 1, 2, 3), 2, 2)}, [][]float64{vals(3, 8)}},
+	{ir.OpHeadLinearT, ir.A("heads", 2), []operand{b(vals(5, 7), 1, 2), u(vals(1, 1, 2, 3), 2, 2)}, [][]float64{vals(5, 5, 14, 21)}},
+	{ir.OpHeadLinearT, ir.A("heads", 1), []operand{b(vals(5, 7), 1, 2), u(vals(1, 1, 2, 3), 2, 2)}, [][]float64{vals(19, 26)}},
+	{ir.OpHeadLinearDW, ir.A("heads", 2), []operand{b(vals(1, 2, 3, 4), 2, 2), b(vals(1, 0, 0, 1, 2, 2, 3, 3), 2, 4)},
+		[][]float64{vals(7, 6, 12, 14)}},
 
 	// One head of one feature: scores 0 and log 3, so weights 1/4 and 3/4.
 	{ir.OpAttention, attn(1, false, 0, 0, 1), []operand{b(vals(1), 1, 1, 1), b(vals(0, ln3), 1, 2, 1), b(vals(4, 8), 1, 2, 1)},
@@ -157,6 +164,21 @@ var cases = []struct {
 	{ir.OpAttentionGrad, attn(1, true, 0.75, 16, 17),
 		[]operand{b(vals(5), 1, 1, 1), b(vals(1), 1, 1, 1), b(vals(2), 1, 1, 1), b(vals(3), 1, 1, 1), b(vals(0), 1, 1, 1), b(vals(2), 1, 1, 1)},
 		[][]float64{vals(0), vals(0), vals(0)}},
+	// Two heads of the width of x, 0 and log 3: weights 1/4 and 3/4, and 3/4 and 1/4.
+	{ir.OpLatentAttention, attn(2, false, 0, 0, 1).With("sums", false), []operand{b(vals(1, -1), 1, 1, 2), b(vals(0, ln3), 1, 2, 1)},
+		[][]float64{vals(0.75*ln3, 0.25*ln3), vals(math.Log(4), math.Log(4.0/3))}},
+	{ir.OpLatentAttention, attn(1, true, 0.75, 0, 17).With("sums", true), []operand{b(vals(1), 1, 1, 1), b(vals(2, 5), 1, 2, 1)},
+		[][]float64{vals(8, 4), vals(2)}},
+	// Scores 0 and log 3 again, with dsum = 8 for a sum that is 1: it changes nothing.
+	{ir.OpLatentAttentionGrad, attn(1, false, 0, 0, 1).With("sums", true),
+		[]operand{b(vals(1, 8), 1, 1, 2), b(vals(1), 1, 1, 1), b(vals(0, ln3), 1, 2, 1), b(vals(0.75*ln3, 1), 1, 1, 2), b(vals(math.Log(4)), 1, 1, 1)},
+		[][]float64{vals(3 * ln3 * ln3 / 16), vals(0.25-3*ln3/16, 0.75+3*ln3/16)}},
+	// The same weights: o = log 3 · 3/4 and 1/4, do = 1 and 2. ds = p∘(do·x − do·o) is
+	// ∓3/16·log 3 and ∓3/8·log 3; dx = Σ p·do + ds·q.
+	{ir.OpLatentAttentionGrad, attn(2, false, 0, 0, 1).With("sums", false),
+		[]operand{b(vals(1, 2), 1, 1, 2), b(vals(1, -1), 1, 1, 2), b(vals(0, ln3), 1, 2, 1), b(vals(0.75*ln3, 0.25*ln3), 1, 1, 2),
+			b(vals(math.Log(4), math.Log(4.0/3)), 1, 2, 1)},
+		[][]float64{vals(3*ln3*ln3/16, 3*ln3*ln3/8), vals(1.75+3*ln3/16, 1.25-3*ln3/16)}},
 
 	// Mean 2, variance 1; with eps 3 the deviation is 2.
 	{ir.OpLayerNorm, ir.A("eps", 3.0), []operand{b(vals(1, 3), 1, 2), u(vals(2, 3), 2), u(vals(10, 20), 2)},

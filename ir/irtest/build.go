@@ -77,12 +77,17 @@ func (b *builder) dropout(x *ir.Value, p float64) *ir.Value {
 }
 
 func (b *builder) attention(q, k, v *ir.Value, attrs ...any) *ir.Value {
+	return b.add(ir.OpAttention, b.attentionAttrs(q, attrs), q, k, v)
+}
+
+// attentionAttrs are those of one head without dropout, but for the given ones.
+func (b *builder) attentionAttrs(q *ir.Value, attrs []any) ir.Attrs {
 	a := ir.A("heads", 1, "scale", 0.5, "causal", false, "p", 0.0, "site", b.site(),
 		"q_first", 0, "q_total", q.Type.Sample()[0])
 	for i := 0; i < len(attrs); i += 2 {
 		a = a.With(attrs[i].(string), attrs[i+1])
 	}
-	return b.add(ir.OpAttention, a, q, k, v)
+	return a
 }
 
 // classify ends the graph: a linear head over the flattened x, the loss of one

@@ -133,6 +133,12 @@ var opCases = []struct {
 		w := b.param("weight", caseWidth, caseWidth)
 		return b.add(ir.OpLinear, nil, b.add(ir.OpSilu, nil, b.add(ir.OpLinear, nil, x, w)), w)
 	}},
+	{"head_linear", ir.OpHeadLinear, func(b *builder, x *ir.Value) *ir.Value {
+		return b.add(ir.OpHeadLinear, ir.A("heads", 2), x, b.param("weight", 2*4, caseWidth/2))
+	}},
+	{"head_linear_t", ir.OpHeadLinearT, func(b *builder, x *ir.Value) *ir.Value {
+		return b.add(ir.OpHeadLinearT, ir.A("heads", 3), x, b.param("weight", caseWidth, 5))
+	}},
 	{"attention", ir.OpAttention, func(b *builder, x *ir.Value) *ir.Value { return b.projected(x, x) }},
 	{"attention/heads", ir.OpAttention, func(b *builder, x *ir.Value) *ir.Value { return b.projected(x, x, "heads", 3) }},
 	{"attention/causal", ir.OpAttention, func(b *builder, x *ir.Value) *ir.Value {
@@ -146,6 +152,17 @@ var opCases = []struct {
 			"heads", 2, "p", 0.3, "causal", true, "q_first", 1, "q_total", caseTokens)
 	}},
 	{"attention/same operand", ir.OpAttention, func(b *builder, x *ir.Value) *ir.Value { return b.attention(x, x, x) }},
+	{"latent_attention", ir.OpLatentAttention, func(b *builder, x *ir.Value) *ir.Value { return b.latent(x, x) }},
+	{"latent_attention/heads", ir.OpLatentAttention, func(b *builder, x *ir.Value) *ir.Value {
+		return b.latent(x, x, "heads", 3, "causal", true, "p", 0.3)
+	}},
+	{"latent_attention/sums", ir.OpLatentAttention, func(b *builder, x *ir.Value) *ir.Value {
+		return b.latent(x, x, "heads", 2, "p", 0.3, "sums", true)
+	}},
+	{"latent_attention/pruned rows", ir.OpLatentAttention, func(b *builder, x *ir.Value) *ir.Value {
+		return b.latent(b.slice(ir.OpSliceTokens, x, 1, 2), x,
+			"heads", 2, "p", 0.3, "causal", true, "q_first", 1, "q_total", caseTokens)
+	}},
 	{"layernorm", ir.OpLayerNorm, func(b *builder, x *ir.Value) *ir.Value { return b.layerNorm(x, caseWidth) }},
 	{"layernorm/tokens and features", ir.OpLayerNorm, func(b *builder, x *ir.Value) *ir.Value {
 		return b.layerNorm(x, caseTokens, caseWidth)
@@ -175,6 +192,13 @@ var opCases = []struct {
 // projected is attention from tokens xq to tokens x, each with its own weights.
 func (b *builder) projected(xq, x *ir.Value, attrs ...any) *ir.Value {
 	return b.attention(b.linear(xq, caseWidth, true), b.linear(x, caseWidth, true), b.linear(x, caseWidth, true), attrs...)
+}
+
+// latent is attention from tokens xq, projected to the width of each head, to
+// tokens x.
+func (b *builder) latent(xq, x *ir.Value, attrs ...any) *ir.Value {
+	a := b.attentionAttrs(xq, append([]any{"sums", false}, attrs...))
+	return b.add(ir.OpLatentAttention, a, b.linear(xq, a.Get("heads").(int)*x.Type.Last(), true), x)
 }
 
 // sumOverBatch puts the sum of one feature over all samples next to each

@@ -34,6 +34,21 @@ func RandomGraph(t *rapid.T) *ir.Graph {
 	return r.classify(x, r.int("classes", 2, 5), r.pick("smoothing", 0, 0.1), r.bool("two labels"))
 }
 
+// RandomFewQueries draws a graph with an attention that is read in some of its rows
+// only, mostly one: what pruning and absorption are for, and RandomGraph seldom has.
+func RandomFewQueries(t *rapid.T) *ir.Graph {
+	r := &random{builder: newBuilder("few queries"), t: t}
+	r.begin("stem")
+	T := r.int("tokens", 2, maxTokens)
+	x := r.linear(r.input("image", ir.BatchOf(ir.F32, r.int("batch", 1, 5), T, r.int("pixels", 1, 5))), r.int("width", 1, maxWidth), true)
+	r.begin("attention")
+	x = r.selfAttention(x)
+	r.begin("select")
+	from := r.int("from", 0, T-1)
+	x = r.slice(ir.OpSliceTokens, x, from, min(T, from+r.int("rows", 1, 2)))
+	return r.classify(x, r.int("classes", 2, 5), 0, false)
+}
+
 // random is a builder that draws its choices.
 type random struct {
 	*builder

@@ -102,7 +102,7 @@ func (a *app) bench(args []string) error {
 // updates times training steps.
 func (r *benchResult) updates(a *app, s *runtime.Session, from *source, stream bool) error {
 	r.Pass, r.Batch = passUpdate, a.model.Batch*a.model.Train.Accumulate
-	r.StepFLOPs, r.UnprunedFLOPs = a.model.Pruned.StepFLOPs, a.model.Pruned.StepFLOPsUnpruned
+	r.StepFLOPs, r.UnprunedFLOPs = s.Code().FLOPs(runtime.Grad), a.model.StepFLOPsUnpruned
 	s.SetSteps(0, r.Steps+r.Warmup)
 	if err := r.time(s, stream || !s.CanUpload()); err != nil {
 		return err

@@ -58,19 +58,9 @@ func (r *benchResult) timeForward(s *runtime.Session) error {
 			r.StepMSAll = append(r.StepMSAll, milliseconds(time.Since(begin)))
 		}
 	}
-	r.StepFLOPs = forwardFLOPs(s, r.Batch)
+	r.StepFLOPs = s.Code().FLOPs(runtime.Forward) * int64(r.Batch) / int64(s.Model().Batch)
 	r.figures(r.StepFLOPs)
 	return nil
-}
-
-// forwardFLOPs is the work of a forward pass of n samples: kernels say what they
-// do at full batch.
-func forwardFLOPs(s *runtime.Session, n int) (flops int64) {
-	code := s.Code()
-	for _, l := range code.Programs[runtime.Forward] {
-		flops += code.Kernels[l.Kernel].FLOPs
-	}
-	return flops * int64(n) / int64(s.Model().Batch)
 }
 
 // figures fills in what follows from the times of steps of so many FLOPs.

@@ -126,7 +126,7 @@ func describe(m *runtime.Model, target, chip string) (*infoResult, error) {
 	for _, k := range code.Kernels {
 		r.Kernels = append(r.Kernels, kernelInfo{k.Name, k.Family, k.Layer, k.Pos, k.Doc, k.FLOPs, k.Bytes, map[string]int{}})
 	}
-	r.Step = stepInfo{FLOPs: m.Pruned.StepFLOPs, UnprunedFLOPs: m.Pruned.StepFLOPsUnpruned}
+	r.Step = stepInfo{FLOPs: code.FLOPs(runtime.Grad), UnprunedFLOPs: m.StepFLOPsUnpruned}
 	if u := r.Step.UnprunedFLOPs; u > 0 {
 		r.Step.PrunedPercent = 100 * float64(u-r.Step.FLOPs) / float64(u)
 	}

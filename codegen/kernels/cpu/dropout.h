@@ -70,6 +70,8 @@ struct vg_dropout {
   VG_FN vg_dropout(const vg_step& s, uint32_t site, uint32_t thr)
       : step_(&s), site_(site), thr_(thr), on_(s.dropout_on && thr > 0) {}
 
+  VG_FN bool on() const { return on_; }
+
   // Multipliers of elements index .. index + lanes-1; those from n on are any
   // value. All 1 while dropout is off.
   template <class V>

@@ -2,6 +2,8 @@
 #pragma once
 #include "attention.h"
 #include "gemm_tn.h"
+#include "heads.h"
+#include "latent.h"
 #include "optimizer.h"
 #include "patchify.h"
 #include "pointwise.h"
