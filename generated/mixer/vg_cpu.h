@@ -541,6 +541,12 @@ constexpr bool vg_wanted = true;
 template <>
 constexpr bool vg_wanted<vg_none> = false;
 
+// Whether two sources are of one kind.
+template <class A, class B>
+constexpr bool vg_same = false;
+template <class A>
+constexpr bool vg_same<A, A> = true;
+
 // A source read without a template at each place of use.
 template <class S>
 VG_FN vf vg_value(const S& s, vg_at at) { return s.template operator()<vf>(at); }
@@ -1225,7 +1231,7 @@ VG_END
 // order and at 9 bytes a cycle, which the prefetcher hides, while the panel of A
 // (30 KB) stays in L1. Half the depth would have both fit L1, but C would go to
 // memory and back twice as often, which costs more.
-// The A operand has two layouts, told apart by the constant RS, the distance
+// The A operand has three layouts, told apart by the constant RS, the distance
 // between rows of a tile:
 //   RS = kLDA: row-major rows of one k-block, element (r, k) at r*kLDA + k. The
 //     constant stride turns into address displacements, so no transposition is
@@ -1233,6 +1239,7 @@ VG_END
 //     two, so that the rows of a tile do not share cache sets.
 //   RS = 1: element (r, k) at k*ks + r, for an operand that is stored
 //     transposed.
+//   RS = 0: element (r, k) at r*ks + k, rows that are read where they lie.
 //
 // Register tiles: 14x32 on AVX-512 (28 of 32 registers accumulate; 16 loads
 // feed 28 FMAs a step, well below two loads a cycle), 6x16 on AVX2, 4x8 plain.
@@ -1284,7 +1291,7 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
     for (int j = 0; j < V; j++) bv[j] = vg_load_full(b + j * kLanes).v;
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-      const vg_f32v av = vf(a[r * RS]).v;
+      const vg_f32v av = vf(a[r * (RS == 0 ? ks : RS)]).v;
 #pragma GCC unroll 2
       for (int j = 0; j < V; j++) acc[r][j] = av * bv[j] + acc[r][j];
     }
@@ -1726,6 +1733,9 @@ VG_END
 // once for a model and call those through pointers, a few times a row panel; the
 // arithmetic is tile.h's.
 //
+// gemm_nt.h and gemm_tn.h have the entries, and do what is narrow in ways of their
+// own; this is how the others go.
+//
 // B is packed into the shared workspace by all workers together; after a
 // barrier each worker multiplies its rows. vg_gemm_packed finds it packed
 // already, by vg_pack_weight, and does the rest alike:
@@ -1736,8 +1746,6 @@ VG_END
 //     is fetched before the multiplication and arrives behind it. A row block is
 //     at most 16 panels, fewer when its part of C, kept between k-blocks, would
 //     outgrow L2.
-//   - A small weight: each worker packs all of it for itself and its rows of A,
-//     and waits for nobody.
 //   - M small (kSharedRows): A is packed once into the workspace too, and the
 //     workers split both the rows and the columns. Where nobody packs B and A has
 //     so few rows that packing them takes no longer than a barrier (kOwnPanels),
@@ -1757,8 +1765,6 @@ constexpr int64_t kSlabRows = 256;               // fewer make too few panels fo
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
 constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
-constexpr int64_t kOwnB = 1 << 14;               // elements of a B that every worker packs for itself
-constexpr int64_t kOwnBAt = 3 << 20;             // where in the scratch, in bytes: behind the blocks of A and C
 constexpr int64_t kSlab = 2 * kKC;               // depth packed at a time where K is long
 constexpr int64_t kRowsAhead = 2;                // how far ahead of packing rows are fetched: whole ones,
 constexpr int64_t kPiecesAhead = 8;              // and those of which a block's columns are read
@@ -1923,7 +1929,7 @@ VG_FN vg_col_packer vg_columns_of(const A& a, const S& row_sum) {
 // What packs B returns where it lies packed. Packs B for nt and nn: a matrix in
 // memory.
 struct vg_weight_packer {
-  static constexpr bool packs = true, repeats = true;
+  static constexpr bool packs = true;
   const float* b;
   int64_t ldb;
   bool transposed;  // B[N,K]
@@ -1946,14 +1952,14 @@ struct vg_weight_packer {
 
 // B that lies packed already.
 struct vg_packed_weight {
-  static constexpr bool packs = false, repeats = false;
+  static constexpr bool packs = false;
   const float* b;
   VG_FN const float* operator()(const vg_call&, const vg_gemm_shape&, float*) const { return b; }
 };
 
 // Packs rows of B[K,N] read through a source.
 struct vg_source_packer {
-  static constexpr bool packs = true, repeats = false;
+  static constexpr bool packs = true;
   const void* b;
   void (*rows)(const void* b, const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to, float* out);
   vg_sum_sink col_sum;  // over (0, n) of the sums over k of b
@@ -2185,39 +2191,20 @@ VG_NOINLINE void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, co
 template <class PA, class PB>
 VG_NOINLINE void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b,
                          const vg_panel_sink& epilogue) {
-  const bool own_b = PB::repeats && s.b_size() <= kOwnB;
-  vg_worker alone = {0, 1, call.scratch() + kOwnBAt};
-  const vg_call by_myself = {call.prog, call.launch, &alone};
-  const float* b = own_b ? pack_b(by_myself, s, (float*)alone.scratch) : pack_b(call, s, (float*)call.workspace());
-  if (s.shares_a() && !own_b) {
+  const float* b = pack_b(call, s, (float*)call.workspace());
+  if (s.shares_a()) {
+    vg_worker alone = {0, 1, call.scratch()};
     const bool own_a = !PB::packs && s.owns_a();
     float* a = own_a ? (float*)call.scratch() : (float*)call.workspace() + s.a_begin();
-    vg_pack_all(own_a ? by_myself : call, s, pack_a, a);
+    vg_pack_all(own_a ? vg_call{call.prog, call.launch, &alone} : call, s, pack_a, a);
     if (!own_a) call.barrier();
     vg_gemm_by_grid<PA>(call, s, a, b, epilogue);
   } else {
-    if (PB::packs && !own_b) call.barrier();
+    if (PB::packs) call.barrier();
     vg_each_row_block(call, s, s.block_panels(), [&](int64_t p, int64_t panels) VG_LAMBDA {
       vg_gemm_row_block(call, s, pack_a, b, epilogue, p, panels);
     });
   }
-}
-
-// a: source over (m, k), rows of T tokens; B[N,K] with ldb elements from row to
-// row; epilogue: sink over (m, n).
-template <int T, class A, class E>
-VG_FN void vg_gemm_nt(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
-                      const E& epilogue) {
-  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
-  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, true}, vg_panels_to<T>(epilogue));
-}
-
-// The same with B[K,N].
-template <int T, class A, class E>
-VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
-                      const E& epilogue) {
-  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
-  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, false}, vg_panels_to<T>(epilogue));
 }
 
 // Packs B[N,K] for any number of vg_gemm_packed. out has room for
@@ -2227,17 +2214,136 @@ VG_FN void vg_pack_weight(const vg_call& call, int64_t N, int64_t K, const float
   vg_weight_packer{B, ldb, true}(call, vg_gemm_shape{1, N, K}, out);
 }
 
+VG_END
+
+#endif  // VITGEN_CPU_GEMM_H
+
+#ifndef VITGEN_CPU_GEMM_NT_H
+#define VITGEN_CPU_GEMM_NT_H
+
+// A B^T and A B, a linear layer and its gradient to the input: as gemm.h has it,
+// or, with a small weight, without its detours.
+//
+// A tile of a narrow layer takes a few hundred cycles, so that copying its rows of
+// A, and waiting for others to pack B, would cost a quarter of it. Rows of A are
+// read where they lie if a matrix in memory is their source. So is B[K,N]; of a
+// B[N,K], every worker packs what it needs for itself. The result has the bits
+// that gemm.h's way would give it.
+
+VG_BEGIN
+
+constexpr int64_t kSmallB = 1 << 14;  // elements of a small weight
+static_assert(kSmallB * sizeof(float) <= VG_SCRATCH_BYTES / 2, "packed in scratch");
+
+// Where a panel of an operand lies: rows of A, or steps of B, ld apart.
+struct vg_panel {
+  const float* p;
+  int64_t ld;
+};
+
+// A: a matrix in memory, or NULL, and what packs it.
+struct vg_small_a {
+  const vg_matrix* matrix;
+  vg_row_packer packer;
+
+  // Row panel p, packed into `packed` if need be, as the last one is if it lacks rows.
+  VG_FN vg_panel panel(const vg_gemm_shape& s, int64_t p, float* packed) const {
+    if (matrix && (p + 1) * kMR <= s.m) return {matrix->p + p * kMR * matrix->ld, matrix->ld};
+    packer.pack(s, p, 1, 0, packed);
+    return {packed, kLDA};
+  }
+};
+
+// B: a matrix in memory, [K,N] or transposed [N,K], or all of it packed.
+struct vg_small_b {
+  const float* b;
+  int64_t ldb;
+  bool transposed, packed;
+
+  VG_FN explicit vg_small_b(const vg_weight_packer& w) : b(w.b), ldb(w.ldb), transposed(w.transposed), packed(false) {}
+  VG_FN explicit vg_small_b(const vg_packed_weight& w) : b(w.b), ldb(0), transposed(false), packed(true) {}
+
+  VG_FN bool in_place(const vg_gemm_shape& s, int64_t q) const { return !transposed && (q + 1) * kNR <= s.n; }
+  // Packs column panels qs, as far as they are not read where they lie.
+  VG_FN void pack(const vg_gemm_shape& s, vg_range qs, float* out) const {
+    for (int64_t q = qs.begin; q < qs.end && !packed; q++, out += kNR * s.k) {
+      const int cols = (int)vg_min64(kNR, s.n - q * kNR);
+      if (transposed)
+        vg_pack_panel_nt(b + q * kNR * ldb, ldb, cols, s.k, out);
+      else if (!in_place(s, q))
+        vg_pack_panel_nn(b + q * kNR, ldb, cols, s.k, out);
+    }
+  }
+  // Column panel q, where pack put it, or where it was.
+  VG_FN vg_panel panel(const vg_gemm_shape& s, vg_range qs, int64_t q, const float* out) const {
+    if (packed) return {b + s.b_at(0, q), kNR};
+    if (in_place(s, q)) return {b + q * kNR, ldb};
+    return {out + (q - qs.begin) * kNR * s.k, kNR};
+  }
+};
+
+// Few rows are divided by columns too, so that all workers have some: not if that
+// would have a source called more than once for an element.
+VG_NOINLINE void vg_gemm_small(const vg_call& call, const vg_gemm_shape& s, const vg_small_a& a, const vg_small_b& b,
+                               const vg_panel_sink& epilogue) {
+  const bool by_columns = a.matrix && s.m <= kSharedRows;
+  const int64_t grid_rows = by_columns ? vg_grid_rows(s, call.count()) : call.count();
+  const int64_t grid_cols = call.count() / grid_rows;
+  const vg_range ps = vg_share(s.row_panels(), call.index() / grid_cols, grid_rows);
+  const vg_range qs = vg_share(s.col_panels(), call.index() % grid_cols, grid_cols);
+  constexpr int64_t ldc = kColumnPanels * kNR + 16;
+  float *packed_a = (float*)call.scratch(), *c = packed_a + kMR * kLDA, *packed_b = c + kMR * ldc;
+  b.pack(s, qs, packed_b);
+  for (int64_t p = ps.begin; p < ps.end; p++) {
+    const vg_panel ap = a.panel(s, p, packed_a);
+    for (int64_t q0 = qs.begin; q0 < qs.end; q0 += kColumnPanels) {
+      const int64_t q1 = vg_min64(q0 + kColumnPanels, qs.end);
+      for (int64_t q = q0; q < q1; q++) {
+        const vg_panel bq = b.panel(s, qs, q, packed_b);
+        vg_tile<0>(s.k, ap.p, ap.ld, bq.p, bq.ld, c + (q - q0) * kNR, ldc, false, c);
+      }
+      epilogue.panels(s, c, ldc, p, 1, q0, q1 - q0);
+    }
+  }
+}
+
+template <int T, class A, class W, class E>
+VG_FN void vg_gemm_rows(const vg_call& call, const vg_gemm_shape& s, const A& a, const W& weight, const E& epilogue) {
+  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
+  if (s.k <= kKC && s.b_size() <= kSmallB) {
+    const vg_matrix* matrix = nullptr;
+    if constexpr (vg_same<A, vg_matrix>) matrix = &a;
+    vg_gemm_small(call, s, {matrix, pack_a}, vg_small_b(weight), vg_panels_to<T>(epilogue));
+  } else {
+    vg_gemm(call, s, pack_a, weight, vg_panels_to<T>(epilogue));
+  }
+}
+
+// a: source over (m, k), rows of T tokens; B[N,K] with ldb elements from row to
+// row; epilogue: sink over (m, n).
+template <int T, class A, class E>
+VG_FN void vg_gemm_nt(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
+                      const E& epilogue) {
+  vg_gemm_rows<T>(call, vg_gemm_shape{M, N, K}, a, vg_weight_packer{B, ldb, true}, epilogue);
+}
+
+// The same with B[K,N].
+template <int T, class A, class E>
+VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
+                      const E& epilogue) {
+  vg_gemm_rows<T>(call, vg_gemm_shape{M, N, K}, a, vg_weight_packer{B, ldb, false}, epilogue);
+}
+
 // vg_gemm_nt with B as vg_pack_weight left it, and the same bits.
 template <int T, class A, class E>
 VG_FN void vg_gemm_packed(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B,
                           const E& epilogue) {
-  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
-  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_packed_weight{B}, vg_panels_to<T>(epilogue));
+  vg_gemm_rows<T>(call, vg_gemm_shape{M, N, K}, a, vg_packed_weight{B}, epilogue);
 }
 
 VG_END
 
-#endif  // VITGEN_CPU_GEMM_H
+#endif  // VITGEN_CPU_GEMM_NT_H
 
 #ifndef VITGEN_CPU_REDUCE_H
 #define VITGEN_CPU_REDUCE_H
@@ -2374,11 +2480,6 @@ constexpr int64_t kThinRow = 256;        // longer rows put the steps of a tile 
 constexpr int64_t kThinDepth = 512;      // least of a chunk where there are several
 static_assert(2 * kTurnRows > kThinRow, "what turns is not thin: its workspace is another");
 constexpr int64_t kThinSums = 4;         // vectors of column sums at once: the adder's latency
-
-template <class A, class B>
-constexpr bool vg_same = false;
-template <class A>
-constexpr bool vg_same<A, A> = true;
 
 // The product in chunks. The workspace holds a C for each, and sums of A's columns.
 struct vg_thin : vg_gemm_shape {

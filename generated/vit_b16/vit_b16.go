@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "0d31d1911b20721fc42a986ba5558f6fe6d4b34c525381c67681e78e84dd031d",
+			"cpu":  "6733d593df12a4220b8f26238d395e44a9026aede710264451136302b38f3117",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

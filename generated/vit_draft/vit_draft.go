@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "9bfdabc9ee330d917f37e4de119325dd08c8c925975e2c77d0f4f10f0975b6ed",
+			"cpu":  "ec88b806629565feef971cdd4ab3eebccfbbb7565c29e7436e0a2a1304bc4e71",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},

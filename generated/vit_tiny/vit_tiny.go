@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "6a254e5fc7523eff17e0a6649546d5c07a6f5c2c69660cecb6b2936f4f14ab6d",
+			"cpu":  "ac605921ea965ea600b35a5f6b34a58e6f3856fa6b4515ad297405259b880073",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},

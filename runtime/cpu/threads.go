@@ -9,6 +9,7 @@ import "C"
 
 import (
 	"fmt"
+	"runtime"
 	"syscall"
 	"unsafe"
 )
@@ -30,5 +31,13 @@ func startThreads(entry unsafe.Pointer, workers uintptr, count int) (crew, error
 	return &threads{team}, nil
 }
 
-func (t *threads) run(program uintptr) { C.vg_threads_run(t.team, C.uintptr_t(program)) }
-func (t *threads) stop()               { C.vg_threads_stop(t.team) }
+// run gives Go's scheduler a turn first. A goroutine that has not had one for
+// 10 ms is taken for stuck, though it has come back from C in between, and from
+// then on the scheduler's own thread gets up a few times in every run, on a core
+// that a worker wants.
+func (t *threads) run(program uintptr) {
+	runtime.Gosched()
+	C.vg_threads_run(t.team, C.uintptr_t(program))
+}
+
+func (t *threads) stop() { C.vg_threads_stop(t.team) }

@@ -165,6 +165,12 @@ constexpr bool vg_wanted = true;
 template <>
 constexpr bool vg_wanted<vg_none> = false;
 
+// Whether two sources are of one kind.
+template <class A, class B>
+constexpr bool vg_same = false;
+template <class A>
+constexpr bool vg_same<A, A> = true;
+
 // A source read without a template at each place of use.
 template <class S>
 VG_FN vf vg_value(const S& s, vg_at at) { return s.template operator()<vf>(at); }

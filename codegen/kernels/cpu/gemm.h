@@ -10,6 +10,9 @@
 // once for a model and call those through pointers, a few times a row panel; the
 // arithmetic is tile.h's.
 //
+// gemm_nt.h and gemm_tn.h have the entries, and do what is narrow in ways of their
+// own; this is how the others go.
+//
 // B is packed into the shared workspace by all workers together; after a
 // barrier each worker multiplies its rows. vg_gemm_packed finds it packed
 // already, by vg_pack_weight, and does the rest alike:
@@ -20,8 +23,6 @@
 //     is fetched before the multiplication and arrives behind it. A row block is
 //     at most 16 panels, fewer when its part of C, kept between k-blocks, would
 //     outgrow L2.
-//   - A small weight: each worker packs all of it for itself and its rows of A,
-//     and waits for nobody.
 //   - M small (kSharedRows): A is packed once into the workspace too, and the
 //     workers split both the rows and the columns. Where nobody packs B and A has
 //     so few rows that packing them takes no longer than a barrier (kOwnPanels),
@@ -43,8 +44,6 @@ constexpr int64_t kSlabRows = 256;               // fewer make too few panels fo
 constexpr int64_t kPrivateColumns = 60000;       // beyond, one panel's rows of C would not fit the scratch
 constexpr int64_t kRowPanels = 16;               // most row panels in a block
 constexpr int64_t kBlockBytes = 5 << 18;         // C of a row block, kept between k-blocks: about L2
-constexpr int64_t kOwnB = 1 << 14;               // elements of a B that every worker packs for itself
-constexpr int64_t kOwnBAt = 3 << 20;             // where in the scratch, in bytes: behind the blocks of A and C
 constexpr int64_t kSlab = 2 * kKC;               // depth packed at a time where K is long
 constexpr int64_t kRowsAhead = 2;                // how far ahead of packing rows are fetched: whole ones,
 constexpr int64_t kPiecesAhead = 8;              // and those of which a block's columns are read
@@ -209,7 +208,7 @@ VG_FN vg_col_packer vg_columns_of(const A& a, const S& row_sum) {
 // What packs B returns where it lies packed. Packs B for nt and nn: a matrix in
 // memory.
 struct vg_weight_packer {
-  static constexpr bool packs = true, repeats = true;
+  static constexpr bool packs = true;
   const float* b;
   int64_t ldb;
   bool transposed;  // B[N,K]
@@ -232,14 +231,14 @@ struct vg_weight_packer {
 
 // B that lies packed already.
 struct vg_packed_weight {
-  static constexpr bool packs = false, repeats = false;
+  static constexpr bool packs = false;
   const float* b;
   VG_FN const float* operator()(const vg_call&, const vg_gemm_shape&, float*) const { return b; }
 };
 
 // Packs rows of B[K,N] read through a source.
 struct vg_source_packer {
-  static constexpr bool packs = true, repeats = false;
+  static constexpr bool packs = true;
   const void* b;
   void (*rows)(const void* b, const vg_call& call, const vg_gemm_shape& s, int64_t from, int64_t to, float* out);
   vg_sum_sink col_sum;  // over (0, n) of the sums over k of b
@@ -471,39 +470,20 @@ VG_NOINLINE void vg_gemm_by_grid(const vg_call& call, const vg_gemm_shape& s, co
 template <class PA, class PB>
 VG_NOINLINE void vg_gemm(const vg_call& call, const vg_gemm_shape& s, PA& pack_a, const PB& pack_b,
                          const vg_panel_sink& epilogue) {
-  const bool own_b = PB::repeats && s.b_size() <= kOwnB;
-  vg_worker alone = {0, 1, call.scratch() + kOwnBAt};
-  const vg_call by_myself = {call.prog, call.launch, &alone};
-  const float* b = own_b ? pack_b(by_myself, s, (float*)alone.scratch) : pack_b(call, s, (float*)call.workspace());
-  if (s.shares_a() && !own_b) {
+  const float* b = pack_b(call, s, (float*)call.workspace());
+  if (s.shares_a()) {
+    vg_worker alone = {0, 1, call.scratch()};
     const bool own_a = !PB::packs && s.owns_a();
     float* a = own_a ? (float*)call.scratch() : (float*)call.workspace() + s.a_begin();
-    vg_pack_all(own_a ? by_myself : call, s, pack_a, a);
+    vg_pack_all(own_a ? vg_call{call.prog, call.launch, &alone} : call, s, pack_a, a);
     if (!own_a) call.barrier();
     vg_gemm_by_grid<PA>(call, s, a, b, epilogue);
   } else {
-    if (PB::packs && !own_b) call.barrier();
+    if (PB::packs) call.barrier();
     vg_each_row_block(call, s, s.block_panels(), [&](int64_t p, int64_t panels) VG_LAMBDA {
       vg_gemm_row_block(call, s, pack_a, b, epilogue, p, panels);
     });
   }
-}
-
-// a: source over (m, k), rows of T tokens; B[N,K] with ldb elements from row to
-// row; epilogue: sink over (m, n).
-template <int T, class A, class E>
-VG_FN void vg_gemm_nt(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
-                      const E& epilogue) {
-  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
-  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, true}, vg_panels_to<T>(epilogue));
-}
-
-// The same with B[K,N].
-template <int T, class A, class E>
-VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B, int64_t ldb,
-                      const E& epilogue) {
-  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
-  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_weight_packer{B, ldb, false}, vg_panels_to<T>(epilogue));
 }
 
 // Packs B[N,K] for any number of vg_gemm_packed. out has room for
@@ -511,14 +491,6 @@ VG_FN void vg_gemm_nn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
 // all instruction sets.
 VG_FN void vg_pack_weight(const vg_call& call, int64_t N, int64_t K, const float* B, int64_t ldb, float* out) {
   vg_weight_packer{B, ldb, true}(call, vg_gemm_shape{1, N, K}, out);
-}
-
-// vg_gemm_nt with B as vg_pack_weight left it, and the same bits.
-template <int T, class A, class E>
-VG_FN void vg_gemm_packed(const vg_call& call, int64_t M, int64_t N, int64_t K, const A& a, const float* B,
-                          const E& epilogue) {
-  vg_row_packer pack_a = {&a, vg_pack_rows<T, A>};
-  vg_gemm(call, vg_gemm_shape{M, N, K}, pack_a, vg_packed_weight{B}, vg_panels_to<T>(epilogue));
 }
 
 VG_END

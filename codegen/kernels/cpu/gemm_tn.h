@@ -18,11 +18,6 @@ constexpr int64_t kThinDepth = 512;      // least of a chunk where there are sev
 static_assert(2 * kTurnRows > kThinRow, "what turns is not thin: its workspace is another");
 constexpr int64_t kThinSums = 4;         // vectors of column sums at once: the adder's latency
 
-template <class A, class B>
-constexpr bool vg_same = false;
-template <class A>
-constexpr bool vg_same<A, A> = true;
-
 // The product in chunks. The workspace holds a C for each, and sums of A's columns.
 struct vg_thin : vg_gemm_shape {
   VG_FN explicit vg_thin(const vg_gemm_shape& s) : vg_gemm_shape(s) {}

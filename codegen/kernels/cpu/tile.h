@@ -7,7 +7,7 @@
 // order and at 9 bytes a cycle, which the prefetcher hides, while the panel of A
 // (30 KB) stays in L1. Half the depth would have both fit L1, but C would go to
 // memory and back twice as often, which costs more.
-// The A operand has two layouts, told apart by the constant RS, the distance
+// The A operand has three layouts, told apart by the constant RS, the distance
 // between rows of a tile:
 //   RS = kLDA: row-major rows of one k-block, element (r, k) at r*kLDA + k. The
 //     constant stride turns into address displacements, so no transposition is
@@ -15,6 +15,7 @@
 //     two, so that the rows of a tile do not share cache sets.
 //   RS = 1: element (r, k) at k*ks + r, for an operand that is stored
 //     transposed.
+//   RS = 0: element (r, k) at r*ks + k, rows that are read where they lie.
 //
 // Register tiles: 14x32 on AVX-512 (28 of 32 registers accumulate; 16 loads
 // feed 28 FMAs a step, well below two loads a cycle), 6x16 on AVX2, 4x8 plain.
@@ -68,7 +69,7 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
     for (int j = 0; j < V; j++) bv[j] = vg_load_full(b + j * kLanes).v;
 #pragma GCC unroll 16
     for (int r = 0; r < R; r++) {
-      const vg_f32v av = vf(a[r * RS]).v;
+      const vg_f32v av = vf(a[r * (RS == 0 ? ks : RS)]).v;
 #pragma GCC unroll 2
       for (int j = 0; j < V; j++) acc[r][j] = av * bv[j] + acc[r][j];
     }
