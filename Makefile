@@ -31,7 +31,7 @@ demo: ## compile, verify and train, from nothing; about two minutes on two cores
 
 test: vet ## go vet and every test that needs no GPU; ends with a list of what was skipped
 	{ go test -json -timeout 40m $(TESTFLAGS) ./...; \
-	  $(CUDA_ENV) && go test -tags cuda -json -timeout 20m $(TESTFLAGS) ./runtime/cuda; } | go run ./internal/testreport
+	  $(CUDA_ENV) && go test -tags $(CUDA_TAGS) -json -timeout 20m $(TESTFLAGS) ./runtime/cuda; } | go run ./internal/testreport
 
 vet: ## go vet
 	go vet ./...
@@ -80,16 +80,17 @@ bench-gpu: ## everything about a GPU: goldens, sanitizer, speed beside PyTorch a
 # What -tags cuda needs in place of an installed CUDA: a header, and a library
 # that loads the driver when it is called. The kernels for the CPU are not what
 # these targets are about: one instruction set of them will do.
-CUDA_ENV = settings=$$(./scripts/cuda-env.sh) && eval "$$settings" && export CGO_CXXFLAGS=-DVG_PLAIN_ONLY
+CUDA_TAGS := cuda,vitgen_plain
+CUDA_ENV = settings=$$(./scripts/cuda-env.sh) && eval "$$settings"
 
 cuda-stub: ## make _build/cuda: the header and the library for building with -tags cuda
 	@./scripts/cuda-env.sh
 
 vet-cuda: ## go vet with -tags cuda; no CUDA needed
-	$(CUDA_ENV) && go vet -tags cuda ./...
+	$(CUDA_ENV) && go vet -tags $(CUDA_TAGS) ./...
 
 test-cuda: ## of make test, what is built with -tags cuda: the run time, on the simulated driver
-	$(CUDA_ENV) && go test -tags cuda -timeout 20m $(TESTFLAGS) ./runtime/...
+	$(CUDA_ENV) && go test -tags $(CUDA_TAGS) -timeout 20m $(TESTFLAGS) ./runtime/...
 
 cuda-toolchain: $(VENV_CUDA)/stamp ## install the pinned nvcc from PyPI into .venv-cuda (0.3 GB), where vitgen finds it
 

@@ -30,7 +30,7 @@ type Input struct {
 	Programs   []*ir.Graph // planned for the CPU, in the order of ProgramNames
 	CUDA       []*ir.Graph // the same for CUDA devices; nil: not a target
 	Inference  *ir.Graph   // what is exported: see passes.Inference
-	ImportPath string      // of the generated package; empty: no trainer
+	ImportPath string      // of the generated package
 
 	StepFLOPsUnpruned int64 // of a training step that computes every row, for info
 }
@@ -105,7 +105,7 @@ func Generate(in Input) ([]File, error) {
 // hashed are the files that say what a target computes, in the order that
 // runtime.Model.KernelHashes documents. The others only include these.
 var hashed = map[string][]string{
-	"cpu":  {"kernels_cpu.cc", "vg_cpu.h", "vg_abi.h"},
+	"cpu":  cpu.Sources,
 	"cuda": {"kernels.cu", "vg_cuda.h"},
 }
 

@@ -109,7 +109,7 @@ func (c *checker) params() {
 // programs checks the code for one target, if there is any.
 func (c *checker) programs(target string) {
 	m := c.model
-	if target == "cpu" && m.CPU.Entry.None() && len(m.Kernels) == 0 || target == "cuda" && m.CUDA == nil {
+	if target == "cpu" && len(m.CPU) == 0 && len(m.Kernels) == 0 || target == "cuda" && m.CUDA == nil {
 		return
 	}
 	code, err := m.Code(target)

@@ -18,24 +18,24 @@ type cpuDevice struct {
 	programs  [NumPrograms]*cpu.Program
 	pack      *cpu.Program
 	packed    bool // pack has run, and nothing since that spoils what it left
-	isa       string
+	kernels   CPUKernels
 }
 
 func openCPU(m *Model, _ int, o Options) (Device, error) {
-	if m.CPU.Entry.None() {
+	if len(m.CPU) == 0 {
 		return nil, fmt.Errorf("model %s was compiled without CPU kernels", m.Name)
 	}
 	threads := o.Threads
 	if threads == 0 {
 		threads = goruntime.GOMAXPROCS(0) // knows about affinity and CPU quotas
 	}
-	d := &cpuDevice{isa: "plain"}
+	d := &cpuDevice{}
 	var err error
 	if d.code, err = m.Code("cpu"); err != nil {
 		return nil, err
 	}
-	if m.CPU.ISA != nil {
-		d.isa = m.CPU.ISA()
+	if d.kernels, err = m.CPU.Best(); err != nil {
+		return nil, fmt.Errorf("cpu: %w", err)
 	}
 	if err := d.open(m, threads); err != nil {
 		d.Close()
@@ -45,7 +45,7 @@ func openCPU(m *Model, _ int, o Options) (Device, error) {
 }
 
 func (d *cpuDevice) open(m *Model, threads int) (err error) {
-	if d.team, err = cpu.NewTeam(m.CPU.Entry, threads); err != nil {
+	if d.team, err = cpu.NewTeam(d.kernels.Entry, threads); err != nil {
 		return err
 	}
 	for r, bytes := range d.code.Regions {
@@ -92,11 +92,11 @@ func (d *cpuDevice) Name() string {
 	if d.team.Threads() == 1 {
 		s = ""
 	}
-	return fmt.Sprintf("cpu (%d thread%s, %s)", d.team.Threads(), s, d.isa)
+	return fmt.Sprintf("cpu (%d thread%s, %s)", d.team.Threads(), s, d.kernels.ISA)
 }
 
 // Cores is for Session.Cores.
-func (d *cpuDevice) Cores() (threads int, isa string) { return d.team.Threads(), d.isa }
+func (d *cpuDevice) Cores() (threads int, isa string) { return d.team.Threads(), d.kernels.ISA }
 
 func (d *cpuDevice) Code() *Code { return d.code }
 

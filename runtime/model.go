@@ -9,8 +9,6 @@ package runtime
 
 import (
 	"fmt"
-
-	"github.com/vitgen/vitgen/runtime/cpu"
 )
 
 // Model is a compiled model, written by the generator as one literal.
@@ -22,8 +20,8 @@ type Model struct {
 	Generator string // version of vitgen that wrote the package
 
 	// KernelHashes are hex SHA-256 of the kernels' source, by target, of the files
-	// one after the other: for cpu kernels_cpu.cc, vg_cpu.h, vg_abi.h; for cuda
-	// kernels.cu, vg_cuda.h.
+	// one after the other: for cpu kernels_cpu.cc, vg_cpu.h, vg_abi.h of
+	// internal/plain; for cuda kernels.cu, vg_cuda.h.
 	KernelHashes map[string]string
 
 	Image   [3]int // channels, height, width
@@ -326,17 +324,6 @@ func (r Region) elemBytes() int64 {
 		return 2
 	}
 	return 4
-}
-
-// CPUEntry is where a worker enters kernels.
-type CPUEntry = cpu.Entry
-
-// CPUCode is the way into a generated package's compiled CPU kernels.
-type CPUCode struct {
-	Entry CPUEntry
-	// ISA names the instruction set in use: "avx512", "avx2" or "plain". It may
-	// be lowered by the environment variable VITGEN_ISA.
-	ISA func() string
 }
 
 // ParamCount is the number of trained numbers; ParamElems counts padding too.

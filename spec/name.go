@@ -14,7 +14,7 @@ var (
 		panic print println real recover rune string true uint uint8 uint16 uint32 uint64 uintptr`)
 	imported = words(`bytes context embed encoding errors flag fmt io json log math os rand runtime sort
 		strconv strings sync time unsafe`)
-	ownFiles = words(`step kernels kernels_cpu trainer`)
+	ownFiles = words(`step kernels cpu cuda cpu_plain cpu_avx2 cpu_avx512 step_cuda trainer`)
 	// Go gives files named …_<word>.go a meaning of their own.
 	fileSuffix = words(`test aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd
 		plan9 solaris wasip1 windows zos 386 amd64 amd64p32 arm armbe arm64 arm64be loong64 mips mipsle mips64

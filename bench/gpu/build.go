@@ -170,7 +170,7 @@ func (b *builder) dir(m *model) string { return filepath.Join(b.work, "pkg", m.p
 // plainCPU has the kernels for the CPU compiled without optimization: they are in
 // every trainer, take most of its build, and are not what is measured here.
 func plainCPU(dir string) error {
-	file := filepath.Join(dir, "cpu.go")
+	file := filepath.Join(dir, "internal/plain/plain.go")
 	src, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -207,7 +207,7 @@ func (b *builder) trainers(ctx context.Context) error {
 		return err
 	}
 	// As plainCPU: one instruction set will do.
-	return b.goBuild(ctx, filepath.Join(b.out, "trainers"), "./"+dir, append(env, "CGO_CXXFLAGS=-DVG_PLAIN_ONLY"), "-tags", "cuda")
+	return b.goBuild(ctx, filepath.Join(b.out, "trainers"), "./"+dir, env, "-tags", "cuda,vitgen_plain")
 }
 
 func (b *builder) goBuild(ctx context.Context, program, pkg string, env []string, flags ...string) error {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vitgen/vitgen/bench/measure"
+	"github.com/vitgen/vitgen/runtime/cpu/isa"
 	"github.com/vitgen/vitgen/runtime/cpu/roof"
 )
 
@@ -101,7 +102,7 @@ const trialTime = 5 * time.Millisecond
 
 // measureMachine measures everything with one thread and with all of them.
 func measureMachine(ctx context.Context, threads, rounds int, levels []level) (*machine, error) {
-	best := roof.BestISA()
+	best := isa.Best()
 	var most int64
 	for _, l := range levels {
 		most = max(most, int64(l.each(threads))*int64(threads))
@@ -114,11 +115,11 @@ func measureMachine(ctx context.Context, threads, rounds int, levels []level) (*
 	m := &machine{Machine: measure.DescribeMachine(), Rounds: rounds}
 	var trials []*trial
 	teams := slices.Compact([]int{1, threads})
-	for isa := roof.Plain; isa <= best; isa++ {
+	for set := isa.Plain; set <= best; set++ {
 		for _, n := range teams {
-			p := &peak{ISA: isa.String(), Threads: n}
+			p := &peak{ISA: set.String(), Threads: n}
 			m.Peaks = append(m.Peaks, p)
-			trials = append(trials, &trial{bench: roof.NewFMA(isa, n), into: &p.GFLOPS})
+			trials = append(trials, &trial{bench: roof.NewFMA(set, n), into: &p.GFLOPS})
 		}
 	}
 	for _, l := range levels {

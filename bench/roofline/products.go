@@ -12,7 +12,7 @@ import (
 
 	"github.com/vitgen/vitgen/bench/measure"
 	"github.com/vitgen/vitgen/codegen/kernels"
-	"github.com/vitgen/vitgen/runtime/cpu/roof"
+	"github.com/vitgen/vitgen/runtime/cpu/isa"
 )
 
 // productsRun says which products to time, and how.
@@ -58,8 +58,8 @@ func (p *productsRun) run(ctx context.Context) (*products, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	isa := roof.BestISA()
-	program, err := build(ctx, dir, kernels.ISAs[isa])
+	set := isa.Best()
+	program, err := build(ctx, dir, kernels.ISAs[set])
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (p *productsRun) run(ctx context.Context) (*products, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.ISA = isa.String()
+	r.ISA = set.String()
 	return r, nil
 }
 

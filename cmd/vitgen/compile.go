@@ -338,7 +338,7 @@ func removeStale(dir string, files []codegen.File) error {
 	for _, f := range files {
 		keep[filepath.Join(dir, filepath.FromSlash(f.Name))] = true
 	}
-	for _, pattern := range []string{"*.go", "*.cc", "*.cu", "*.h", "const.f32", codegen.SpecFile, codegen.ONNXFile} {
+	for _, pattern := range []string{"*.go", "*.cc", "*.cu", "*.h", "internal/*/*", "const.f32", codegen.SpecFile, codegen.ONNXFile} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err

@@ -5,6 +5,7 @@ package cpu
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
 
@@ -19,25 +20,42 @@ type File struct {
 	Data []byte
 }
 
+// Sources are the files that say what the kernels compute. They lie in the package
+// of the plain kernels; the others include them from there.
+var Sources = []string{dir(kernels.ISAs[0]) + "kernels_cpu.cc", dir(kernels.ISAs[0]) + "vg_cpu.h", dir(kernels.ISAs[0]) + "vg_abi.h"}
+
+// dir is where the package for an instruction set lies. It is a package of its own
+// because the Go tool compiles the C++ of one package file by file, and packages
+// side by side.
+func dir(isa kernels.ISA) string { return "internal/" + isa.Name + "/" }
+
 // Files returns the CPU sources of a plan: the kernels once, two files that
 // compile them again for wider vectors, and the library headers.
 func Files(p *plan.Plan, header string) []File {
-	files := []File{{"kernels_cpu.cc", source(p, header)}}
+	texts := [][]byte{source(p, header), kernels.CPUHeader(), kernels.ABIHeader()}
+	var files []File
+	sum := sha256.New()
+	for i, text := range texts {
+		files = append(files, File{Sources[i], text})
+		sum.Write(text)
+	}
 	for _, isa := range kernels.ISAs {
 		if isa.Target != "" {
-			files = append(files, File{"kernels_" + isa.Name + "_amd64.cc", again(header, isa)})
+			files = append(files, File{dir(isa) + "kernels_" + isa.Name + "_amd64.cc", again(header, isa, sum.Sum(nil))})
 		}
 	}
-	return append(files, File{"vg_cpu.h", kernels.CPUHeader()}, File{"vg_abi.h", kernels.ABIHeader()})
+	return files
 }
 
 // again prints the file that compiles kernels_cpu.cc for another instruction
 // set. The pragma must precede every declaration.
+func again(header string, isa kernels.ISA, sum []byte) []byte {
+	return fmt.Appendf(nil, `// %s
 //
-// Built with CGO_CXXFLAGS=-DVG_PLAIN_ONLY a package has its plain kernels alone,
-// in a third of the compile time: meant for tests and debugging.
-func again(header string, isa kernels.ISA) []byte {
-	return fmt.Appendf(nil, "// %s\n#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)\n%s#endif\n", header, isa.Wrapper("kernels_cpu.cc"))
+// The kernels again, for %s. The Go tool sees a change of this package's own files
+// only, so here is the SHA-256 of the others, kernels_cpu.cc, vg_cpu.h and vg_abi.h:
+// %x
+%s`, header, isa.Name, sum, isa.Wrapper("../plain/kernels_cpu.cc"))
 }
 
 func source(p *plan.Plan, header string) []byte {
@@ -54,55 +72,10 @@ func source(p *plan.Plan, header string) []byte {
 		fmt.Fprintf(&w, "    %s,\n", k.Name)
 	}
 	fmt.Fprint(&w, "};\n\nVG_END\n")
-	entry(&w, p.Name)
+	fmt.Fprintf(&w, `
+extern "C" void VG_CAT(vg_%s_run_, VG_ISA_NAME)(const vg_program* p, vg_worker* w) { vg::vg_run(vg::table, p, w); }
+`, p.Name)
 	return w.Bytes()
-}
-
-// entry prints the run function of this instruction set and, once, the one
-// that chooses among them.
-func entry(w io.Writer, name string) {
-	fmt.Fprintf(w, `
-extern "C" void VG_CAT(vg_%[1]s_run_, VG_ISA_NAME)(const vg_program* p, vg_worker* w) { vg::vg_run(vg::table, p, w); }
-
-#if VG_ISA == 0
-#include <stdlib.h>
-#include <string.h>
-
-// VG_PLAIN_ONLY leaves the other instruction sets out, to compile faster.
-#if defined(__x86_64__) && !defined(VG_PLAIN_ONLY)
-#define VG_WIDE 1
-#else
-#define VG_WIDE 0
-#endif
-
-extern "C" void vg_%[1]s_run_avx2(const vg_program*, vg_worker*);
-extern "C" void vg_%[1]s_run_avx512(const vg_program*, vg_worker*);
-
-// The widest instruction set of this processor; VITGEN_ISA may name a lower one.
-extern "C" int vg_%[1]s_isa(void) {
-  int isa = 0;
-#if VG_WIDE
-  const char* ask = getenv("VITGEN_ISA");
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  isa = avx512 ? 2 : avx2 ? 1 : 0;
-  if (ask && !strcmp(ask, "plain")) isa = 0;
-  if (ask && !strcmp(ask, "avx2") && isa > 1) isa = 1;
-#endif
-  return isa;
-}
-
-extern "C" void vg_%[1]s_run(const vg_program* p, vg_worker* w) {
-#if VG_WIDE
-  static const int isa = vg_%[1]s_isa();
-  if (isa == 2) return vg_%[1]s_run_avx512(p, w);
-  if (isa == 1) return vg_%[1]s_run_avx2(p, w);
-#endif
-  vg_%[1]s_run_plain(p, w);
-}
-#endif
-`, name)
 }
 
 // kernel prints one kernel: a comment with the YAML lines it comes from, its

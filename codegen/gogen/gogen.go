@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"strings"
 
 	"github.com/dave/jennifer/jen"
 
@@ -35,7 +34,7 @@ type Input struct {
 	KernelHashes map[string]string
 	Header       string // first comment line of every file
 	Generator    string // version of vitgen
-	ImportPath   string // of the generated package; empty: no trainer is written
+	ImportPath   string // of the generated package
 
 	StepFLOPsUnpruned int64
 }
@@ -58,12 +57,15 @@ func Files(in Input) ([]File, error) {
 		{in.Spec.Name + ".go", model(in)},
 		{"step.go", steps(in)},
 		{"cpu.go", cpu(in)},
+		{"trainer/main.go", trainer(in)},
+	}
+	for _, isa := range kernels.ISAs {
+		files = append(files,
+			goFile{"cpu_" + isa.Name + ".go", cpuKernels(in, isa)},
+			goFile{"internal/" + isa.Name + "/" + isa.Name + ".go", cpuEntry(in, isa)})
 	}
 	if in.CUDA != nil {
 		files = append(files, goFile{"step_cuda.go", stepsCUDA(in)}, goFile{"cuda.go", cuda(in)})
-	}
-	if in.ImportPath != "" {
-		files = append(files, goFile{"trainer/main.go", trainer(in)})
 	}
 	var out []File
 	for _, f := range files {
@@ -110,29 +112,5 @@ func trainer(in Input) *jen.File {
 	f.ImportName(in.ImportPath, in.Spec.Name)
 	f.ImportName(trainerPath, "trainer")
 	f.Func().Id("main").Params().Block(jen.Qual(trainerPath, "Main").Call(jen.Qual(in.ImportPath, "Describe").Call()))
-	return f
-}
-
-// cpu writes the cgo file: flags, declarations, and the addresses of the two
-// functions. Workers enter the kernels from C, not through Go.
-func cpu(in Input) *jen.File {
-	f := newFile(in)
-	name := in.Spec.Name
-	f.CgoPreamble(fmt.Sprintf(`#cgo CXXFLAGS: %[2]s
-#cgo LDFLAGS: -lm
-#include "vg_abi.h"
-
-int vg_%[1]s_isa(void);
-void vg_%[1]s_run(const vg_program* p, vg_worker* w);`, name, strings.Join(kernels.CompileFlags, " ")))
-	f.Comment("cpuCode is the way into kernels_cpu.cc.")
-	f.Func().Id("cpuCode").Params().Add(rt("CPUCode")).Block(
-		jen.Return(rt("CPUCode").Values(jen.Dict{
-			jen.Id("Entry"): rt("CPUEntry").Values(jen.Id("C").Op(":").Qual("unsafe", "Pointer").Call(jen.Qual("C", "vg_"+name+"_run"))),
-			jen.Id("ISA"): jen.Func().Params().String().Block(
-				jen.Return(jen.Index(jen.Op("...")).String().Values(jen.Lit("plain"), jen.Lit("avx2"), jen.Lit("avx512")).
-					Index(jen.Qual("C", "vg_"+name+"_isa").Call())),
-			),
-		})),
-	)
 	return f
 }

@@ -144,7 +144,7 @@ func describe(in Input) []jen.Code {
 		fields = append(fields, field("ConstData", jen.Id("constData")))
 	}
 	fields = append(fields, field("ONNX", jen.Id("graphONNX")))
-	fields = append(fields, field("CPU", jen.Id("cpuCode").Call()))
+	fields = append(fields, field("CPU", jen.Id("cpuCode")))
 	if in.CUDA != nil {
 		fields = append(fields, field("CUDA", jen.Id("cudaCode").Call()))
 	}

@@ -2,27 +2,9 @@
 
 package vit_draft
 
-import (
-	"github.com/vitgen/vitgen/runtime"
-	"unsafe"
-)
+import "github.com/vitgen/vitgen/runtime"
 
-/*
-#cgo CXXFLAGS: -O2 -std=gnu++17 -fno-exceptions -fno-rtti -Wall -Wextra -Wno-psabi
-#cgo LDFLAGS: -lm
-#include "vg_abi.h"
-
-int vg_vit_draft_isa(void);
-void vg_vit_draft_run(const vg_program* p, vg_worker* w);
-*/
-import "C"
-
-// cpuCode is the way into kernels_cpu.cc.
-func cpuCode() runtime.CPUCode {
-	return runtime.CPUCode{
-		Entry: runtime.CPUEntry{C: unsafe.Pointer(C.vg_vit_draft_run)},
-		ISA: func() string {
-			return [...]string{"plain", "avx2", "avx512"}[C.vg_vit_draft_isa()]
-		},
-	}
-}
+// cpuCode is the CPU kernels that are built in: for all instruction sets, of which the
+// best is used that the machine has; or, with build tags, for those of them that are
+// named: vitgen_plain, vitgen_avx2, vitgen_avx512. Their source is internal/plain/kernels_cpu.cc.
+var cpuCode runtime.CPUCode

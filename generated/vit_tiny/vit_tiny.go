@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "ac605921ea965ea600b35a5f6b34a58e6f3856fa6b4515ad297405259b880073",
+			"cpu":  "430c814d0bba305794440b3eafeda454d6ce2b04883498323ba8e541abf062f0",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},
@@ -98,7 +98,7 @@ func Describe() *runtime.Model {
 		Pack:              record(pack),
 		StepFLOPsUnpruned: 462258176,
 		ONNX:              graphONNX,
-		CPU:               cpuCode(),
+		CPU:               cpuCode,
 		CUDA:              cudaCode(),
 	}
 }

@@ -69,7 +69,7 @@ func TestOriginIsTold(t *testing.T) {
 	facts := string(files["vit_tiny.go"])
 	for _, c := range []struct{ format, names string }{
 		{"SpecHash:  \"%s\"", "vg_spec.yaml"},
-		{"\"cpu\":  \"%s\"", "kernels_cpu.cc vg_cpu.h vg_abi.h"},
+		{"\"cpu\":  \"%s\"", "internal/plain/kernels_cpu.cc internal/plain/vg_cpu.h internal/plain/vg_abi.h"},
 		{"\"cuda\": \"%s\"", "kernels.cu vg_cuda.h"},
 	} {
 		h := sha256.New()

@@ -22,7 +22,7 @@ type rule struct {
 // compiler, the graph knows nothing of specs or kernels, and heavy libraries
 // stay where they are needed.
 var rules = []rule{
-	{place: "cmd", own: []string{"spec", "ir", "passes", "codegen", "internal/nvcc", "internal/cudaenv"},
+	{place: "cmd", own: []string{"spec", "ir", "passes", "codegen", "runtime/cpu/isa", "internal/nvcc", "internal/cudaenv"},
 		others: []string{"github.com/spf13/cobra", "github.com/google/renameio"}},
 	{place: "spec", others: []string{"gopkg.in/yaml.v3", "github.com/agnivade/levenshtein"}},
 	{place: "ir/interp", own: []string{"ir"}},
@@ -39,16 +39,16 @@ var rules = []rule{
 		"github.com/google/renameio", "google.golang.org/protobuf/encoding/protowire"}},
 	{place: "runtime", own: []string{"runtime/..."}, others: []string{
 		"github.com/agnivade/levenshtein", "github.com/google/renameio", "github.com/mattn/go-isatty",
-		"github.com/schollz/progressbar", "gonum.org/v1/plot", "google.golang.org/protobuf/encoding/protowire",
+		"github.com/schollz/progressbar", "gonum.org/v1/plot", "google.golang.org/protobuf/encoding/protowire", "golang.org/x/sys/cpu",
 		"github.com/mumax/3/cuda/cu"}}, // with -tags cuda
 	{place: "generated", own: []string{"runtime", "runtime/trainer", "generated/..."}},
 	{place: "examples", own: []string{"runtime/...", "generated/..."}},
 	{place: "bench/ptxas", own: []string{"internal/nvcc"}},
 	{place: "bench/gpu", own: []string{"bench/gpu/...", "bench/measure", "bench/workload", "bench/probes", "codegen/kernels", "spec", "sim", "internal/nvcc", "internal/cudaenv", "runtime", "runtime/trainer"},
 		others: []string{"github.com/google/renameio", "github.com/rogpeppe/go-internal"}},
-	{place: "bench/roofline", own: []string{"bench/measure", "spec", "passes", "ir", "codegen", "codegen/plan", "codegen/kernels", "runtime/cpu/roof"}},
+	{place: "bench/roofline", own: []string{"bench/measure", "spec", "passes", "ir", "codegen", "codegen/plan", "codegen/kernels", "runtime/cpu/isa", "runtime/cpu/roof"}},
 	{place: "bench/workload", own: []string{"spec"}, others: []string{"gopkg.in/yaml.v3"}},
-	{place: "bench/cpu", own: []string{"bench/measure", "bench/workload", "spec"}},
+	{place: "bench/cpu", own: []string{"bench/measure", "bench/workload", "runtime/cpu/isa", "spec"}},
 	{place: "bench", own: []string{"bench/measure"}, others: []string{"github.com/google/renameio"}},
 	{place: "internal/e2e/steps", own: []string{"runtime"}},
 	{place: "internal/e2e"},

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vitgen/vitgen/runtime/cpu/isa"
 	"github.com/vitgen/vitgen/runtime/cpu/roof"
 )
 
@@ -38,7 +39,7 @@ const (
 // measureRoofs takes a fraction of a second. Where there are no loops for what
 // kernels run on, there are no roofs.
 func measureRoofs(threads int, isaName string) (*roofs, error) {
-	isa, err := roof.ISAOf(isaName)
+	set, err := isa.Named(isaName)
 	if err != nil || threads == 0 {
 		return nil, nil
 	}
@@ -48,11 +49,11 @@ func measureRoofs(threads int, isaName string) (*roofs, error) {
 		return nil, err
 	}
 	defer memory.Free()
-	benches := []*roof.Bench{roof.NewFMA(isa, threads)}
+	benches := []*roof.Bench{roof.NewFMA(set, threads)}
 	r := &roofs{ISA: isaName, Threads: threads}
 	for _, bytes := range roofSizes {
 		bytes = min(bytes, most)
-		benches = append(benches, roof.NewStream(isa, roof.Read, threads, bytes, memory), roof.NewStream(isa, roof.Copy, threads, bytes, memory))
+		benches = append(benches, roof.NewStream(set, roof.Read, threads, bytes, memory), roof.NewStream(set, roof.Copy, threads, bytes, memory))
 		r.Memory = append(r.Memory, memoryRoof{Bytes: int64(bytes) * int64(threads)})
 	}
 	best := make([]float64, len(benches))

@@ -71,7 +71,7 @@ func TestBenchRoofs(t *testing.T) {
 		t.Errorf("bounds for kernels in Go:\n%s", text)
 	}
 
-	m.CPU.ISA = func() string { return "plain" }
+	m.CPU[0].ISA = "plain"
 	_, b := bench()
 	if b.Roofs == nil || b.Roofs.Threads != 2 {
 		t.Fatalf("%+v", b)

@@ -22,7 +22,8 @@ type infoResult struct {
 	Accumulate int            `json:"accumulate"`
 	Target     string         `json:"target"`
 	Precision  string         `json:"precision"`
-	ISA        string         `json:"isa,omitempty"`
+	ISA        string         `json:"isa,omitempty"`  // that would be used here
+	ISAs       []string       `json:"isas,omitempty"` // that are built in
 	Parameters []paramInfo    `json:"parameters"`
 	ParamCount int            `json:"parameter_count"`
 	Step       stepInfo       `json:"step"`
@@ -75,7 +76,7 @@ type kernelInfo struct {
 func (a *app) info(args []string) error {
 	fs := a.flags("info")
 	target, chip := "cpu", runtime.DefaultChip
-	if a.model.CPU.Entry.None() && a.model.CUDA != nil {
+	if len(a.model.CPU) == 0 && a.model.CUDA != nil {
 		target = "cuda"
 	}
 	fs.StringVar(&target, "target", target, "`target` to describe: cpu or cuda; no GPU is needed")
@@ -115,8 +116,11 @@ func describe(m *runtime.Model, target, chip string) (*infoResult, error) {
 		Image: m.Image, Classes: m.Classes, Batch: m.Batch, Accumulate: m.Train.Accumulate,
 		Target: target, Precision: code.Precision, Launches: map[string]int{},
 	}
-	if target == "cpu" && m.CPU.ISA != nil {
-		r.ISA = m.CPU.ISA()
+	if target == "cpu" {
+		r.ISAs = m.CPU.ISAs()
+		if best, err := m.CPU.Best(); err == nil {
+			r.ISA = best.ISA
+		}
 	}
 	for i := range m.Params {
 		p := &m.Params[i]
@@ -201,6 +205,13 @@ func (r *infoResult) print(out io.Writer) error {
 	}
 	if n := r.Launches["pack"]; n > 0 {
 		fmt.Fprintf(w, "  launches of pack\t%d\t(before forward and eval, when parameters have changed)\n", n)
+	}
+	if len(r.ISAs) > 0 {
+		use := "none of them runs here"
+		if r.ISA != "" {
+			use = "here: " + r.ISA
+		}
+		fmt.Fprintf(w, "  instruction sets built in\t%s\t(%s)\n", strings.Join(r.ISAs, ", "), use)
 	}
 	fmt.Fprint(w, "\f")
 

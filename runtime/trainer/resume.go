@@ -212,8 +212,8 @@ func (a *app) receiptOf(s *runtime.Session, sets *loaders) checkpoint.Receipt {
 	r.Data, r.DataHash = sets.Name, sets.Hash
 	r.Samples = [2]int{sets.Train.Len(), sets.Val.Len()}
 	r.Seed, r.Device, r.Precision = s.Seed(), s.Device(), s.Precision()
-	if r.Target == "cpu" && a.model.CPU.ISA != nil {
-		r.ISA = a.model.CPU.ISA()
+	if r.Target == "cpu" {
+		_, r.ISA = s.Cores()
 	}
 	return r
 }

@@ -74,8 +74,8 @@ func sameOutcome(t *testing.T, got, want map[string]string) {
 // first worker, as Ctrl-C does.
 func interrupting(m *runtime.Model, n int) context.Context {
 	ctx, cancel := context.WithCancel(context.Background())
-	runs, inner := 0, m.CPU.Entry.Go
-	m.CPU.Entry.Go = func(p, w uintptr) {
+	runs, inner := 0, m.CPU[0].Entry.Go
+	m.CPU[0].Entry.Go = func(p, w uintptr) {
 		if runs++; runs == n {
 			cancel()
 		}

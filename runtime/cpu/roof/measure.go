@@ -6,34 +6,12 @@ package roof
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/vitgen/vitgen/runtime/cpu"
+	"github.com/vitgen/vitgen/runtime/cpu/isa"
 	"github.com/vitgen/vitgen/runtime/rng"
 )
-
-// ISA is an instruction set that loops and kernels are compiled for.
-type ISA int
-
-// The instruction sets, the plainest first.
-const (
-	Plain ISA = iota
-	AVX2
-	AVX512
-)
-
-var isaNames = [...]string{"plain", "avx2", "avx512"}
-
-func (i ISA) String() string { return isaNames[i] }
-
-// ISAOf finds an instruction set by its name.
-func ISAOf(name string) (ISA, error) {
-	if i := slices.Index(isaNames[:], name); i >= 0 {
-		return ISA(i), nil
-	}
-	return 0, fmt.Errorf("roof: no instruction set %q", name)
-}
 
 // Op is what a loop does.
 type Op int
@@ -50,7 +28,7 @@ func (o Op) String() string { return [...]string{"fma", "read", "write", "copy"}
 
 // Bench is a loop on some threads.
 type Bench struct {
-	isa     ISA
+	set     isa.Set
 	op      Op
 	threads int
 	memory  uintptr
@@ -59,8 +37,8 @@ type Bench struct {
 }
 
 // NewFMA makes a loop of fused multiply-adds (on plain: of products and sums).
-func NewFMA(isa ISA, threads int) *Bench {
-	return &Bench{isa: isa, op: FMA, threads: threads, rounds: 1}
+func NewFMA(set isa.Set, threads int) *Bench {
+	return &Bench{set: set, op: FMA, threads: threads, rounds: 1}
 }
 
 // unit is what the bytes of a thread are a multiple of: whole turns of the loops.
@@ -68,12 +46,12 @@ const unit = 1024
 
 // NewStream makes a loop over the beginning of the memory, of which each thread
 // has so many bytes for itself, rounded down to a KiB.
-func NewStream(isa ISA, op Op, threads, bytes int, memory *cpu.Memory) *Bench {
+func NewStream(set isa.Set, op Op, threads, bytes int, memory *cpu.Memory) *Bench {
 	bytes = bytes / unit * unit
 	if bytes <= 0 || bytes*threads > len(memory.Bytes()) {
 		panic(fmt.Sprintf("BUG: %d threads with %d bytes each of %d", threads, bytes, len(memory.Bytes())))
 	}
-	return &Bench{isa: isa, op: op, threads: threads, memory: memory.Address(), bytes: bytes, rounds: 1}
+	return &Bench{set: set, op: op, threads: threads, memory: memory.Address(), bytes: bytes, rounds: 1}
 }
 
 // Alloc allocates memory for streams: random numbers, never zeros.
@@ -102,7 +80,7 @@ type result struct{ seconds, least, work float64 }
 // threads. How many rounds that takes it finds out by trying, once.
 func (b *Bench) Rate(during time.Duration) (float64, error) {
 	for {
-		r, err := run(b.isa, b.op, b.threads, b.memory, b.bytes, b.rounds)
+		r, err := run(b.set, b.op, b.threads, b.memory, b.bytes, b.rounds)
 		if err != nil {
 			return 0, err
 		}

@@ -2,11 +2,12 @@
 
 package roof
 
-import "errors"
+import (
+	"errors"
 
-// BestISA is what a build without C++ knows of: nothing.
-func BestISA() ISA { return Plain }
+	"github.com/vitgen/vitgen/runtime/cpu/isa"
+)
 
-func run(ISA, Op, int, uintptr, int, uint64) (result, error) {
+func run(isa.Set, Op, int, uintptr, int, uint64) (result, error) {
 	return result{}, errors.New("roof: built without cgo, there is nothing to measure with")
 }

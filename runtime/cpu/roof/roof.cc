@@ -1,6 +1,6 @@
 //go:build cgo
 
-// The loops for any CPU, the choice of instruction set, and the threads. The other
+// The loops for any CPU, and the threads. The other
 // instruction sets come from two short files that include this one.
 #include "roof.h"
 
@@ -38,7 +38,6 @@ extern "C" double ROOF_WORK(int op, char* data, size_t bytes, uint64_t rounds) {
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
 
 #if defined(__x86_64__)
@@ -46,20 +45,6 @@ extern "C" double ROOF_WORK(int op, char* data, size_t bytes, uint64_t rounds) {
 extern "C" double roof_work_avx2(int op, char* data, size_t bytes, uint64_t rounds);
 extern "C" double roof_work_avx512(int op, char* data, size_t bytes, uint64_t rounds);
 #endif
-
-extern "C" int roof_isa(void) {
-  int isa = 0;
-#ifdef ROOF_WIDE
-  const char* ask = getenv("VITGEN_ISA");
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
-  isa = avx512 ? 2 : avx2 ? 1 : 0;
-  if (ask && !strcmp(ask, "plain")) isa = 0;
-  if (ask && !strcmp(ask, "avx2") && isa > 1) isa = 1;
-#endif
-  return isa;
-}
 
 namespace {
 

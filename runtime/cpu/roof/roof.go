@@ -9,14 +9,15 @@ package roof
 */
 import "C"
 
-import "errors"
+import (
+	"errors"
 
-// BestISA is the best instruction set that this machine and VITGEN_ISA allow.
-func BestISA() ISA { return ISA(C.roof_isa()) }
+	"github.com/vitgen/vitgen/runtime/cpu/isa"
+)
 
 // run does rounds of an op on each of threads threads.
-func run(isa ISA, o Op, threads int, data uintptr, bytes int, rounds uint64) (result, error) {
-	r := C.roof_run(C.int(isa), C.int(o), C.int(threads), C.uintptr_t(data), C.size_t(bytes), C.uint64_t(rounds))
+func run(set isa.Set, o Op, threads int, data uintptr, bytes int, rounds uint64) (result, error) {
+	r := C.roof_run(C.int(set), C.int(o), C.int(threads), C.uintptr_t(data), C.size_t(bytes), C.uint64_t(rounds))
 	if r.seconds <= 0 {
 		return result{}, errors.New("roof: a thread cannot be started")
 	}

@@ -10,17 +10,13 @@ extern "C" {
 
 enum { ROOF_FMA, ROOF_READ, ROOF_WRITE, ROOF_COPY };
 
-// The best instruction set of this machine, or what VITGEN_ISA asks for below it:
-// 0 plain, 1 AVX2, 2 AVX-512. The kernels of a trainer choose in the same way.
-int roof_isa(void);
-
 typedef struct roof_result {
   double seconds;  // from the common start to the end of the last thread; 0: a thread could not start
   double least;    // the shortest time of a thread, without waiting for a core at its start
   double work;     // FLOPs or bytes, of all threads
 } roof_result;
 
-// Runs `rounds` rounds of an op on each of `threads` threads, all at once, each on
+// isa: 0 plain, 1 AVX2, 2 AVX-512. Runs `rounds` rounds of an op on each of `threads` threads, all at once, each on
 // a core of its own if there are as many. A round
 // of ROOF_FMA stays in registers; one of the others goes once over the thread's own
 // `bytes` (a multiple of 1024) at data + thread * bytes. ROOF_COPY reads the first

@@ -64,8 +64,7 @@ func New(image [3]int, classes, batch int, train runtime.Train) *runtime.Model {
 	m.Kernels[sgd].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}}
 	m.Kernels[adamw].Outs = []runtime.Span{{Arg: 0, Elems: m.ParamElems}, {Arg: 3, Elems: m.ParamElems}}
 	m.Kernels[average].Outs = []runtime.Span{{Arg: 1, Elems: m.ParamElems}}
-	m.CPU.Entry.Go = (&code{model: m, d: d}).run
-	m.CPU.ISA = func() string { return "go" }
+	m.CPU = runtime.CPUCode{{ISA: "go", Entry: runtime.CPUEntry{Go: (&code{model: m, d: d}).run}}}
 	record(m, d)
 	if code, err := m.Code("cpu"); err == nil {
 		m.StepFLOPsUnpruned = code.FLOPs(runtime.Grad) * 5 / 3 // pruning saves 40 %
