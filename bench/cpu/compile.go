@@ -9,21 +9,27 @@ import (
 	"time"
 
 	"github.com/vitgen/vitgen/bench/measure"
+	"github.com/vitgen/vitgen/runtime/cpu/isa"
 )
 
 // compiling is what it takes from a spec to a trainer, and peers to the end of
 // their first step.
 type compiling struct {
 	Spec string `json:"spec"`
-	// Compile is `vitgen compile` alone, Build the Go tool and g++ on what it
-	// wrote, Link the same again with nothing left to compile. All are whole
-	// processes.
+	// Compile is `vitgen compile` alone. Native is the Go tool and g++ on what it
+	// wrote, for this machine's instruction set alone, as compilers that run with the
+	// program have it; Build the same for all; Link that again with nothing left to
+	// compile. All are whole processes.
 	Compile timing      `json:"compile"`
+	ISA     string      `json:"isa"` // Native's
+	Native  timing      `json:"build_native_cold"`
 	Build   timing      `json:"build_cold"`
 	Link    timing      `json:"build_again"`
 	Peers   []*coldPeer `json:"peers"`
-	// Share is Compile and Build over torch.compile's first step of the same round.
-	Share *measure.Spread `json:"share,omitempty"`
+	// Shares are Compile and a cold build over torch.compile's first step of the
+	// same round.
+	NativeShare *measure.Spread `json:"share_native,omitempty"`
+	Share       *measure.Spread `json:"share,omitempty"`
 }
 
 // coldPeer is a peer's first training step, from empty caches.
@@ -56,7 +62,7 @@ var compilingPeers = []string{"torch-compile", "jax"}
 
 // measureCompile lets vitgen and the peers compile in turns.
 func (s *settings) measureCompile(ctx context.Context, r *row, rounds int) (*compiling, error) {
-	c := &compiling{Spec: r.source.file}
+	c := &compiling{Spec: r.source.file, ISA: isa.Machine().String()}
 	for _, name := range compilingPeers {
 		c.Peers = append(c.Peers, &coldPeer{Name: name})
 	}
@@ -64,7 +70,8 @@ func (s *settings) measureCompile(ctx context.Context, r *row, rounds int) (*com
 		if err := c.buildOnce(ctx); err != nil {
 			return nil, err
 		}
-		logf("%s, round %d of %d  vitgen compile %.0f ms, cold build %.1f s\n", compilePart, n+1, rounds, c.Compile.AllMS[n], c.Build.AllMS[n]/1e3)
+		logf("%s, round %d of %d  vitgen compile %.0f ms, cold build for %s %.1f s, for all %.1f s\n", compilePart, n+1, rounds,
+			c.Compile.AllMS[n], c.ISA, c.Native.AllMS[n]/1e3, c.Build.AllMS[n]/1e3)
 		for _, p := range c.Peers {
 			if p.Failed == "" {
 				s.coldPeer(ctx, r, p, n)
@@ -78,30 +85,43 @@ func (s *settings) measureCompile(ctx context.Context, r *row, rounds int) (*com
 	return c, nil
 }
 
-// buildOnce compiles a spec into a folder that is not there, and builds a package
-// that the Go tool has not seen: its import path is new, so that none of its C++
-// or Go is in the tool's cache, while the packages it imports are.
+// buildOnce compiles a spec into folders that are not there, and builds packages
+// that the Go tool has not seen: their import paths are new, so that none of their
+// C++ or Go is in the tool's cache, while the packages they import are.
 func (c *compiling) buildOnce(ctx context.Context) error {
+	err := c.buildCold(ctx, &c.Compile, isa.Machine().Tag(), &c.Native)
+	if err != nil {
+		return err
+	}
+	return c.buildCold(ctx, nil, "", &c.Build, &c.Link)
+}
+
+// buildCold compiles and builds with a build tag, or none, as often as there are
+// timings to add to; compiling is timed if there is one for it.
+func (c *compiling) buildCold(ctx context.Context, compiling *timing, tag string, builds ...*timing) error {
 	dir, err := os.MkdirTemp(scratchDir, fmt.Sprintf("build-%d-", time.Now().UnixNano()))
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	pkg := filepath.Join(dir, "vit")
-	compile := []string{binary("vitgen-compiler"), "compile", c.Spec, "--target", "cpu", "-o", pkg}
-	build := []string{"go", "build", "-o", filepath.Join(dir, "trainer"), "./" + filepath.Join(pkg, "trainer")}
-	for _, step := range []struct {
-		argv []string
-		into *timing
-	}{{compile, &c.Compile}, {build, &c.Build}, {build, &c.Link}} {
-		if err := os.RemoveAll(filepath.Join(dir, "trainer")); err != nil {
+	_, u, err := measure.Process{Argv: []string{binary("vitgen-compiler"), "compile", c.Spec, "--target", "cpu", "-o", pkg}}.Run(ctx)
+	if err != nil {
+		return err
+	}
+	if compiling != nil {
+		compiling.add(u)
+	}
+	for _, into := range builds {
+		trainer := filepath.Join(dir, "trainer")
+		if err := os.RemoveAll(trainer); err != nil {
 			return err
 		}
-		_, u, err := measure.Process{Argv: step.argv}.Run(ctx)
+		_, u, err := measure.Process{Argv: []string{"go", "build", "-tags", tag, "-o", trainer, "./" + filepath.Join(pkg, "trainer")}}.Run(ctx)
 		if err != nil {
 			return err
 		}
-		step.into.add(u)
+		into.add(u)
 	}
 	return nil
 }
@@ -137,18 +157,28 @@ func (c *compiling) share() {
 	if torch.Failed != "" {
 		return
 	}
-	var shares []float64
-	for n, ms := range torch.AllMS {
-		shares = append(shares, (c.Compile.AllMS[n]+c.Build.AllMS[n])/ms)
+	of := func(build *timing) *measure.Spread {
+		var shares []float64
+		for n, ms := range torch.AllMS {
+			shares = append(shares, (c.Compile.AllMS[n]+build.AllMS[n])/ms)
+		}
+		spread := measure.SpreadOf(shares)
+		return &spread
 	}
-	spread := measure.SpreadOf(shares)
-	c.Share = &spread
+	c.NativeShare, c.Share = of(&c.Native), of(&c.Build)
 }
 
-func (c *compiling) goal() goal {
-	line := goal{Work: "`vitgen compile` and C++ build, cold", Pruned: want(c.Share, share, compileGoal, true)}
+// goals are two lines: what torch.compile makes is for the machine that it runs on,
+// so the first compares like with like; the second is what vitgen builds if not told
+// otherwise.
+func (c *compiling) goals() []goal {
+	peer := ""
 	if torch := c.Peers[0]; torch.MS != nil {
-		line.Peer = fmt.Sprintf("%s's first step, %.1f s", torch.Name, torch.MS.Median/1e3)
+		peer = fmt.Sprintf("%s's first step, %.1f s", torch.Name, torch.MS.Median/1e3)
 	}
-	return line
+	work := "`vitgen compile` and C++ build, cold, "
+	return []goal{
+		{Work: work + "for this machine, as the peer", Peer: peer, Pruned: want(c.NativeShare, share, compileGoal, true)},
+		{Work: work + "for all instruction sets", Peer: peer, Pruned: want(c.Share, share, compileGoal, true)},
+	}
 }

@@ -131,7 +131,7 @@ func (r *result) goalLines() (all []goal) {
 		}
 	}
 	if r.Compile != nil {
-		all = append(all, r.Compile.goal())
+		all = append(all, r.Compile.goals()...)
 	}
 	return all
 }

@@ -159,7 +159,12 @@ func (c *compiling) markdown(b *strings.Builder) {
 	for _, t := range []struct {
 		name string
 		*timing
-	}{{"`vitgen compile`", &c.Compile}, {"`go build`, C++ not yet compiled", &c.Build}, {"`go build` again", &c.Link}} {
+	}{
+		{"`vitgen compile`", &c.Compile},
+		{"`go build` for " + c.ISA + ", C++ not yet compiled", &c.Native},
+		{"`go build` for all instruction sets, the same", &c.Build},
+		{"`go build` for all again", &c.Link},
+	} {
 		rows = append(rows, slices.Concat([]string{t.name, fmt.Sprint(len(t.AllMS))}, seconds(&t.MS), []string{fmt.Sprintf("%.0f", float64(t.PeakRSS)/1e6)}))
 	}
 	for _, p := range c.Peers {
@@ -169,7 +174,8 @@ func (c *compiling) markdown(b *strings.Builder) {
 	}
 	b.WriteString(measure.Table(rows, false))
 	b.WriteString("\nOf vitgen whole processes, and the memory of the largest one; of the peers the first training step alone, from empty\n" +
-		"caches and without the start of Python.\n")
+		"caches and without the start of Python. Peers compile for this machine, as does `vitgen build --isa native`;\n" +
+		"without it a trainer has kernels for all instruction sets.\n")
 	for _, p := range c.Peers {
 		if p.Failed != "" {
 			fmt.Fprintf(b, "\n- **%s failed**: %s\n", p.Name, oneLine(p.Failed))
