@@ -17,7 +17,7 @@
 
 #include <vector>
 
-#include "codegen/kernels/cpu/gemm.h"
+#include "codegen/kernels/cpu/gemm_nt.h"
 #include "codegen/kernels/cpu/gemm_tn.h"
 #include "runtime/cpu/roof/loops.h"
 #include "runtime/cpu/threads.h"
