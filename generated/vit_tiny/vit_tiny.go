@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "430c814d0bba305794440b3eafeda454d6ce2b04883498323ba8e541abf062f0",
+			"cpu":  "5d06b0697f2e2cdb928983867e3933426c71044d621ca13fff776d3f7da104c4",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},

@@ -8,13 +8,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vitgen/vitgen/ir"
 	"github.com/vitgen/vitgen/passes"
 )
 
 // seeds of the random specs of a normal run: together they use the whole
 // language, which TestRandomSpecsCover sees to. VITGEN_E2E_SEEDS=n tries
 // n others instead.
-var seeds = []uint64{5, 7, 9, 19, 20, 42}
+var seeds = []uint64{5, 7, 9, 19, 20, 42, 801}
 
 // randomSteps is how many updates are compared.
 const randomSteps = 3
@@ -82,11 +83,18 @@ func seedsOfRun(t *testing.T) []uint64 {
 	return list
 }
 
-// The seeds reach every layer and option.
+// The seeds reach every layer and option, and absorption with all there is to it.
 func TestRandomSpecsCover(t *testing.T) {
 	var all strings.Builder
 	for _, seed := range seeds {
-		all.Write(randomSpec(seed))
+		src := randomSpec(seed)
+		all.Write(src)
+		_, err := passes.Compile(mustParse(t, "random.yaml", src), passes.Options{DumpPasses: []string{"absorb"}, DumpTo: func(_ string, g *ir.Graph) {
+			all.WriteString(g.String())
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, want := range []string{
 		"patch_embed", "cls_token", "type: sincos", "{name: pos}", "max_len", "linear", "layernorm", "tokens_channels",
@@ -95,7 +103,7 @@ func TestRandomSpecsCover(t *testing.T) {
 		"- drop_path: 0.", "layer_scale", "residual", "repeat", "select", "mean_pool", "transpose", "flatten",
 		"label_smoothing: 0.1", "accumulate: 2", "clip_norm: 0.2", "sgd", "momentum: 0.9", "nesterov: true", "adamw",
 		"decay: all", "decay: weights", "constant", "linear_warmup", "cosine", "every_steps",
-		"ema: ", "mixup", "cutmix",
+		"ema: ", "mixup", "cutmix", "= latent_attention", "sums=true",
 	} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("no random spec has %q", want)

@@ -34,15 +34,16 @@ func RandomGraph(t *rapid.T) *ir.Graph {
 	return r.classify(x, r.int("classes", 2, 5), r.pick("smoothing", 0, 0.1), r.bool("two labels"))
 }
 
-// RandomFewQueries draws a graph with an attention that is read in some of its rows
-// only, mostly one: what pruning and absorption are for, and RandomGraph seldom has.
+// RandomFewQueries draws a graph with an attention of many tokens and few heads that is
+// read in one or two rows: what pruning and absorption are for, and RandomGraph seldom
+// has.
 func RandomFewQueries(t *rapid.T) *ir.Graph {
 	r := &random{builder: newBuilder("few queries"), t: t}
 	r.begin("stem")
-	T := r.int("tokens", 2, maxTokens)
-	x := r.linear(r.input("image", ir.BatchOf(ir.F32, r.int("batch", 1, 5), T, r.int("pixels", 1, 5))), r.int("width", 1, maxWidth), true)
+	T := r.int("tokens", maxTokens, 3*maxTokens)
+	x := r.linear(r.input("image", ir.BatchOf(ir.F32, r.int("batch", 1, 5), T, r.int("pixels", 1, 5))), r.int("width", 6, maxWidth), true)
 	r.begin("attention")
-	x = r.selfAttention(x)
+	x = r.attend(x, 1+x.Type.Last()/5)
 	r.begin("select")
 	from := r.int("from", 0, T-1)
 	x = r.slice(ir.OpSliceTokens, x, from, min(T, from+r.int("rows", 1, 2)))
@@ -184,8 +185,13 @@ func (r *random) selfAttention(x *ir.Value) *ir.Value {
 	if len(x.Type.Sample()) != 2 {
 		return x
 	}
+	return r.attend(x, x.Type.Last())
+}
+
+// attend is selfAttention of tokens with at most so many heads.
+func (r *random) attend(x *ir.Value, most int) *ir.Value {
 	D := x.Type.Last()
-	heads := r.int("heads", 1, D)
+	heads := r.int("heads", 1, most)
 	for D%heads != 0 {
 		heads--
 	}

@@ -92,17 +92,23 @@ VG_FN void vg_row_dots(const float* a, int64_t lda, const float* b, int64_t ldb,
   vg_store(out, vg_sum_rows(part), (int)rows);
 }
 
-// Softmax of at most kLanes rows of S, in blocks `stride` apart; query rows from
-// `first` on. A row becomes dropout(exp(S - its maximum)) over the columns it
+// Which rows pass softmax together: query rows of a head, one after the other, or
+// one query row's heads.
+struct vg_score_rows {
+  int64_t first, step;            // query rows
+  int64_t drop_index, drop_step;  // of their first weights
+};
+
+// Softmax of at most kLanes rows of S, in blocks `stride` apart. A row becomes dropout(exp(S - its maximum)) over the columns it
 // sees, and zero beyond; what it sums up to without dropout comes out inverted,
 // for O to be multiplied by.
 VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t keys,
-                                      int64_t first, int rows, const vg_dropout& drop, int64_t drop_index, float* inv, float* lse) {
+                                      const vg_score_rows& of, int rows, const vg_dropout& drop, float* inv, float* lse) {
   vf part[kLanes];
   float top[kLanes];
   for (int r = 0; r < kLanes; r++) part[r] = vf(-__builtin_inff());
   for (int r = 0; r < rows; r++)
-    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
+    for (int64_t b = 0, left = s.seen(of.first + r * of.step); left > 0; b++, left -= kKeyBlock)
       vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
         const vf x = vg_load_full(row + r * kKeyStride + b * stride + at.col);
         part[r] = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, part[r]);
@@ -112,17 +118,17 @@ VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, i
   for (int r = 0; r < rows; r++) {
     const vf base = top[r];
     vf sum = 0.0f;
-    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
+    for (int64_t b = 0, left = s.seen(of.first + r * of.step); left > 0; b++, left -= kKeyBlock)
       vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
         float* p = row + r * kKeyStride + b * stride + at.col;
         vf e = vg_exp2_below(vg_load_full(p) - base);
         if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
         sum += e;
-        vg_store_full(p, e * drop.scale<vf>(drop_index + r * s.tk + b * kKeyBlock + at.col, at.n));
+        vg_store_full(p, e * drop.scale<vf>(of.drop_index + r * of.drop_step + b * kKeyBlock + at.col, at.n));
       });
     part[r] = sum;
     for (int64_t b = 0; s.causal && b * kKeyBlock < keys; b++)
-      vg_zero_cols(row + r * kKeyStride + b * stride, vg_max64(0, s.seen(first + r) - b * kKeyBlock), vg_min64(kKeyBlock, keys - b * kKeyBlock));
+      vg_zero_cols(row + r * kKeyStride + b * stride, vg_max64(0, s.seen(of.first + r * of.step) - b * kKeyBlock), vg_min64(kKeyBlock, keys - b * kKeyBlock));
   }
   for (int r = rows; r < kLanes; r++) part[r] = vf(1.0f);
   const vf total = vg_sum_rows(part);

@@ -43,7 +43,7 @@ VG_NOINLINE void vg_attention_row(const vg_call& call, const vg_attention_args& 
   const int64_t d = a.head_dim, unit = b * a.heads + h, row = b * a.tq + i, seen = a.seen(i);
   float inv[kLanes];
   vg_key_dots(a.q + row * a.ldq + h * d, a.k + b * a.tk * a.ldk + h * d, a.ldk, seen, d, a.scale * kLog2E, s);
-  vg_attention_softmax(a, s, kKeyBlock, 0, i, 1, drop, a.drop_index(unit, i), inv, a.lse ? a.lse + unit * a.tq + i : nullptr);
+  vg_attention_softmax(a, s, kKeyBlock, 0, {i, 0, a.drop_index(unit, i), 0}, 1, drop, inv, a.lse ? a.lse + unit * a.tq + i : nullptr);
   vg_weighted_rows(s, a.v + b * a.tk * a.ldv + h * d, a.ldv, seen, d, inv[0], a.o + row * a.ldo + h * d);
 }
 

@@ -143,8 +143,8 @@ VG_NOINLINE void vg_attention_block(const vg_call& call, const vg_attention_args
       vg_scores(q + r * kKeyStride, n, k_pack + cut.pack_at(i), vg_min64(kKeyBlock, seen - i * kKeyBlock), d, s + i * stride, coming);
     }
     for (int64_t x = 0; x < n; x += kLanes)
-      vg_attention_softmax(a, s + x * kKeyStride, stride, seen, row + x, (int)vg_min64(kLanes, n - x), drop,
-                           a.drop_index(unit, row + x), inv + x, a.lse ? a.lse + unit * a.tq + row + x : nullptr);
+      vg_attention_softmax(a, s + x * kKeyStride, stride, seen, {row + x, 1, a.drop_index(unit, row + x), a.tk},
+                           (int)vg_min64(kLanes, n - x), drop, inv + x, a.lse ? a.lse + unit * a.tq + row + x : nullptr);
     for (int64_t i = 0; i * kKeyBlock < seen; i++) {
       if (!cut.kept() || i == v_packed) vg_pack_nn(v + i * kKeyBlock * a.ldv, a.ldv, d, cut.keys(i), v_pack + cut.pack_at(i)), v_packed = i + 1;
       for (int64_t c = 0; c < cut.col_blocks(); c++)

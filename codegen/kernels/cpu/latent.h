@@ -83,14 +83,14 @@ VG_NOINLINE void vg_latent_panel(const vg_call& call, const vg_latent_args& a, i
   const int64_t d = a.head_dim, row = b * a.tq + i, seen = a.seen(i);
   const float* x = a.x + b * a.tk * a.ldx;
   float* o = a.o + row * a.ldo;
-  float inv[kMR + kLanes];
+  float inv[kLanes], lse[kLanes];
   vg_latent_scores(a, a.q + row * a.ldq + h0 * d, rows, x, seen, a.scale * kLog2E, m.s);
+  vg_attention_softmax(a, m.s, kScorePanel, seen, {i, 0, a.drop_row(b, h0, i), (int64_t)a.q_total * a.tk},
+                       (int)rows, drop, inv, lse);
   for (int64_t r = 0; r < rows; r++) {
-    float* s = m.s + r * kKeyStride;
-    vg_attention_softmax(a, s, kScorePanel, seen, i, 1, drop, a.drop_row(b, h0 + r, i), inv + r,
-                         a.lse ? a.lse + (b * a.heads + h0 + r) * a.tq + i : nullptr);
+    if (a.lse) a.lse[(b * a.heads + h0 + r) * a.tq + i] = lse[r];
     // Without dropout it is 1, and exactly so: forward passes without sums rely on it.
-    if (a.sums) o[a.heads * d + h0 + r] = drop.on() ? vg_latent_sum(s, seen) * inv[r] : 1.0f;
+    if (a.sums) o[a.heads * d + h0 + r] = drop.on() ? vg_latent_sum(m.s + r * kKeyStride, seen) * inv[r] : 1.0f;
   }
   for (int64_t col = 0; col < d; col += kNR) {
     const int64_t cols = vg_min64(kNR, d - col);

@@ -1084,17 +1084,23 @@ VG_FN void vg_row_dots(const float* a, int64_t lda, const float* b, int64_t ldb,
   vg_store(out, vg_sum_rows(part), (int)rows);
 }
 
-// Softmax of at most kLanes rows of S, in blocks `stride` apart; query rows from
-// `first` on. A row becomes dropout(exp(S - its maximum)) over the columns it
+// Which rows pass softmax together: query rows of a head, one after the other, or
+// one query row's heads.
+struct vg_score_rows {
+  int64_t first, step;            // query rows
+  int64_t drop_index, drop_step;  // of their first weights
+};
+
+// Softmax of at most kLanes rows of S, in blocks `stride` apart. A row becomes dropout(exp(S - its maximum)) over the columns it
 // sees, and zero beyond; what it sums up to without dropout comes out inverted,
 // for O to be multiplied by.
 VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t keys,
-                                      int64_t first, int rows, const vg_dropout& drop, int64_t drop_index, float* inv, float* lse) {
+                                      const vg_score_rows& of, int rows, const vg_dropout& drop, float* inv, float* lse) {
   vf part[kLanes];
   float top[kLanes];
   for (int r = 0; r < kLanes; r++) part[r] = vf(-__builtin_inff());
   for (int r = 0; r < rows; r++)
-    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
+    for (int64_t b = 0, left = s.seen(of.first + r * of.step); left > 0; b++, left -= kKeyBlock)
       vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
         const vf x = vg_load_full(row + r * kKeyStride + b * stride + at.col);
         part[r] = vg_max(at.n < kLanes ? vg_keep(x, at.n, -__builtin_inff()) : x, part[r]);
@@ -1104,17 +1110,17 @@ VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, i
   for (int r = 0; r < rows; r++) {
     const vf base = top[r];
     vf sum = 0.0f;
-    for (int64_t b = 0, left = s.seen(first + r); left > 0; b++, left -= kKeyBlock)
+    for (int64_t b = 0, left = s.seen(of.first + r * of.step); left > 0; b++, left -= kKeyBlock)
       vg_each_vector(vg_at{}, 0, vg_min64(kKeyBlock, left), [&](vg_at at) VG_LAMBDA {
         float* p = row + r * kKeyStride + b * stride + at.col;
         vf e = vg_exp2_below(vg_load_full(p) - base);
         if (at.n < kLanes) e = vg_keep(e, at.n, 0.0f);
         sum += e;
-        vg_store_full(p, e * drop.scale<vf>(drop_index + r * s.tk + b * kKeyBlock + at.col, at.n));
+        vg_store_full(p, e * drop.scale<vf>(of.drop_index + r * of.drop_step + b * kKeyBlock + at.col, at.n));
       });
     part[r] = sum;
     for (int64_t b = 0; s.causal && b * kKeyBlock < keys; b++)
-      vg_zero_cols(row + r * kKeyStride + b * stride, vg_max64(0, s.seen(first + r) - b * kKeyBlock), vg_min64(kKeyBlock, keys - b * kKeyBlock));
+      vg_zero_cols(row + r * kKeyStride + b * stride, vg_max64(0, s.seen(of.first + r * of.step) - b * kKeyBlock), vg_min64(kKeyBlock, keys - b * kKeyBlock));
   }
   for (int r = rows; r < kLanes; r++) part[r] = vf(1.0f);
   const vf total = vg_sum_rows(part);
@@ -1194,7 +1200,7 @@ VG_NOINLINE void vg_attention_row(const vg_call& call, const vg_attention_args& 
   const int64_t d = a.head_dim, unit = b * a.heads + h, row = b * a.tq + i, seen = a.seen(i);
   float inv[kLanes];
   vg_key_dots(a.q + row * a.ldq + h * d, a.k + b * a.tk * a.ldk + h * d, a.ldk, seen, d, a.scale * kLog2E, s);
-  vg_attention_softmax(a, s, kKeyBlock, 0, i, 1, drop, a.drop_index(unit, i), inv, a.lse ? a.lse + unit * a.tq + i : nullptr);
+  vg_attention_softmax(a, s, kKeyBlock, 0, {i, 0, a.drop_index(unit, i), 0}, 1, drop, inv, a.lse ? a.lse + unit * a.tq + i : nullptr);
   vg_weighted_rows(s, a.v + b * a.tk * a.ldv + h * d, a.ldv, seen, d, inv[0], a.o + row * a.ldo + h * d);
 }
 
@@ -1551,8 +1557,8 @@ VG_NOINLINE void vg_attention_block(const vg_call& call, const vg_attention_args
       vg_scores(q + r * kKeyStride, n, k_pack + cut.pack_at(i), vg_min64(kKeyBlock, seen - i * kKeyBlock), d, s + i * stride, coming);
     }
     for (int64_t x = 0; x < n; x += kLanes)
-      vg_attention_softmax(a, s + x * kKeyStride, stride, seen, row + x, (int)vg_min64(kLanes, n - x), drop,
-                           a.drop_index(unit, row + x), inv + x, a.lse ? a.lse + unit * a.tq + row + x : nullptr);
+      vg_attention_softmax(a, s + x * kKeyStride, stride, seen, {row + x, 1, a.drop_index(unit, row + x), a.tk},
+                           (int)vg_min64(kLanes, n - x), drop, inv + x, a.lse ? a.lse + unit * a.tq + row + x : nullptr);
     for (int64_t i = 0; i * kKeyBlock < seen; i++) {
       if (!cut.kept() || i == v_packed) vg_pack_nn(v + i * kKeyBlock * a.ldv, a.ldv, d, cut.keys(i), v_pack + cut.pack_at(i)), v_packed = i + 1;
       for (int64_t c = 0; c < cut.col_blocks(); c++)
@@ -2915,14 +2921,14 @@ VG_NOINLINE void vg_latent_panel(const vg_call& call, const vg_latent_args& a, i
   const int64_t d = a.head_dim, row = b * a.tq + i, seen = a.seen(i);
   const float* x = a.x + b * a.tk * a.ldx;
   float* o = a.o + row * a.ldo;
-  float inv[kMR + kLanes];
+  float inv[kLanes], lse[kLanes];
   vg_latent_scores(a, a.q + row * a.ldq + h0 * d, rows, x, seen, a.scale * kLog2E, m.s);
+  vg_attention_softmax(a, m.s, kScorePanel, seen, {i, 0, a.drop_row(b, h0, i), (int64_t)a.q_total * a.tk},
+                       (int)rows, drop, inv, lse);
   for (int64_t r = 0; r < rows; r++) {
-    float* s = m.s + r * kKeyStride;
-    vg_attention_softmax(a, s, kScorePanel, seen, i, 1, drop, a.drop_row(b, h0 + r, i), inv + r,
-                         a.lse ? a.lse + (b * a.heads + h0 + r) * a.tq + i : nullptr);
+    if (a.lse) a.lse[(b * a.heads + h0 + r) * a.tq + i] = lse[r];
     // Without dropout it is 1, and exactly so: forward passes without sums rely on it.
-    if (a.sums) o[a.heads * d + h0 + r] = drop.on() ? vg_latent_sum(s, seen) * inv[r] : 1.0f;
+    if (a.sums) o[a.heads * d + h0 + r] = drop.on() ? vg_latent_sum(m.s + r * kKeyStride, seen) * inv[r] : 1.0f;
   }
   for (int64_t col = 0; col < d; col += kNR) {
     const int64_t cols = vg_min64(kNR, d - col);
