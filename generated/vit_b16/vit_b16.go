@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "6c9e34824bc4fa13b75dc48ef5a0cabbdfd532e5bc6857b1957a3e068bc0e489",
+			"cpu":  "ba6b38b7ee893dcd1aaeff2d51513826e8365304e51e63a96733c85dc2b0693a",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "5d06b0697f2e2cdb928983867e3933426c71044d621ca13fff776d3f7da104c4",
+			"cpu":  "6434058e8e5cc44274e737476d65ac9351ed575f5b0d28c019f752cb334fa097",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},

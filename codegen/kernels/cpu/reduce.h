@@ -37,10 +37,26 @@ VG_NOINLINE void vg_add_partials(const vg_call& call, const float* partial, int6
   });
 }
 
+// Sums of few rows: a chunk would be a row, so the workers divide the columns.
+template <int T, class X, class Y>
+VG_NOINLINE void vg_short_column_sum(const vg_call& call, int64_t rows, int64_t cols, const X& x, const Y& y) {
+  constexpr int64_t vectors = 4, width = vectors * kLanes;
+  const vg_range mine = call.share(vg_ceil_div(cols, width));
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t first = u * width, last = vg_min64(cols, first + width);
+    vf sum[vectors] = {};
+    for (int64_t r = 0; r < rows; r++)
+      vg_each_vector(vg_at_row<T>(r), first, last,
+                     [&](vg_at at) VG_LAMBDA { sum[(at.col - first) / kLanes] += vg_value(x, at); });
+    vg_each_vector(vg_at{}, first, last, [&](vg_at at) VG_LAMBDA { y(sum[(at.col - first) / kLanes], at); });
+  }
+}
+
 // Sums over rows: x is a source over (row, col), rows of T tokens; y a sink over
 // (row = 0, col).
 template <int T, class X, class Y>
 VG_NOINLINE void vg_column_sum(const vg_call& call, int64_t rows, int64_t cols, const X& x, const Y& y) {
+  if (rows <= kMaxChunks) return vg_short_column_sum<T>(call, rows, cols, x, y);
   float* partial = (float*)call.workspace();
   const int64_t stride = vg_round_up(cols, 16);
   const vg_chunks chunks(rows);

@@ -11,8 +11,6 @@ VG_BEGIN
 
 constexpr int64_t kMaxRow = 1 << 18;
 
-VG_FN vf vg_or_zero(vf x, int n) { return n < kLanes ? vg_keep(x, n, 0.0f) : x; }
-
 // y = (x - mean) / sqrt(var + eps) * gamma + beta over each row, var the biased
 // variance about the computed mean. x: source, y: sink over (row, col), rows of
 // T tokens. gamma, beta, mean[rows] and rstd[rows] may be NULL.

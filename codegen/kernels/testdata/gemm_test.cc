@@ -200,6 +200,13 @@ int main() {
         if (s.sum_at(s.chunks()) * (int64_t)sizeof(float) > s.workspace_bytes(true))
           check::that(false, check::text("workspace of chunks, M=%ld N=%ld K=%ld", m, n, k));
       }
+  for (int64_t m = 1; m < kTurnRows; m++)
+    for (int64_t n = 1; n <= kCopyColumns; n++)
+      for (int64_t k : {1, 127, 128, 255, 256, 9000, 100000}) {
+        const vg_thin s(vg_gemm_shape{m, n, k}, kCopyDepth);
+        if (s.chunks() > 1 && s.sum_at(s.chunks()) * (int64_t)sizeof(float) > s.workspace_bytes(true))
+          check::that(false, check::text("workspace of copied chunks, M=%ld N=%ld K=%ld", m, n, k));
+      }
   // Few rows and many columns: computed as the transpose, in slabs and not.
   for (const auto& s : {vg_gemm_shape{130, 600, 700}, vg_gemm_shape{129, 600, 2500}}) {
     check::that(s.turns(), "expected a turned product");

@@ -239,8 +239,15 @@ VG_FN vf vg_sqrt(vf x) {
   return x;
 #endif
 }
-// One square root. The builtin on a float would call libm for errno's sake.
-VG_FN float vg_sqrt_scalar(float x) { return vg_sqrt(vf(x)).v[0]; }
+// One square root, which takes a fraction of a wide vector's time. The builtin on a
+// float would call libm for errno's sake.
+VG_FN float vg_sqrt_scalar(float x) {
+#if defined(__x86_64__)
+  return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x)));
+#else
+  return vg_sqrt(vf(x)).v[0];
+#endif
+}
 // Exactly rounded root, then an exactly rounded quotient.
 VG_FN vf vg_rsqrt(vf x) { return vf(1.0f) / vg_sqrt(x); }
 
@@ -309,6 +316,7 @@ VG_FN vp vg_splat<vp>(float) { return {}; }
 
 // Lanes >= n replaced by fill.
 VG_FN vf vg_keep(vf x, int n, float fill) { return vg_select(vm{vg_iota() < n}, x, vf(fill)); }
+VG_FN vf vg_or_zero(vf x, int n) { return n < kLanes ? vg_keep(x, n, 0.0f) : x; }
 
 // Sum and maximum over the lanes, always by the same tree: lane i meets lane
 // i xor lanes/2, then i xor lanes/4, …
@@ -2391,10 +2399,26 @@ VG_NOINLINE void vg_add_partials(const vg_call& call, const float* partial, int6
   });
 }
 
+// Sums of few rows: a chunk would be a row, so the workers divide the columns.
+template <int T, class X, class Y>
+VG_NOINLINE void vg_short_column_sum(const vg_call& call, int64_t rows, int64_t cols, const X& x, const Y& y) {
+  constexpr int64_t vectors = 4, width = vectors * kLanes;
+  const vg_range mine = call.share(vg_ceil_div(cols, width));
+  for (int64_t u = mine.begin; u < mine.end; u++) {
+    const int64_t first = u * width, last = vg_min64(cols, first + width);
+    vf sum[vectors] = {};
+    for (int64_t r = 0; r < rows; r++)
+      vg_each_vector(vg_at_row<T>(r), first, last,
+                     [&](vg_at at) VG_LAMBDA { sum[(at.col - first) / kLanes] += vg_value(x, at); });
+    vg_each_vector(vg_at{}, first, last, [&](vg_at at) VG_LAMBDA { y(sum[(at.col - first) / kLanes], at); });
+  }
+}
+
 // Sums over rows: x is a source over (row, col), rows of T tokens; y a sink over
 // (row = 0, col).
 template <int T, class X, class Y>
 VG_NOINLINE void vg_column_sum(const vg_call& call, int64_t rows, int64_t cols, const X& x, const Y& y) {
+  if (rows <= kMaxChunks) return vg_short_column_sum<T>(call, rows, cols, x, y);
   float* partial = (float*)call.workspace();
   const int64_t stride = vg_round_up(cols, 16);
   const vg_chunks chunks(rows);
@@ -2478,19 +2502,23 @@ VG_END
 // with RS = 1, and rows of B are as good as a packed panel while they are short.
 // K is cut into chunks at places that depend on it alone; partial products add
 // up in order after a barrier. So a worker reads rows that, in a training step, it
-// has mostly written itself, and once.
+// has mostly written itself, and once. What is narrow and not a matrix in memory, or
+// narrower than a tile, is copied a chunk at a time, each by one worker.
 
 VG_BEGIN
 
 constexpr int64_t kThinRow = 256;        // longer rows put the steps of a tile on too many pages
 constexpr int64_t kThinDepth = 512;      // least of a chunk where there are several
+constexpr int64_t kCopyDepth = 128;      // the same of one that is copied
+constexpr int64_t kCopyColumns = 64;     // of B, most that is copied
 static_assert(2 * kTurnRows > kThinRow, "what turns is not thin: its workspace is another");
 constexpr int64_t kThinSums = 4;         // vectors of column sums at once: the adder's latency
 
 // The product in chunks. The workspace holds a C for each, and sums of A's columns.
 struct vg_thin : vg_gemm_shape {
-  VG_FN explicit vg_thin(const vg_gemm_shape& s) : vg_gemm_shape(s) {}
-  VG_FN int64_t chunks() const { return vg_max64(1, k / kThinDepth); }
+  int64_t depth;  // least of a chunk where there are several
+  VG_FN explicit vg_thin(const vg_gemm_shape& s, int64_t least = kThinDepth) : vg_gemm_shape(s), depth(least) {}
+  VG_FN int64_t chunks() const { return vg_max64(1, k / depth); }
   VG_FN vg_range chunk(int64_t i) const { return vg_share(k, i, chunks()); }
   VG_FN int64_t c_ld() const { return vg_round_up(n, 16); }
   VG_FN int64_t c_at(int64_t i) const { return i * m * c_ld(); }
@@ -2503,6 +2531,7 @@ struct vg_thin : vg_gemm_shape {
   VG_FN bool suits(int64_t lda, int64_t ldb) const {
     return m >= kMR && n >= kNR && m < kSlabRows && lda <= kThinRow && ldb <= kThinRow;
   }
+  VG_FN bool suits_copies() const { return m < kTurnRows && n <= kCopyColumns; }
 };
 
 // Tiles at the lower and right edge begin early enough to end with the matrix.
@@ -2563,6 +2592,16 @@ VG_NOINLINE void vg_thin_add(const vg_call& call, const vg_thin& s, const E& epi
     });
 }
 
+// Where there are several chunks, adds up what all workers have left.
+template <class E, class S>
+VG_FN void vg_thin_finish(const vg_call& call, const vg_thin& s, const E& epilogue, const S& row_sum) {
+  if (s.chunks() == 1) return;
+  call.barrier();
+  vg_thin_add(call, s, epilogue);
+  if (vg_wanted<S>)
+    vg_add_partials(call, (const float*)call.workspace() + s.sum_at(0), s.chunks(), s.sum_ld(), s.m, row_sum);
+}
+
 template <class E, class S>
 VG_NOINLINE void vg_gemm_thin(const vg_call& call, const vg_thin& s, const vg_matrix& a, const vg_matrix& b,
                               const E& epilogue, const S& row_sum) {
@@ -2579,10 +2618,53 @@ VG_NOINLINE void vg_gemm_thin(const vg_call& call, const vg_thin& s, const vg_ma
       if (vg_wanted<S> && p == 0) vg_thin_sums(s, a, s.chunk(i), vg_store_matrix{parts + s.sum_at(i), 0});
     }
   }
-  if (chunks == 1) return;
-  call.barrier();
-  vg_thin_add(call, s, epilogue);
-  if (vg_wanted<S>) vg_add_partials(call, parts + s.sum_at(0), chunks, s.sum_ld(), s.m, row_sum);
+  vg_thin_finish(call, s, epilogue, row_sum);
+}
+
+// Copies rows k of a source into a matrix in scratch, with zeros up to whole vectors.
+template <int T, class A>
+VG_NOINLINE void vg_copy_rows(const A& a, vg_range k, int64_t cols, float* out, int64_t ld) {
+  for (int64_t r = k.begin; r < k.end; r++, out += ld)
+    vg_each_vector(vg_at_row<T>(r), 0, cols,
+                   [&](vg_at at) VG_LAMBDA { vg_store_full(out + at.col, vg_or_zero(vg_value(a, at), at.n)); });
+}
+
+// One chunk of the product, of matrices in scratch: all rows and columns.
+template <class E, class S>
+VG_FN void vg_thin_chunk(const vg_gemm_shape& s, const vg_matrix& a, const vg_matrix& b, int64_t depth, float* tile,
+                         const E& epilogue, const S& row_sum) {
+  for (int64_t r = 0; r < s.m; r += kMR)
+    for (int64_t c = 0; c < s.n; c += kNR) {
+      vg_edge_tile<1>(s.m - r, s.n - c, depth, a.p + r, a.ld, b.p + c, b.ld, tile, kNR, false);
+      vg_run_epilogue<1, E>(&epilogue, tile, kNR, vg_range{r, vg_min64(s.m, r + kMR)},
+                            vg_range{c, vg_min64(s.n, c + kNR)});
+    }
+  if constexpr (vg_wanted<S>) vg_thin_sums(s, a, vg_range{0, depth}, row_sum);
+}
+
+// A and B are any sources.
+template <int T, class A, class B, class E, class S>
+VG_NOINLINE void vg_gemm_copied(const vg_call& call, const vg_thin& s, const A& a, const B& b, const E& epilogue,
+                                const S& row_sum) {
+  // A tile reads a few columns beyond A, whose products nobody uses.
+  const int64_t lda = vg_round_up(s.m, 16) + 16, ldb = vg_round_up(s.n, 16), chunks = s.chunks();
+  float *parts = (float*)call.workspace(), *tile = (float*)call.scratch();
+  const vg_range mine = call.share(chunks);
+  for (int64_t i = mine.begin; i < mine.end; i++) {
+    const vg_range k = s.chunk(i);
+    const int64_t depth = k.end - k.begin;
+    const vg_matrix ac = {tile + kMR * kNR, lda}, bc = {ac.p + depth * lda, ldb};
+    vg_copy_rows<T>(a, k, s.m, (float*)ac.p, lda);
+    vg_copy_rows<T>(b, k, s.n, (float*)bc.p, ldb);
+    if (chunks == 1)
+      vg_thin_chunk(s, ac, bc, depth, tile, epilogue, row_sum);
+    else if constexpr (vg_wanted<S>)
+      vg_thin_chunk(s, ac, bc, depth, tile, vg_store_matrix{parts + s.c_at(i), s.c_ld()},
+                    vg_store_matrix{parts + s.sum_at(i), 0});
+    else
+      vg_thin_chunk(s, ac, bc, depth, tile, vg_store_matrix{parts + s.c_at(i), s.c_ld()}, row_sum);
+  }
+  vg_thin_finish(call, s, epilogue, row_sum);
 }
 
 // The sink of C behind a product that computes C^T.
@@ -2635,6 +2717,8 @@ VG_FN void vg_gemm_tn(const vg_call& call, int64_t M, int64_t N, int64_t K, cons
   const vg_gemm_shape s = {M, N, K};
   if constexpr (vg_same<A, vg_matrix> && vg_same<B, vg_matrix>)
     if (const vg_thin t(s); t.suits(a.ld, b.ld)) return vg_gemm_thin(call, t, a, b, epilogue, row_sum);
+  if (const vg_thin t(s, kCopyDepth); t.suits_copies())
+    return vg_gemm_copied<T>(call, t, a, b, epilogue, row_sum);
   if (s.turns()) return vg_gemm_turned<T>(call, s, a, b, epilogue, row_sum);
   const vg_source_packer pack_b = vg_source_of<T>(b, vg_none{});
   vg_col_packer pack_a = vg_columns_of<T>(a, row_sum);
@@ -3213,8 +3297,6 @@ VG_END
 VG_BEGIN
 
 constexpr int64_t kMaxRow = 1 << 18;
-
-VG_FN vf vg_or_zero(vf x, int n) { return n < kLanes ? vg_keep(x, n, 0.0f) : x; }
 
 // y = (x - mean) / sqrt(var + eps) * gamma + beta over each row, var the biased
 // variance about the computed mean. x: source, y: sink over (row, col), rows of
