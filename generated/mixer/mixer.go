@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "ad3e6c372634421492570912b9def4012395991185708e27e31e4b9230bcbae9",
+			"cpu":  "94073d7a1137f14c364c73e5fbb5a42cb073eb90cd2ec6a0d6c14009fa80970b",
 			"cuda": "b2de78bd4c790699bb0023a6dc9aa05102bfbd9ee0bbb89ad8885369a718c0b2",
 		},
 		Image:      [3]int{1, 28, 28},

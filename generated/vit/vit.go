@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "52f4d34ce97d6d0732c0e77e18fcf157117564ca9d1beb5c7bc867d2594a026a",
+			"cpu":  "724c5bceed5d216a83de3c8d24ad83108522174cd360cda2a30cb2e338d9613f",
 			"cuda": "025a3211c1010299e8b2f7f0065ce5823869ef36caa067cd545a3a006659bbe5",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "ba6b38b7ee893dcd1aaeff2d51513826e8365304e51e63a96733c85dc2b0693a",
+			"cpu":  "19cc277bd046e4904723d2b8996b65f6eeed86d51e69276f237eaa1909c3d248",
 			"cuda": "0584877e543a7aa460b26fb7442d800db691b92d59f3da0078c29cdea3c12715",
 		},
 		Image:      [3]int{3, 224, 224},

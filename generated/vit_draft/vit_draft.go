@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "a128dd37dbe0c47eb279b49b8bcf7ecc6ce8ad31fa9c23990c82a90e015c0a0d",
+			"cpu":  "afc04011a0adcedb447bfe35a4c26eb4ee6d5f57934a42dba853c036b784472f",
 			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
 		},
 		Image:      [3]int{1, 96, 96},

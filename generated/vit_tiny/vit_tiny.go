@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "6434058e8e5cc44274e737476d65ac9351ed575f5b0d28c019f752cb334fa097",
+			"cpu":  "c9124898cbcb5788024fdc00b5966b9a1454d9979229333bedfdd1cca6924683",
 			"cuda": "118ba76c321e899c66de2d752827ef2dba3a02a696a8de812af71bcf586ab523",
 		},
 		Image:      [3]int{1, 8, 8},

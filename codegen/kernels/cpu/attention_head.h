@@ -61,7 +61,10 @@ struct vg_coming {
   int count = 0;
   part parts[8] = {};
 
-  VG_FN void add(const float* p, int64_t ld, int64_t rows) { parts[count++] = {p, ld, rows}; }
+  // Head `unit` of a matrix of `rows` rows a sample; the last one added comes first.
+  VG_FN void add_head(const vg_attention_shape& s, int64_t unit, const float* p, int64_t ld, int64_t rows) {
+    parts[count++] = {p + unit / s.heads * rows * ld + unit % s.heads * s.head_dim, ld, rows};
+  }
   // A line for every four steps of a tile.
   VG_NOINLINE void fetch(int64_t steps) {
     for (; steps > 0 && count > 0; steps -= vg_max64(1, cols / 4)) {

@@ -230,4 +230,15 @@ VG_FN void vg_zero_rows(float* p, int64_t ld, int64_t cols, int64_t from, int64_
   for (int64_t r = from; r < to; r++) __builtin_memset(p + r * ld, 0, sizeof(float) * (size_t)cols);
 }
 
+VG_NOINLINE void vg_attention_grad_head(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
+                                        const vg_dropout& drop, vg_coming* coming) {
+  const vg_attention_cut cut(a);
+  int64_t written = 0;
+  for (int64_t i = 0; i < cut.query_blocks(); i++)
+    written = vg_attention_grad_block(call, a, b, h, cut.query_rows(i), written, drop, coming);
+  // Keys that no query sees.
+  vg_zero_rows(a.dk + b * a.tk * a.lddk + h * a.head_dim, a.lddk, a.head_dim, written * kKeyBlock, a.tk);
+  vg_zero_rows(a.dv + b * a.tk * a.lddv + h * a.head_dim, a.lddv, a.head_dim, written * kKeyBlock, a.tk);
+}
+
 VG_END

@@ -13,39 +13,41 @@
 
 VG_BEGIN
 
-VG_FN void vg_mul_wide(vu a, uint32_t m, vu* hi, vu* lo) {
-  const vg_u64v x = (vg_u64v)a.v;
+// The products of the lower halves of 64-bit lanes.
+VG_FN vg_u64v vg_mul_low(vg_u64v a, uint32_t m) {
 #if VG_ISA == 2
-  const __m512i k = _mm512_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)x, k), odd = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)(x >> 32), k);
+  return (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)a, _mm512_set1_epi32((int)m));
 #elif VG_ISA == 1
-  const __m256i k = _mm256_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm256_mul_epu32((__m256i)x, k), odd = (vg_u64v)_mm256_mul_epu32((__m256i)(x >> 32), k);
+  return (vg_u64v)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi32((int)m));
 #elif defined(__x86_64__)
-  const __m128i k = _mm_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm_mul_epu32((__m128i)x, k), odd = (vg_u64v)_mm_mul_epu32((__m128i)(x >> 32), k);
+  return (vg_u64v)_mm_mul_epu32((__m128i)a, _mm_set1_epi32((int)m));
 #else
-  const vg_u64v even = (x & 0xffffffffu) * m, odd = (x >> 32) * m;
+  return (a & 0xffffffffu) * m;
 #endif
-  // 64-bit products of the even and the odd lanes: x86 and the ARM targets are
-  // little-endian, so an even lane is the low half.
-  *lo = vu((vg_u32v)((even & 0xffffffffu) | (odd << 32)));
-  *hi = vu((vg_u32v)((even >> 32) | (odd & 0xffffffff00000000u)));
 }
 
-// vg_philox4x32 on a counter a lane.
+// vg_philox4x32 on a counter a lane. Even and odd lanes (x86 and the ARM targets
+// are little-endian, so an even lane is the low half of 64 bits) go through the
+// rounds apart: a product then is a pair of words in place, and what lies in the
+// upper halves beside words matters to no multiplication.
 VG_FN void vg_philox4x32(vu x[4], uint32_t key0, uint32_t key1) {
+  vg_u64v even[4], odd[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) even[i] = (vg_u64v)x[i].v, odd[i] = even[i] >> 32;
+  const auto turn = [&](vg_u64v* w) VG_LAMBDA {
+    const vg_u64v p0 = vg_mul_low(w[0], VG_PHILOX_M0), p1 = vg_mul_low(w[2], VG_PHILOX_M1);
+    w[0] = (p1 >> 32) ^ w[1] ^ key0;
+    w[1] = p1;
+    w[2] = (p0 >> 32) ^ w[3] ^ key1;
+    w[3] = p0;
+  };
   for (int round = 0; round < 10; round++) {
-    vu hi0, lo0, hi1, lo1;
-    vg_mul_wide(x[0], VG_PHILOX_M0, &hi0, &lo0);
-    vg_mul_wide(x[2], VG_PHILOX_M1, &hi1, &lo1);
-    x[0] = hi1 ^ x[1] ^ vu(key0);
-    x[1] = lo1;
-    x[2] = hi0 ^ x[3] ^ vu(key1);
-    x[3] = lo0;
+    turn(even), turn(odd);
     key0 += VG_PHILOX_W0;
     key1 += VG_PHILOX_W1;
   }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) x[i] = vu((vg_u32v)((even[i] & 0xffffffffu) | (odd[i] << 32)));
 }
 
 // What a kept value is multiplied by.

@@ -229,10 +229,11 @@ VG_FN vf vg_max_rows(vf* r) {
 }
 
 // Turns r, a square of lanes x lanes values, along its diagonal: log2(lanes)
-// rounds, each swapping the off-diagonal halves of ever smaller squares.
-VG_FN void vg_transpose_square(vf* r) {
+// rounds, each swapping the off-diagonal halves of ever larger squares. `below`:
+// those of squares from that size on have been swapped.
+VG_FN void vg_transpose_square(vf* r, int below = kLanes) {
 #pragma GCC unroll 5
-  for (int s = 1; s < kLanes; s *= 2) {
+  for (int s = 1; s < below; s *= 2) {
     const vg_pairing pair(s);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; i++) {
@@ -242,6 +243,29 @@ VG_FN void vg_transpose_square(vf* r) {
       r[i + s].v = __builtin_shuffle(a, b, pair.high);
     }
   }
+}
+
+// A square from memory, turned: lane l of r[i] is at(l)[i]. AVX-512 has one port for
+// shuffles and two for loads that put four values where they belong.
+template <class F>
+VG_FN void vg_load_turned(const F& at, vf* r) {
+#if VG_ISA == 2
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+      __m512 x = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(at(i) + 4 * j));
+#pragma GCC unroll 4
+      for (int k = 1; k < 4; k++)
+        x = _mm512_mask_broadcast_f32x4(x, (__mmask16)(0xf << 4 * k), _mm_loadu_ps(at(4 * k + i) + 4 * j));
+      r[4 * j + i] = (vg_f32v)x;
+    }
+  vg_transpose_square(r, 4);
+#else
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes; l++) r[l] = vg_load_full(at(l));
+  vg_transpose_square(r);
+#endif
 }
 
 VG_END

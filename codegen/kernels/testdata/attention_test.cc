@@ -127,6 +127,9 @@ int main() {
       {1, 1, 4, 3, 5000, 0, false, 0.1f},  {2, 1, 12, 7, 513, 0, false, 0},
       // More than one block of a head's columns.
       {2, 1, 512, 8, 37, 0, false, 0.1f},  {1, 1, 300, 40, 270, 0, true, 0.1f}, {1, 1, 257, 3, 600, 0, false, 0},
+      // Short sequences: whole groups of heads, some with lanes to spare, and heads left over.
+      {5, 4, 16, 17, 17, 0, false, 0.1f},  {9, 4, 16, 17, 17, 0, true, 0.1f}, {4, 3, 7, 5, 12, 7, true, 0.25f},
+      {8, 2, 32, 32, 32, 0, false, 0},     {3, 5, 19, 3, 21, 4, false, 0.1f},
       // Key blocks that no query sees.
       {1, 2, 8, 5, 600, 100, true, 0.1f},  {2, 2, 24, 2, 600, 270, true, 0.1f},
   };

@@ -363,10 +363,11 @@ VG_FN vf vg_max_rows(vf* r) {
 }
 
 // Turns r, a square of lanes x lanes values, along its diagonal: log2(lanes)
-// rounds, each swapping the off-diagonal halves of ever smaller squares.
-VG_FN void vg_transpose_square(vf* r) {
+// rounds, each swapping the off-diagonal halves of ever larger squares. `below`:
+// those of squares from that size on have been swapped.
+VG_FN void vg_transpose_square(vf* r, int below = kLanes) {
 #pragma GCC unroll 5
-  for (int s = 1; s < kLanes; s *= 2) {
+  for (int s = 1; s < below; s *= 2) {
     const vg_pairing pair(s);
 #pragma GCC unroll 16
     for (int i = 0; i < kLanes; i++) {
@@ -376,6 +377,29 @@ VG_FN void vg_transpose_square(vf* r) {
       r[i + s].v = __builtin_shuffle(a, b, pair.high);
     }
   }
+}
+
+// A square from memory, turned: lane l of r[i] is at(l)[i]. AVX-512 has one port for
+// shuffles and two for loads that put four values where they belong.
+template <class F>
+VG_FN void vg_load_turned(const F& at, vf* r) {
+#if VG_ISA == 2
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+      __m512 x = _mm512_maskz_broadcast_f32x4(0xffff, _mm_loadu_ps(at(i) + 4 * j));
+#pragma GCC unroll 4
+      for (int k = 1; k < 4; k++)
+        x = _mm512_mask_broadcast_f32x4(x, (__mmask16)(0xf << 4 * k), _mm_loadu_ps(at(4 * k + i) + 4 * j));
+      r[4 * j + i] = (vg_f32v)x;
+    }
+  vg_transpose_square(r, 4);
+#else
+#pragma GCC unroll 16
+  for (int l = 0; l < kLanes; l++) r[l] = vg_load_full(at(l));
+  vg_transpose_square(r);
+#endif
 }
 
 VG_END
@@ -650,39 +674,41 @@ VG_PORTABLE uint32_t vg_dropout_draw(uint32_t seed_lo, uint32_t seed_hi, uint32_
 
 VG_BEGIN
 
-VG_FN void vg_mul_wide(vu a, uint32_t m, vu* hi, vu* lo) {
-  const vg_u64v x = (vg_u64v)a.v;
+// The products of the lower halves of 64-bit lanes.
+VG_FN vg_u64v vg_mul_low(vg_u64v a, uint32_t m) {
 #if VG_ISA == 2
-  const __m512i k = _mm512_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)x, k), odd = (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)(x >> 32), k);
+  return (vg_u64v)_mm512_maskz_mul_epu32(0xff, (__m512i)a, _mm512_set1_epi32((int)m));
 #elif VG_ISA == 1
-  const __m256i k = _mm256_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm256_mul_epu32((__m256i)x, k), odd = (vg_u64v)_mm256_mul_epu32((__m256i)(x >> 32), k);
+  return (vg_u64v)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi32((int)m));
 #elif defined(__x86_64__)
-  const __m128i k = _mm_set1_epi32((int)m);
-  const vg_u64v even = (vg_u64v)_mm_mul_epu32((__m128i)x, k), odd = (vg_u64v)_mm_mul_epu32((__m128i)(x >> 32), k);
+  return (vg_u64v)_mm_mul_epu32((__m128i)a, _mm_set1_epi32((int)m));
 #else
-  const vg_u64v even = (x & 0xffffffffu) * m, odd = (x >> 32) * m;
+  return (a & 0xffffffffu) * m;
 #endif
-  // 64-bit products of the even and the odd lanes: x86 and the ARM targets are
-  // little-endian, so an even lane is the low half.
-  *lo = vu((vg_u32v)((even & 0xffffffffu) | (odd << 32)));
-  *hi = vu((vg_u32v)((even >> 32) | (odd & 0xffffffff00000000u)));
 }
 
-// vg_philox4x32 on a counter a lane.
+// vg_philox4x32 on a counter a lane. Even and odd lanes (x86 and the ARM targets
+// are little-endian, so an even lane is the low half of 64 bits) go through the
+// rounds apart: a product then is a pair of words in place, and what lies in the
+// upper halves beside words matters to no multiplication.
 VG_FN void vg_philox4x32(vu x[4], uint32_t key0, uint32_t key1) {
+  vg_u64v even[4], odd[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) even[i] = (vg_u64v)x[i].v, odd[i] = even[i] >> 32;
+  const auto turn = [&](vg_u64v* w) VG_LAMBDA {
+    const vg_u64v p0 = vg_mul_low(w[0], VG_PHILOX_M0), p1 = vg_mul_low(w[2], VG_PHILOX_M1);
+    w[0] = (p1 >> 32) ^ w[1] ^ key0;
+    w[1] = p1;
+    w[2] = (p0 >> 32) ^ w[3] ^ key1;
+    w[3] = p0;
+  };
   for (int round = 0; round < 10; round++) {
-    vu hi0, lo0, hi1, lo1;
-    vg_mul_wide(x[0], VG_PHILOX_M0, &hi0, &lo0);
-    vg_mul_wide(x[2], VG_PHILOX_M1, &hi1, &lo1);
-    x[0] = hi1 ^ x[1] ^ vu(key0);
-    x[1] = lo1;
-    x[2] = hi0 ^ x[3] ^ vu(key1);
-    x[3] = lo0;
+    turn(even), turn(odd);
     key0 += VG_PHILOX_W0;
     key1 += VG_PHILOX_W1;
   }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) x[i] = vu((vg_u32v)((even[i] & 0xffffffffu) | (odd[i] << 32)));
 }
 
 // What a kept value is multiplied by.
@@ -1061,7 +1087,10 @@ struct vg_coming {
   int count = 0;
   part parts[8] = {};
 
-  VG_FN void add(const float* p, int64_t ld, int64_t rows) { parts[count++] = {p, ld, rows}; }
+  // Head `unit` of a matrix of `rows` rows a sample; the last one added comes first.
+  VG_FN void add_head(const vg_attention_shape& s, int64_t unit, const float* p, int64_t ld, int64_t rows) {
+    parts[count++] = {p + unit / s.heads * rows * ld + unit % s.heads * s.head_dim, ld, rows};
+  }
   // A line for every four steps of a tile.
   VG_NOINLINE void fetch(int64_t steps) {
     for (; steps > 0 && count > 0; steps -= vg_max64(1, cols / 4)) {
@@ -1161,6 +1190,278 @@ VG_NOINLINE void vg_attention_row_grad(float* s, float* dp, int64_t seen, int64_
 VG_END
 
 #endif  // VITGEN_CPU_ATTENTION_HEAD_H
+
+#ifndef VITGEN_CPU_ATTENTION_LANES_H
+#define VITGEN_CPU_ATTENTION_LANES_H
+
+// Attention of short sequences, kLanes heads at once: lane l of every vector is the
+// group's head l. A handful of tokens fills no vector and no tile; this way
+// nothing has edges, and softmax needs no sums across lanes. The price is that
+// rows are transposed on their way in and out.
+//
+// A matrix of a group is a matrix of vectors, row-major, without gaps.
+
+VG_BEGIN
+
+constexpr int64_t kLaneTokens = 32;  // longest sequence,
+constexpr int64_t kLaneWidth = 32;   // widest head,
+constexpr int64_t kLaneLeast = 3;    // and least of either, that goes this way
+constexpr int64_t kLaneMatrix = kLaneTokens * kLaneTokens * kLanes;
+static_assert(kLaneWidth <= kLaneTokens, "a matrix holds rows or scores");
+
+VG_FN bool vg_lanes_suit(const vg_attention_shape& s) {
+  return s.tq >= kLaneLeast && s.tq <= kLaneTokens && s.tk >= kLaneLeast && s.tk <= kLaneTokens && s.head_dim >= kLaneLeast && s.head_dim <= kLaneWidth;
+}
+// All that are full, and one that is half full at least.
+VG_FN int64_t vg_lane_groups(int64_t heads) { return (heads + kLanes / 2) / kLanes; }
+
+// Heads of a group: `count` from `first` on. Lanes beyond do the last one's work
+// again, and their results go nowhere.
+struct vg_lane_group {
+  int64_t first;
+  int count;
+
+  VG_FN int64_t unit(int lane) const { return first + vg_min64(lane, count - 1); }
+};
+
+// Where the lanes' rows begin: rows of a matrix with `rows` of them a sample.
+struct vg_lane_rows {
+  int64_t at[kLanes];
+  int64_t ld;
+
+  VG_FN vg_lane_rows(const vg_lane_group& g, const vg_attention_shape& s, int64_t rows, int64_t ld) : ld(ld) {
+    for (int l = 0; l < kLanes; l++) at[l] = g.unit(l) / s.heads * rows * ld + g.unit(l) % s.heads * s.head_dim;
+  }
+  // One row a head, `stride` after the last one's; row 0 is that of head `from`.
+  VG_FN vg_lane_rows(const vg_lane_group& g, int64_t from, int64_t stride) : ld(0) {
+    for (int l = 0; l < kLanes; l++) at[l] = (g.unit(l) - from) * stride;
+  }
+};
+
+// to = factor times rows of every lane, a column to a vector.
+VG_NOINLINE void vg_gather(const float* p, const vg_lane_rows& from, int64_t rows, int64_t cols, float factor, float* to) {
+  const vf by = factor;
+  for (int64_t r = 0; r < rows; r++, p += from.ld, to += cols * kLanes)
+    for (int64_t c = 0; c < cols; c += kLanes) {
+      vf square[kLanes];
+      float* out = to + c * kLanes;
+      const auto at = [&](int l) VG_LAMBDA { return p + from.at[l] + c; };
+      if (cols - c >= kLanes) {
+        vg_load_turned(at, square);
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; i++) vg_store_full(out + i * kLanes, square[i] * by);
+        continue;
+      }
+      for (int l = 0; l < kLanes; l++) square[l] = vg_load_part(at(l), (int)(cols - c));
+      vg_transpose_square(square);
+      for (int i = 0; i < cols - c; i++) vg_store_full(out + i * kLanes, square[i] * by);
+    }
+}
+
+// And back, from the first `count` lanes.
+VG_NOINLINE void vg_scatter(const float* in, const vg_lane_rows& to, int count, int64_t rows, int64_t cols, float* p) {
+  for (int64_t r = 0; r < rows; r++, p += to.ld, in += cols * kLanes)
+    for (int64_t c = 0; c < cols; c += kLanes) {
+      vf square[kLanes];
+      const int n = (int)vg_min64(kLanes, cols - c);
+      const float* from = in + c * kLanes;
+      float* const out = p + c;
+      if (n == kLanes && count == kLanes) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; i++) square[i] = vg_load_full(from + i * kLanes);
+        vg_transpose_square(square);
+#pragma GCC unroll 16
+        for (int l = 0; l < kLanes; l++) vg_store_full(out + to.at[l], square[l]);
+        continue;
+      }
+      for (int i = 0; i < kLanes; i++) square[i] = i < n ? vg_load_full(from + i * kLanes) : vf(0.0f);
+      vg_transpose_square(square);
+      for (int l = 0; l < count; l++) vg_store(out + to.at[l], square[l], n);
+    }
+}
+
+// The dropout multipliers of all weights, in place of q's rows times k's.
+VG_NOINLINE void vg_lane_masks(const vg_lane_group& g, const vg_attention_shape& s, const vg_dropout& drop, float* raw, float* out) {
+  const int64_t n = (int64_t)s.tq * s.tk, stride = vg_round_up(n, kLanes) + kLanes;
+  for (int l = 0; l < g.count; l++)
+    for (int64_t e = 0; e < n; e += kLanes)
+      vg_store_full(raw + l * stride + e, drop.scale<vf>(s.drop_index(g.unit(l), 0) + e, (int)vg_min64(kLanes, n - e)));
+  vg_gather(raw, vg_lane_rows(g, g.first, stride), 1, n, 1.0f, out);
+}
+
+// An operand of a product: element (i, k) at p + i*row + k*step.
+struct vg_lane_operand {
+  const float* p;
+  int64_t row, step;
+};
+VG_FN vg_lane_operand vg_lane_plain(const float* p, int64_t cols) { return {p, cols * kLanes, kLanes}; }
+VG_FN vg_lane_operand vg_lane_turned(const float* p, int64_t cols) { return {p, kLanes, cols * kLanes}; }
+
+// The tile of registers: R rows of A and C of B.
+constexpr int kLaneTile = VG_ISA == 2 ? 5 : 3, kLaneTileLeast = VG_ISA == 2 ? 3 : 2;
+
+struct vg_lane_steps {
+  int64_t depth, a_row, a_step, b_row, b_step, out_row;
+};
+
+template <int R, int C>
+VG_NOINLINE void vg_lane_tile(const vg_lane_steps& s, const float* a, const float* b, float* out) {
+  vg_f32v acc[R][C];
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) acc[r][c] = vg_f32v{};
+  for (int64_t k = 0; k < s.depth; k++, a += s.a_step, b += s.b_step) {
+    vg_f32v bv[C];
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) bv[c] = vg_load_full(b + c * s.b_row).v;
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) {
+      const vg_f32v av = vg_load_full(a + r * s.a_row).v;
+#pragma GCC unroll 8
+      for (int c = 0; c < C; c++) acc[r][c] = av * bv[c] + acc[r][c];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < R; r++)
+#pragma GCC unroll 8
+    for (int c = 0; c < C; c++) vg_store_full(out + r * s.out_row + c * kLanes, acc[r][c]);
+}
+
+template <int R>
+VG_FN void vg_lane_tile_of(int64_t cols, const vg_lane_steps& s, const float* a, const float* b, float* out) {
+  if (cols == kLaneTile)
+    vg_lane_tile<R, kLaneTile>(s, a, b, out);
+  else if (cols == kLaneTileLeast)
+    vg_lane_tile<R, kLaneTileLeast>(s, a, b, out);
+  else
+    vg_lane_tile<R, kLaneTileLeast + 1>(s, a, b, out);
+}
+
+// out = A B^T, rows and columns cut evenly into tiles.
+VG_NOINLINE void vg_lane_product(int64_t rows, int64_t cols, int64_t depth, vg_lane_operand a, vg_lane_operand b, float* out) {
+  const vg_lane_steps s = {depth, a.row, a.step, b.row, b.step, cols * kLanes};
+  const int64_t tall = vg_ceil_div(rows, kLaneTile), wide = vg_ceil_div(cols, kLaneTile);
+  const int64_t height = rows / tall, taller = rows % tall, width = cols / wide, wider = cols % wide;
+  const float* x = a.p;
+  for (int64_t i = 0; i < tall; i++) {
+    const int64_t r = height + (i < taller);
+    const float* y = b.p;
+    float* to = out;
+    for (int64_t j = 0; j < wide; j++) {
+      const int64_t c = width + (j < wider);
+      if (r == kLaneTile)
+        vg_lane_tile_of<kLaneTile>(c, s, x, y, to);
+      else if (r == kLaneTileLeast)
+        vg_lane_tile_of<kLaneTileLeast>(c, s, x, y, to);
+      else
+        vg_lane_tile_of<kLaneTileLeast + 1>(c, s, x, y, to);
+      y += c * b.row;
+      to += c * kLanes;
+    }
+    x += r * a.row;
+    out += r * s.out_row;
+  }
+}
+
+// The same element of n rows or columns of vectors.
+VG_FN vf vg_lane(const float* p, int64_t i) { return vg_load_full(p + i * kLanes); }
+VG_FN void vg_set_lane(float* p, int64_t i, vf x) { vg_store_full(p + i * kLanes, x); }
+
+// Dropout of softmax of the rows of S, scores to base 2, and zero for keys that a row
+// does not see. m: dropout's multipliers, or NULL. Every step is taken for all
+// rows before the next, which keeps more of them under way.
+VG_FN void vg_lane_softmax(const vg_attention_shape& a, float* s, const float* m, float* lse) {
+  vf most[kLaneTokens], inv[kLaneTokens];
+  const int64_t tq = a.tq, tk = a.tk, row = tk * kLanes;
+  for (int64_t i = 0; i < tq; i++) {
+    most[i] = vg_lane(s + i * row, 0);
+    for (int64_t j = 1; j < a.seen(i); j++) most[i] = vg_max(vg_lane(s + i * row, j), most[i]);
+  }
+  for (int64_t i = 0; i < tq; i++) {
+    vf sum = 0.0f;
+    for (int64_t j = 0; j < a.seen(i); j++) {
+      const vf e = vg_exp2_below(vg_lane(s + i * row, j) - most[i]);
+      vg_set_lane(s + i * row, j, e);
+      sum += e;
+    }
+    inv[i] = sum;
+    for (int64_t j = a.seen(i); j < tk; j++) vg_set_lane(s + i * row, j, vf(0.0f));
+  }
+  for (int64_t i = 0; i < tq; i++) {
+    vg_set_lane(lse, i, vg_fma(most[i], vf(kLn2), vg_log(inv[i])));
+    inv[i] = vf(1.0f) / inv[i];
+  }
+  for (int64_t i = 0; i < tq; i++)
+    for (int64_t e = i * tk; e < (i + 1) * tk; e++)
+      vg_set_lane(s, e, vg_lane(s, e) * (m ? vg_lane(m, e) * inv[i] : inv[i]));
+}
+
+// Matrices of a group in a worker's scratch.
+VG_FN float* vg_lane_matrix(const vg_call& call, int i) { return (float*)call.scratch() + i * kLaneMatrix; }
+
+VG_NOINLINE void vg_attention_lanes(const vg_call& call, const vg_attention_args& a, const vg_lane_group& g, const vg_dropout& drop) {
+  float *q = vg_lane_matrix(call, 0), *k = vg_lane_matrix(call, 1), *v = vg_lane_matrix(call, 2), *s = vg_lane_matrix(call, 3);
+  float *m = vg_lane_matrix(call, 4), *lse = vg_lane_matrix(call, 5), *raw = vg_lane_matrix(call, 6), *o = q;
+  const int64_t tq = a.tq, tk = a.tk, d = a.head_dim;
+  vg_gather(a.q, vg_lane_rows(g, a, tq, a.ldq), tq, d, a.scale * kLog2E, q);
+  vg_gather(a.k, vg_lane_rows(g, a, tk, a.ldk), tk, d, 1.0f, k);
+  vg_gather(a.v, vg_lane_rows(g, a, tk, a.ldv), tk, d, 1.0f, v);
+  vg_lane_product(tq, tk, d, vg_lane_plain(q, d), vg_lane_plain(k, d), s);
+  if (drop.on()) vg_lane_masks(g, a, drop, raw, m);
+  vg_lane_softmax(a, s, drop.on() ? m : nullptr, lse);
+  vg_lane_product(tq, d, tk, vg_lane_plain(s, tk), vg_lane_turned(v, d), o);
+  vg_scatter(o, vg_lane_rows(g, a, tq, a.ldo), g.count, tq, d, a.o);
+  if (a.lse) vg_scatter(lse, vg_lane_rows(g, 0, tq), g.count, 1, tq, a.lse);
+}
+
+// From S and dP = dO V^T of a row to dropout(P) and dS = scale P (dP m - delta), m
+// the dropout multipliers, or NULL. delta is the row's sum of P dP m, which O dO
+// comes to as well.
+VG_FN void vg_lane_row_grad(float* s, float* dp, const float* m, int64_t seen, int64_t keys, float scale, vf lse, float* p) {
+  vf delta = 0.0f;
+  for (int64_t j = 0; j < seen; j++) {
+    const vf x = vg_exp2_below(vg_fma(vg_lane(s, j), vf(scale), -lse) * vf(kLog2E));
+    const vf by = m ? vg_lane(m, j) : vf(1.0f);
+    const vf g = vg_lane(dp, j) * by;
+    delta = vg_fma(x, g, delta);
+    vg_set_lane(p, j, x * vf(scale));
+    vg_set_lane(dp, j, g);
+    vg_set_lane(s, j, x * by);
+  }
+  for (int64_t j = 0; j < seen; j++) vg_set_lane(dp, j, vg_lane(p, j) * (vg_lane(dp, j) - delta));
+  for (int64_t j = seen; j < keys; j++) vg_set_lane(s, j, vf(0.0f)), vg_set_lane(dp, j, vf(0.0f));
+}
+
+VG_NOINLINE void vg_attention_grad_lanes(const vg_call& call, const vg_attention_grad_args& a, const vg_lane_group& g, const vg_dropout& drop) {
+  float *q = vg_lane_matrix(call, 0), *k = vg_lane_matrix(call, 1), *v = vg_lane_matrix(call, 2), *dout = vg_lane_matrix(call, 3);
+  float *s = vg_lane_matrix(call, 4), *dp = vg_lane_matrix(call, 5), *m = vg_lane_matrix(call, 6), *raw = vg_lane_matrix(call, 7);
+  float *out = raw, *lse = vg_lane_matrix(call, 9), *p = vg_lane_matrix(call, 10);
+  const int64_t tq = a.tq, tk = a.tk, d = a.head_dim;
+  const vg_lane_rows of_q(g, a, tq, a.ldq), of_k(g, a, tk, a.ldk), of_v(g, a, tk, a.ldv), of_dout(g, a, tq, a.lddout);
+  vg_gather(a.q, of_q, tq, d, 1.0f, q);
+  vg_gather(a.k, of_k, tk, d, 1.0f, k);
+  vg_gather(a.v, of_v, tk, d, 1.0f, v);
+  vg_gather(a.dout, of_dout, tq, d, 1.0f, dout);
+  vg_gather(a.lse, vg_lane_rows(g, 0, tq), 1, tq, 1.0f, lse);
+  vg_lane_product(tq, tk, d, vg_lane_plain(q, d), vg_lane_plain(k, d), s);
+  vg_lane_product(tq, tk, d, vg_lane_plain(dout, d), vg_lane_plain(v, d), dp);
+  if (drop.on()) vg_lane_masks(g, a, drop, raw, m);
+  for (int64_t i = 0; i < tq; i++) {
+    const int64_t row = i * tk * kLanes;
+    vg_lane_row_grad(s + row, dp + row, drop.on() ? m + row : nullptr, a.seen(i), tk, a.scale, vg_lane(lse, i), p);
+  }
+  vg_lane_product(tk, d, tq, vg_lane_turned(s, tk), vg_lane_turned(dout, d), out);
+  vg_scatter(out, vg_lane_rows(g, a, tk, a.lddv), g.count, tk, d, a.dv);
+  vg_lane_product(tk, d, tq, vg_lane_turned(dp, tk), vg_lane_turned(q, d), out);
+  vg_scatter(out, vg_lane_rows(g, a, tk, a.lddk), g.count, tk, d, a.dk);
+  vg_lane_product(tq, d, tk, vg_lane_plain(dp, tk), vg_lane_turned(k, d), out);
+  vg_scatter(out, vg_lane_rows(g, a, tq, a.lddq), g.count, tq, d, a.dq);
+}
+
+VG_END
+
+#endif  // VITGEN_CPU_ATTENTION_LANES_H
 
 #ifndef VITGEN_CPU_ATTENTION_ROWS_H
 #define VITGEN_CPU_ATTENTION_ROWS_H
@@ -1652,6 +1953,17 @@ VG_FN void vg_zero_rows(float* p, int64_t ld, int64_t cols, int64_t from, int64_
   for (int64_t r = from; r < to; r++) __builtin_memset(p + r * ld, 0, sizeof(float) * (size_t)cols);
 }
 
+VG_NOINLINE void vg_attention_grad_head(const vg_call& call, const vg_attention_grad_args& a, int64_t b, int64_t h,
+                                        const vg_dropout& drop, vg_coming* coming) {
+  const vg_attention_cut cut(a);
+  int64_t written = 0;
+  for (int64_t i = 0; i < cut.query_blocks(); i++)
+    written = vg_attention_grad_block(call, a, b, h, cut.query_rows(i), written, drop, coming);
+  // Keys that no query sees.
+  vg_zero_rows(a.dk + b * a.tk * a.lddk + h * a.head_dim, a.lddk, a.head_dim, written * kKeyBlock, a.tk);
+  vg_zero_rows(a.dv + b * a.tk * a.lddv + h * a.head_dim, a.lddv, a.head_dim, written * kKeyBlock, a.tk);
+}
+
 VG_END
 
 #endif  // VITGEN_CPU_ATTENTION_TILES_H
@@ -1660,71 +1972,83 @@ VG_END
 #define VITGEN_CPU_ATTENTION_H
 
 // Scaled dot-product attention over whole sequences, forward and backward, each
-// head by the way that suits its shape.
+// head in the way that suits its shape: by tiles, few query rows one by one, short
+// sequences many heads at once.
 //
-// One unit of work is a block of query rows of one head of one sample
-// (forward), or a whole head (backward: its blocks add to the same dK and dV,
-// in order).
+// One unit of work is a group of kLanes short heads, or a block of query rows of
+// one head of one sample (forward), or a whole head (backward: its blocks add to
+// the same dK and dV, in order).
 
 VG_BEGIN
 
 constexpr int64_t kFewRows = 2;  // up to which query rows are taken one by one
 
-// Adds the rows of head u of [rows x heads] to what is fetched.
-VG_FN void vg_fetch_head(vg_coming* coming, const vg_attention_shape& s, int64_t u, const float* p, int64_t ld, int64_t rows) {
-  coming->add(p + u / s.heads * rows * ld + u % s.heads * s.head_dim, ld, rows);
-}
+// How the heads of a launch are divided.
+struct vg_attention_units {
+  int64_t heads, groups, blocks;  // blocks: units that a head is when it is in no group
+
+  VG_FN vg_attention_units(const vg_call& call, const vg_attention_shape& s, int64_t blocks)
+      : heads((int64_t)call.batch() * s.heads), groups(vg_lanes_suit(s) ? vg_lane_groups(heads) : 0), blocks(blocks) {}
+  VG_FN int64_t grouped() const { return vg_min64(heads, groups * kLanes); }
+  VG_FN int64_t count() const { return groups + (heads - grouped()) * blocks; }
+  VG_FN vg_lane_group group(int64_t u) const { return {u * kLanes, (int)vg_min64(kLanes, heads - u * kLanes)}; }
+  VG_FN int64_t head(int64_t u) const { return grouped() + (u - groups) / blocks; }
+  VG_FN int64_t block(int64_t u) const { return (u - groups) % blocks; }
+};
 
 VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
   const vg_attention_cut cut(a);
-  const int64_t blocks = a.tq <= kFewRows ? a.tq : cut.query_blocks();
+  const vg_attention_units units(call, a, a.tq <= kFewRows ? a.tq : cut.query_blocks());
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
-  const vg_range mine = call.share((int64_t)call.batch() * a.heads * blocks);
+  const vg_range mine = call.share(units.count());
   for (int64_t u = mine.begin; u < mine.end; u++) {
-    const int64_t unit = u / blocks, b = unit / a.heads, h = unit % a.heads, next = (u + 1) / blocks;
+    if (u < units.groups) {
+      vg_attention_lanes(call, a, units.group(u), drop);
+      continue;
+    }
+    const int64_t head = units.head(u), next = units.head(u + 1), b = head / a.heads, h = head % a.heads;
     if (a.tq <= kFewRows) {
-      vg_attention_row(call, a, b, h, u % blocks, drop);
+      vg_attention_row(call, a, b, h, units.block(u), drop);
       continue;
     }
     vg_coming coming = {a.head_dim};
-    if (u + 1 < mine.end && next != unit) {
-      vg_fetch_head(&coming, a, next, a.v, a.ldv, a.tk);
-      vg_fetch_head(&coming, a, next, a.k, a.ldk, a.tk);
-      vg_fetch_head(&coming, a, next, a.q, a.ldq, a.tq);
+    if (u + 1 < mine.end && next != head) {
+      coming.add_head(a, next, a.v, a.ldv, a.tk);
+      coming.add_head(a, next, a.k, a.ldk, a.tk);
+      coming.add_head(a, next, a.q, a.ldq, a.tq);
     }
-    if (u % blocks == 0) vg_fetch_head(&coming, a, unit, a.o, a.ldo, a.tq);
-    vg_attention_block(call, a, b, h, cut.query_rows(u % blocks), drop, &coming);
+    if (units.block(u) == 0) coming.add_head(a, head, a.o, a.ldo, a.tq);
+    vg_attention_block(call, a, b, h, cut.query_rows(units.block(u)), drop, &coming);
   }
 }
 
 // dq, dk and dv are written in full.
 VG_NOINLINE void vg_attention_grad(const vg_call& call, const vg_attention_grad_args& a) {
-  const vg_attention_cut cut(a);
+  const vg_attention_units units(call, a, 1);
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
-  const vg_range mine = call.share((int64_t)call.batch() * a.heads);
+  const vg_range mine = call.share(units.count());
   for (int64_t u = mine.begin; u < mine.end; u++) {
-    const int64_t b = u / a.heads, h = u % a.heads, d = a.head_dim;
+    if (u < units.groups) {
+      vg_attention_grad_lanes(call, a, units.group(u), drop);
+      continue;
+    }
+    const int64_t head = units.head(u), b = head / a.heads, h = head % a.heads;
     if (a.tq <= kFewRows) {
       for (int64_t i = 0; i < a.tq; i++) vg_attention_grad_row(call, a, b, h, i, drop);
       continue;
     }
     vg_coming coming = {a.head_dim};
     if (u + 1 < mine.end) {
-      vg_fetch_head(&coming, a, u + 1, a.v, a.ldv, a.tk);
-      vg_fetch_head(&coming, a, u + 1, a.k, a.ldk, a.tk);
-      vg_fetch_head(&coming, a, u + 1, a.q, a.ldq, a.tq);
-      vg_fetch_head(&coming, a, u + 1, a.o, a.ldo, a.tq);
-      vg_fetch_head(&coming, a, u + 1, a.dout, a.lddout, a.tq);
+      coming.add_head(a, head + 1, a.v, a.ldv, a.tk);
+      coming.add_head(a, head + 1, a.k, a.ldk, a.tk);
+      coming.add_head(a, head + 1, a.q, a.ldq, a.tq);
+      coming.add_head(a, head + 1, a.o, a.ldo, a.tq);
+      coming.add_head(a, head + 1, a.dout, a.lddout, a.tq);
     }
-    vg_fetch_head(&coming, a, u, a.dk, a.lddk, a.tk);
-    vg_fetch_head(&coming, a, u, a.dv, a.lddv, a.tk);
-    vg_fetch_head(&coming, a, u, a.dq, a.lddq, a.tq);
-    int64_t written = 0;
-    for (int64_t i = 0; i < cut.query_blocks(); i++)
-      written = vg_attention_grad_block(call, a, b, h, cut.query_rows(i), written, drop, &coming);
-    // Keys that no query sees.
-    vg_zero_rows(a.dk + b * a.tk * a.lddk + h * d, a.lddk, d, written * kKeyBlock, a.tk);
-    vg_zero_rows(a.dv + b * a.tk * a.lddv + h * d, a.lddv, d, written * kKeyBlock, a.tk);
+    coming.add_head(a, head, a.dk, a.lddk, a.tk);
+    coming.add_head(a, head, a.dv, a.lddv, a.tk);
+    coming.add_head(a, head, a.dq, a.lddq, a.tq);
+    vg_attention_grad_head(call, a, b, h, drop, &coming);
   }
 }
 
