@@ -68,7 +68,7 @@ var shapeTests = []struct{ op, operands, attrs, want string }{
 	{"add", "i32[2], i32[2]", "", "! operand is i32[2], wants floats"},
 	{"scale", "bf16[2|3]", "{by=2.0}", "bf16[2|3]"},
 	{"gelu", "f32[3]", "{tanh=true}", "f32[3]"},
-	{"gelu_grad", "f32[3], f32[3]", "{tanh=true}", "f32[3]"},
+	{"gelu_slope", "f32[3]", "{tanh=true}", "f32[3]"},
 	{"relu", "f32[2|]", "", "f32[2|]"},
 	{"relu", "i32[3]", "", "! operand is i32[3], wants floats"},
 	{"relu_grad", "f32[3], f32[3]", "", "f32[3]"},

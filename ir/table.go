@@ -21,7 +21,7 @@ const (
 	OpMul
 	OpScale
 	OpGelu
-	OpGeluGrad
+	OpGeluSlope
 	OpRelu
 	OpReluGrad
 	OpSilu
@@ -152,10 +152,10 @@ var table = [...]Info{
 		Class: ClassPointwise, Shape: shapeSame,
 		Rule: "x [R…] → y [R…]",
 		Doc:  "y = x·Φ(x) = ½x(1 + erf(x/√2)); with tanh: ½x(1 + tanh(√(2/π)(x + 0.044715x³))) (Hendrycks & Gimpel 2016)."},
-	OpGeluGrad: {Name: "gelu_grad", Args: []string{"dy", "x"}, Results: []string{"dx"}, Attrs: []AttrSpec{{"tanh", AttrBool}},
-		Class: ClassPointwise, Shape: shapeBroadcast, NoGrad: gradOfGrad,
-		Rule: "dy [R…], x [R…] → dx [R…]",
-		Doc:  "dx = dy · (Φ(x) + x·φ(x)), or the derivative of the tanh form."},
+	OpGeluSlope: {Name: "gelu_slope", Args: []string{"x"}, Results: []string{"s"}, Attrs: []AttrSpec{{"tanh", AttrBool}},
+		Class: ClassPointwise, Shape: shapeSame, NoGrad: gradOfGrad,
+		Rule: "x [R…] → s [R…]",
+		Doc:  "s = Φ(x) + x·φ(x), or the derivative of the tanh form: dx = dy · s. The forward pass keeps it instead of x."},
 	OpRelu: {Name: "relu", Args: []string{"x"}, Results: []string{"y"}, Class: ClassPointwise, Shape: shapeSame,
 		Rule: "x [R…] → y [R…]",
 		Doc:  "y = max(x, 0)."},

@@ -26,7 +26,7 @@ func init() {
 		ir.OpAdd:            gradAdd,
 		ir.OpMul:            gradMul,
 		ir.OpScale:          gradSelf,
-		ir.OpGelu:           gradActivation(ir.OpGeluGrad),
+		ir.OpGelu:           gradGelu,
 		ir.OpRelu:           gradRelu,
 		ir.OpSilu:           gradActivation(ir.OpSiluGrad),
 		ir.OpDropout:        gradSelf,
@@ -125,6 +125,13 @@ func gradActivation(op ir.Op) gradient {
 	return func(t *tape, n *ir.Node, dy *ir.Value) {
 		t.give(n.Args[0], t.add(op, n.Attrs, dy, n.Args[0]))
 	}
+}
+
+// The slope is a value of its own, so that it is computed where y is: there the two
+// share an exponential, and the backward pass, which is left with a multiplication,
+// reads it instead of x.
+func gradGelu(t *tape, n *ir.Node, dy *ir.Value) {
+	t.give(n.Args[0], t.add(ir.OpMul, nil, dy, t.add(ir.OpGeluSlope, n.Attrs, n.Args[0])))
 }
 
 // y > 0 where x > 0: reading y, which the next layer's gradient reads as well,

@@ -125,7 +125,7 @@ var expressions = map[ir.Op]string{
 // Emits reports whether the printer can write the op inside a functor.
 func Emits(op ir.Op) bool {
 	switch op {
-	case ir.OpScale, ir.OpGelu, ir.OpGeluGrad, ir.OpDropout, ir.OpDropPath,
+	case ir.OpScale, ir.OpGelu, ir.OpGeluSlope, ir.OpDropout, ir.OpDropPath,
 		ir.OpPrependToken, ir.OpSliceTokens, ir.OpPadTokens, ir.OpRepeatTokens, ir.OpBroadcastBatch:
 		return true
 	}
@@ -143,8 +143,8 @@ func (p *printer) expr(s plan.Stmt) string {
 		return fmt.Sprintf("%s * V(%s)", args[0], Float(s.Attrs.Get("by").(float64)))
 	case ir.OpGelu:
 		return fmt.Sprintf("vg_gelu%s(%s)", tanhSuffix(s), args[0])
-	case ir.OpGeluGrad:
-		return fmt.Sprintf("vg_gelu%s_grad(%s, %s)", tanhSuffix(s), args[0], args[1])
+	case ir.OpGeluSlope:
+		return fmt.Sprintf("vg_gelu%s_slope(%s)", tanhSuffix(s), args[0])
 	case ir.OpDropout:
 		d := p.need("vg_dropout", fmt.Sprintf("draw%d", s.Temp),
 			fmt.Sprintf("vg_dropout(%s, %s, %s)", p.args.StepRef(), p.args.Int(s.Site), p.args.Int(s.Thr)))

@@ -270,25 +270,26 @@ VG_KERNEL(256, 1) k12_layernorm(const vg_state* __restrict__ state, char* worksp
 VG_EXPORT(k12_layernorm)
 
 // mixer.yaml:29:15 blocks.0.mlp_tokens.fc1, blocks.1.mlp_tokens.fc1, blocks.2.mlp_tokens.fc1, blocks.3.mlp_tokens.fc1
-// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
 // grid 128, block 256, shared 36864 bytes
 struct k13_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 64 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 64 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 64 + at.col, v2, at.n);
   }
 };
 using k13_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_KERNEL(256, 1) k13_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ transpose_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
-    float* __restrict__ gelu_out) {
+    const float* __restrict__ transpose_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out,
+    float* __restrict__ gelu_slope_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k13_epilogue epilogue{bias, add_out, gelu_out};
+  const k13_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm<k13_tile, 128>(c, c.batch() * 128, 64, 49,
       vg_matrix{transpose_in, 49},
       vg_matrix{weight, 49},
@@ -297,25 +298,26 @@ VG_KERNEL(256, 1) k13_gemm_nt(const vg_state* __restrict__ state, char* workspac
 VG_EXPORT(k13_gemm_nt)
 
 // mixer.yaml:35:15 blocks.0.mlp_channels.fc1, blocks.1.mlp_channels.fc1, blocks.2.mlp_channels.fc1, blocks.3.mlp_channels.fc1
-// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
 // grid 392, block 256, shared 36864 bytes
 struct k14_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 512 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 512 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 512 + at.col, v2, at.n);
   }
 };
 using k14_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_KERNEL(256, 1) k14_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
-    float* __restrict__ gelu_out) {
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out,
+    float* __restrict__ gelu_slope_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k14_epilogue epilogue{bias, add_out, gelu_out};
+  const k14_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm<k14_tile, 49>(c, c.batch() * 49, 512, 128,
       vg_matrix{y_in, 128},
       vg_matrix{weight, 128},
@@ -450,18 +452,18 @@ VG_FN void k19_gemm_tn_part(const vg_call& c, const float* dx_in, const float* g
 }
 
 // mixer.yaml:37:15 blocks.3.mlp_channels.fc2
-// linear_dx + gelu_grad   [n·49×128]·[128×512]
+// linear_dx + mul   [n·49×128]·[128×512]
 struct k20_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 512 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 512 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 512 + at.col, at.n);
+    vg_store(mul_out + at.row * 512 + at.col, v0, at.n);
   }
 };
 using k20_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k20_gemm_nn_part(const vg_call& c, const float* dx_in, const float* weight, const float* add_in, float* gelu_grad_out) {
-  const k20_epilogue epilogue{add_in, gelu_grad_out};
+VG_FN void k20_gemm_nn_part(const vg_call& c, const float* dx_in, const float* weight, const float* gelu_slope_in, float* mul_out) {
+  const k20_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm<k20_tile, 49>(c, c.batch() * 49, 512, 128,
       vg_matrix{dx_in, 128},
       vg_matrix{weight, 512},
@@ -472,14 +474,14 @@ VG_FN void k20_gemm_nn_part(const vg_call& c, const float* dx_in, const float* w
 // grid 520, block 256, shared 36864 bytes
 VG_KERNEL(256, 1) k19_k20(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_dx_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_dx_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
+    const float* __restrict__ b_dx_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in, float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k19_gemm_tn_part(c, a_dx_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 392};
-    k20_gemm_nn_part(c, b_dx_in, b_weight, b_add_in, b_gelu_grad_out);
+    k20_gemm_nn_part(c, b_dx_in, b_weight, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k19_k20)
@@ -493,10 +495,10 @@ struct k21_epilogue {
   }
 };
 using k21_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k21_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k21_gemm_nn_part(const vg_call& c, const float* mul_in, const float* weight, float* linear_dx_out) {
   const k21_epilogue epilogue{linear_dx_out};
   vg_gemm<k21_tile, 49>(c, c.batch() * 49, 128, 512,
-      vg_matrix{gelu_grad_in, 512},
+      vg_matrix{mul_in, 512},
       vg_matrix{weight, 128},
       epilogue, vg_none{});
 }
@@ -516,11 +518,11 @@ struct k22_row_sum {
   }
 };
 using k22_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 64, 64, 16, 3, 2, 4, 8>;
-VG_FN void k22_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k22_gemm_tn_part(const vg_call& c, const float* mul_in, const float* y_in, float* d_weight, float* d_bias) {
   const k22_epilogue epilogue{d_weight};
   const k22_row_sum row_sum{d_bias};
   vg_gemm<k22_tile, 49>(c, 512, 128, c.batch() * 49,
-      vg_matrix{gelu_grad_in, 512},
+      vg_matrix{mul_in, 512},
       vg_matrix{y_in, 128},
       epilogue, row_sum);
 }
@@ -528,15 +530,15 @@ VG_FN void k22_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const f
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 226, block 256, shared 36864 bytes
 VG_KERNEL(256, 1) k21_k22(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_dx_out, const float* __restrict__ b_gelu_grad_in,
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_dx_out, const float* __restrict__ b_mul_in,
     const float* __restrict__ b_y_in, float* __restrict__ b_d_weight, float* __restrict__ b_d_bias) {
   const int block = vg_block_index();
   if (block < 98) {
     const vg_call c{state, workspace, counters, block, 98};
-    k21_gemm_nn_part(c, a_gelu_grad_in, a_weight, a_linear_dx_out);
+    k21_gemm_nn_part(c, a_mul_in, a_weight, a_linear_dx_out);
   } else {
     const vg_call c{state, workspace, counters, block - 98, 128};
-    k22_gemm_tn_part(c, b_gelu_grad_in, b_y_in, b_d_weight, b_d_bias);
+    k22_gemm_tn_part(c, b_mul_in, b_y_in, b_d_weight, b_d_bias);
   }
 }
 VG_EXPORT(k21_k22)
@@ -604,18 +606,18 @@ VG_FN void k25_gemm_tn_part(const vg_call& c, const float* transpose_in, const f
 }
 
 // mixer.yaml:31:15 blocks.3.mlp_tokens.fc2, blocks.2.mlp_tokens.fc2, blocks.1.mlp_tokens.fc2, blocks.0.mlp_tokens.fc2
-// linear_dx + gelu_grad   [n·128×49]·[49×64]
+// linear_dx + mul   [n·128×49]·[49×64]
 struct k26_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 64 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 64 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 64 + at.col, at.n);
+    vg_store(mul_out + at.row * 64 + at.col, v0, at.n);
   }
 };
 using k26_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k26_gemm_nn_part(const vg_call& c, const float* transpose_in, const float* weight, const float* add_in, float* gelu_grad_out) {
-  const k26_epilogue epilogue{add_in, gelu_grad_out};
+VG_FN void k26_gemm_nn_part(const vg_call& c, const float* transpose_in, const float* weight, const float* gelu_slope_in, float* mul_out) {
+  const k26_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm<k26_tile, 128>(c, c.batch() * 128, 64, 49,
       vg_matrix{transpose_in, 49},
       vg_matrix{weight, 64},
@@ -626,14 +628,14 @@ VG_FN void k26_gemm_nn_part(const vg_call& c, const float* transpose_in, const f
 // grid 192, block 256, shared 36864 bytes
 VG_KERNEL(256, 1) k25_k26(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_transpose_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_transpose_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
+    const float* __restrict__ b_transpose_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in, float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 64) {
     const vg_call c{state, workspace, counters, block, 64};
     k25_gemm_tn_part(c, a_transpose_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 532480, counters + 64, block - 64, 128};
-    k26_gemm_nn_part(c, b_transpose_in, b_weight, b_add_in, b_gelu_grad_out);
+    k26_gemm_nn_part(c, b_transpose_in, b_weight, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k25_k26)
@@ -647,10 +649,10 @@ struct k27_epilogue {
   }
 };
 using k27_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k27_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k27_gemm_nn_part(const vg_call& c, const float* mul_in, const float* weight, float* linear_dx_out) {
   const k27_epilogue epilogue{linear_dx_out};
   vg_gemm<k27_tile, 128>(c, c.batch() * 128, 49, 64,
-      vg_matrix{gelu_grad_in, 64},
+      vg_matrix{mul_in, 64},
       vg_matrix{weight, 49},
       epilogue, vg_none{});
 }
@@ -670,11 +672,11 @@ struct k28_row_sum {
   }
 };
 using k28_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 32>;
-VG_FN void k28_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* transpose_in, float* d_weight, float* d_bias) {
+VG_FN void k28_gemm_tn_part(const vg_call& c, const float* mul_in, const float* transpose_in, float* d_weight, float* d_bias) {
   const k28_epilogue epilogue{d_weight};
   const k28_row_sum row_sum{d_bias};
   vg_gemm<k28_tile, 128>(c, 64, 49, c.batch() * 128,
-      vg_matrix{gelu_grad_in, 64},
+      vg_matrix{mul_in, 64},
       vg_matrix{transpose_in, 49},
       epilogue, row_sum);
 }
@@ -682,15 +684,15 @@ VG_FN void k28_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const f
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 192, block 256, shared 36864 bytes
 VG_KERNEL(256, 1) k27_k28(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_dx_out, const float* __restrict__ b_gelu_grad_in,
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_weight, float* __restrict__ a_linear_dx_out, const float* __restrict__ b_mul_in,
     const float* __restrict__ b_transpose_in, float* __restrict__ b_d_weight, float* __restrict__ b_d_bias) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k27_gemm_nn_part(c, a_gelu_grad_in, a_weight, a_linear_dx_out);
+    k27_gemm_nn_part(c, a_mul_in, a_weight, a_linear_dx_out);
   } else {
     const vg_call c{state, workspace, counters, block - 128, 64};
-    k28_gemm_tn_part(c, b_gelu_grad_in, b_transpose_in, b_d_weight, b_d_bias);
+    k28_gemm_tn_part(c, b_mul_in, b_transpose_in, b_d_weight, b_d_bias);
   }
 }
 VG_EXPORT(k27_k28)
@@ -758,18 +760,18 @@ VG_FN void k31_gemm_tn_part(const vg_call& c, const float* add_in, const float* 
 }
 
 // mixer.yaml:37:15 blocks.2.mlp_channels.fc2, blocks.1.mlp_channels.fc2, blocks.0.mlp_channels.fc2
-// linear_dx + gelu_grad   [n·49×128]·[128×512]
+// linear_dx + mul   [n·49×128]·[128×512]
 struct k32_epilogue {
-  const float* add_in2;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in2 + at.row * 512 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 512 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 512 + at.col, at.n);
+    vg_store(mul_out + at.row * 512 + at.col, v0, at.n);
   }
 };
 using k32_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k32_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
-  const k32_epilogue epilogue{add_in2, gelu_grad_out};
+VG_FN void k32_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* gelu_slope_in, float* mul_out) {
+  const k32_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm<k32_tile, 49>(c, c.batch() * 49, 512, 128,
       vg_matrix{add_in, 128},
       vg_matrix{weight, 512},
@@ -780,14 +782,14 @@ VG_FN void k32_gemm_nn_part(const vg_call& c, const float* add_in, const float* 
 // grid 520, block 256, shared 36864 bytes
 VG_KERNEL(256, 1) k31_k32(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_add_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in2, float* __restrict__ b_gelu_grad_out) {
+    const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in, float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k31_gemm_tn_part(c, a_add_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 2129920, counters + 128, block - 128, 392};
-    k32_gemm_nn_part(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
+    k32_gemm_nn_part(c, b_add_in, b_weight, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k31_k32)

@@ -328,11 +328,11 @@ func grad(r *runtime.Recorder) {
 	// transpose
 	r.Launch(k03Transpose, runtime.Arena.At(6144), runtime.Arena.At(139532288))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
-	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(139532288), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(102766592), runtime.Arena.At(106960896))
+	// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(139532288), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(102766592), runtime.Arena.At(132126720))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k15GemmNt, runtime.Arena.At(106960896), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(6144))
+	r.Launch(k15GemmNt, runtime.Arena.At(102766592), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
 	// transpose + add
 	r.Launch(k06Transpose, runtime.Arena.At(6144), runtime.Arena.At(136321024), runtime.Arena.At(142743552))
@@ -340,83 +340,83 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k13Layernorm, runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(145954816))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
-	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k16GemmNt, runtime.Arena.At(145954816), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
+	// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(145954816), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144), runtime.Arena.At(89921536))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k17GemmNt, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(142743552), runtime.Arena.At(149166080))
+	r.Launch(k17GemmNt, runtime.Arena.At(6144), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(142743552), runtime.Arena.At(149166080))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
 	// layernorm
-	r.Launch(k13Layernorm, runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(25696256))
+	r.Launch(k13Layernorm, runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
 	// transpose
-	r.Launch(k03Transpose, runtime.Arena.At(25696256), runtime.Arena.At(152377344))
+	r.Launch(k03Transpose, runtime.Arena.At(12851200), runtime.Arena.At(152377344))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
-	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(152377344), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(111155200), runtime.Arena.At(115349504))
+	// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(152377344), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(106960896), runtime.Arena.At(127932416))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k15GemmNt, runtime.Arena.At(115349504), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(25696256))
+	r.Launch(k15GemmNt, runtime.Arena.At(106960896), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
 	// transpose + add
-	r.Launch(k06Transpose, runtime.Arena.At(25696256), runtime.Arena.At(149166080), runtime.Arena.At(155588608))
+	r.Launch(k06Transpose, runtime.Arena.At(12851200), runtime.Arena.At(149166080), runtime.Arena.At(155588608))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
 	// layernorm
 	r.Launch(k13Layernorm, runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(158799872))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
-	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k16GemmNt, runtime.Arena.At(158799872), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
+	// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(158799872), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(12851200), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k17GemmNt, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(155588608), runtime.Arena.At(162011136))
+	r.Launch(k17GemmNt, runtime.Arena.At(12851200), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(155588608), runtime.Arena.At(162011136))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
 	// layernorm
-	r.Launch(k13Layernorm, runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(51386368))
+	r.Launch(k13Layernorm, runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
 	// transpose
-	r.Launch(k03Transpose, runtime.Arena.At(51386368), runtime.Arena.At(165222400))
+	r.Launch(k03Transpose, runtime.Arena.At(25696256), runtime.Arena.At(165222400))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
-	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(165222400), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(119543808), runtime.Arena.At(123738112))
+	// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(165222400), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(111155200), runtime.Arena.At(123738112))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k15GemmNt, runtime.Arena.At(123738112), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(51386368))
+	r.Launch(k15GemmNt, runtime.Arena.At(111155200), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
 	// transpose + add
-	r.Launch(k06Transpose, runtime.Arena.At(51386368), runtime.Arena.At(162011136), runtime.Arena.At(168433664))
+	r.Launch(k06Transpose, runtime.Arena.At(25696256), runtime.Arena.At(162011136), runtime.Arena.At(168433664))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
 	// layernorm
 	r.Launch(k13Layernorm, runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(171644928))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
-	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k16GemmNt, runtime.Arena.At(171644928), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
+	// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(171644928), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(25696256), runtime.Arena.At(64231424))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k17GemmNt, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(168433664), runtime.Arena.At(174856192))
+	r.Launch(k17GemmNt, runtime.Arena.At(25696256), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(168433664), runtime.Arena.At(174856192))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
 	// layernorm
-	r.Launch(k13Layernorm, runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(77076480))
+	r.Launch(k13Layernorm, runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
 	// transpose
-	r.Launch(k03Transpose, runtime.Arena.At(77076480), runtime.Arena.At(178067456))
+	r.Launch(k03Transpose, runtime.Arena.At(38541312), runtime.Arena.At(178067456))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
-	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(k14GemmNt, runtime.Arena.At(178067456), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(127932416), runtime.Arena.At(132126720))
+	// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
+	r.Launch(k14GemmNt, runtime.Arena.At(178067456), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(115349504), runtime.Arena.At(119543808))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(k15GemmNt, runtime.Arena.At(132126720), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(77076480))
+	r.Launch(k15GemmNt, runtime.Arena.At(115349504), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
 	// transpose + add
-	r.Launch(k06Transpose, runtime.Arena.At(77076480), runtime.Arena.At(174856192), runtime.Arena.At(181278720))
+	r.Launch(k06Transpose, runtime.Arena.At(38541312), runtime.Arena.At(174856192), runtime.Arena.At(181278720))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
 	// layernorm
 	r.Launch(k13Layernorm, runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(184489984))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
-	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(k16GemmNt, runtime.Arena.At(184489984), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
+	// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
+	r.Launch(k16GemmNt, runtime.Arena.At(184489984), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(38541312), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(k17GemmNt, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(181278720), runtime.Arena.At(187701248))
+	r.Launch(k17GemmNt, runtime.Arena.At(38541312), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(181278720), runtime.Arena.At(187701248))
 	r.From("mixer.yaml:38:5", "norm")
 	// layernorm
 	r.Launch(k13Layernorm, runtime.Arena.At(187701248), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512))
@@ -439,121 +439,121 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k22LayernormGrad, runtime.Arena.At(194525184), runtime.Arena.At(187701248), paramAt("norm.weight"), runtime.Arena.At(194992128), runtime.Arena.At(195017216), runtime.Arena.At(190912512), gradAt("norm.weight"), gradAt("norm.bias"))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
-	r.Launch(k23GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(89921536), gradAt("blocks.3.mlp_channels.fc2.weight"), gradAt("blocks.3.mlp_channels.fc2.bias"))
-	// linear_dx + gelu_grad   [n·49×128]·[128×512]
-	r.Launch(k24GemmNn, runtime.Arena.At(190912512), paramAt("blocks.3.mlp_channels.fc2.weight"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
+	r.Launch(k23GemmTn, runtime.Arena.At(190912512), runtime.Arena.At(38541312), gradAt("blocks.3.mlp_channels.fc2.weight"), gradAt("blocks.3.mlp_channels.fc2.bias"))
+	// linear_dx + mul   [n·49×128]·[128×512]
+	r.Launch(k24GemmNn, runtime.Arena.At(190912512), paramAt("blocks.3.mlp_channels.fc2.weight"), runtime.Arena.At(51386368), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]
-	r.Launch(k25GemmNn, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc1.weight"), runtime.Arena.At(77076480))
+	r.Launch(k25GemmNn, runtime.Arena.At(38541312), paramAt("blocks.3.mlp_channels.fc1.weight"), runtime.Arena.At(51386368))
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
-	r.Launch(k26GemmTn, runtime.Arena.At(89921536), runtime.Arena.At(184489984), gradAt("blocks.3.mlp_channels.fc1.weight"), gradAt("blocks.3.mlp_channels.fc1.bias"))
+	r.Launch(k26GemmTn, runtime.Arena.At(38541312), runtime.Arena.At(184489984), gradAt("blocks.3.mlp_channels.fc1.weight"), gradAt("blocks.3.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
 	// layernorm_grad + add
-	r.Launch(k27LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(190912512), runtime.Arena.At(81270784), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"))
+	r.Launch(k27LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(181278720), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(194941952), runtime.Arena.At(194967040), runtime.Arena.At(190912512), runtime.Arena.At(42735616), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
 	// transpose
-	r.Launch(k28Transpose, runtime.Arena.At(81270784), runtime.Arena.At(84482048))
+	r.Launch(k28Transpose, runtime.Arena.At(42735616), runtime.Arena.At(45946880))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
-	r.Launch(k29GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(132126720), gradAt("blocks.3.mlp_tokens.fc2.weight"), gradAt("blocks.3.mlp_tokens.fc2.bias"))
-	// linear_dx + gelu_grad   [n·128×49]·[49×64]
-	r.Launch(k30GemmNn, runtime.Arena.At(84482048), paramAt("blocks.3.mlp_tokens.fc2.weight"), runtime.Arena.At(127932416), runtime.Arena.At(77076480))
+	r.Launch(k29GemmTn, runtime.Arena.At(45946880), runtime.Arena.At(115349504), gradAt("blocks.3.mlp_tokens.fc2.weight"), gradAt("blocks.3.mlp_tokens.fc2.bias"))
+	// linear_dx + mul   [n·128×49]·[49×64]
+	r.Launch(k30GemmNn, runtime.Arena.At(45946880), paramAt("blocks.3.mlp_tokens.fc2.weight"), runtime.Arena.At(119543808), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]
-	r.Launch(k31GemmNn, runtime.Arena.At(77076480), paramAt("blocks.3.mlp_tokens.fc1.weight"), runtime.Arena.At(84482048))
+	r.Launch(k31GemmNn, runtime.Arena.At(38541312), paramAt("blocks.3.mlp_tokens.fc1.weight"), runtime.Arena.At(45946880))
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
-	r.Launch(k32GemmTn, runtime.Arena.At(77076480), runtime.Arena.At(178067456), gradAt("blocks.3.mlp_tokens.fc1.weight"), gradAt("blocks.3.mlp_tokens.fc1.bias"))
+	r.Launch(k32GemmTn, runtime.Arena.At(38541312), runtime.Arena.At(178067456), gradAt("blocks.3.mlp_tokens.fc1.weight"), gradAt("blocks.3.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
 	// transpose
-	r.Launch(k33Transpose, runtime.Arena.At(84482048), runtime.Arena.At(77076480))
+	r.Launch(k33Transpose, runtime.Arena.At(45946880), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
 	// layernorm_grad + add
-	r.Launch(k34LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(81270784), runtime.Arena.At(84482048), gradAt("blocks.3.norm1.weight"), gradAt("blocks.3.norm1.bias"))
+	r.Launch(k34LayernormGrad, runtime.Arena.At(38541312), runtime.Arena.At(174856192), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(194891776), runtime.Arena.At(194916864), runtime.Arena.At(42735616), runtime.Arena.At(45946880), gradAt("blocks.3.norm1.weight"), gradAt("blocks.3.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
-	r.Launch(k35GemmTn, runtime.Arena.At(84482048), runtime.Arena.At(64231424), gradAt("blocks.2.mlp_channels.fc2.weight"), gradAt("blocks.2.mlp_channels.fc2.bias"))
-	// linear_dx + gelu_grad   [n·49×128]·[128×512]
-	r.Launch(k36GemmNn, runtime.Arena.At(84482048), paramAt("blocks.2.mlp_channels.fc2.weight"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
+	r.Launch(k35GemmTn, runtime.Arena.At(45946880), runtime.Arena.At(25696256), gradAt("blocks.2.mlp_channels.fc2.weight"), gradAt("blocks.2.mlp_channels.fc2.bias"))
+	// linear_dx + mul   [n·49×128]·[128×512]
+	r.Launch(k36GemmNn, runtime.Arena.At(45946880), paramAt("blocks.2.mlp_channels.fc2.weight"), runtime.Arena.At(64231424), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]
-	r.Launch(k25GemmNn, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc1.weight"), runtime.Arena.At(51386368))
+	r.Launch(k25GemmNn, runtime.Arena.At(25696256), paramAt("blocks.2.mlp_channels.fc1.weight"), runtime.Arena.At(38541312))
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
-	r.Launch(k26GemmTn, runtime.Arena.At(64231424), runtime.Arena.At(171644928), gradAt("blocks.2.mlp_channels.fc1.weight"), gradAt("blocks.2.mlp_channels.fc1.bias"))
+	r.Launch(k26GemmTn, runtime.Arena.At(25696256), runtime.Arena.At(171644928), gradAt("blocks.2.mlp_channels.fc1.weight"), gradAt("blocks.2.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
 	// layernorm_grad + add
-	r.Launch(k37LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(84482048), runtime.Arena.At(55580672), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"))
+	r.Launch(k37LayernormGrad, runtime.Arena.At(38541312), runtime.Arena.At(168433664), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(194841600), runtime.Arena.At(194866688), runtime.Arena.At(45946880), runtime.Arena.At(29890560), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
 	// transpose
-	r.Launch(k28Transpose, runtime.Arena.At(55580672), runtime.Arena.At(58791936))
+	r.Launch(k28Transpose, runtime.Arena.At(29890560), runtime.Arena.At(33101824))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
-	r.Launch(k29GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(123738112), gradAt("blocks.2.mlp_tokens.fc2.weight"), gradAt("blocks.2.mlp_tokens.fc2.bias"))
-	// linear_dx + gelu_grad   [n·128×49]·[49×64]
-	r.Launch(k30GemmNn, runtime.Arena.At(58791936), paramAt("blocks.2.mlp_tokens.fc2.weight"), runtime.Arena.At(119543808), runtime.Arena.At(51386368))
+	r.Launch(k29GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(111155200), gradAt("blocks.2.mlp_tokens.fc2.weight"), gradAt("blocks.2.mlp_tokens.fc2.bias"))
+	// linear_dx + mul   [n·128×49]·[49×64]
+	r.Launch(k30GemmNn, runtime.Arena.At(33101824), paramAt("blocks.2.mlp_tokens.fc2.weight"), runtime.Arena.At(123738112), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]
-	r.Launch(k31GemmNn, runtime.Arena.At(51386368), paramAt("blocks.2.mlp_tokens.fc1.weight"), runtime.Arena.At(58791936))
+	r.Launch(k31GemmNn, runtime.Arena.At(25696256), paramAt("blocks.2.mlp_tokens.fc1.weight"), runtime.Arena.At(33101824))
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
-	r.Launch(k32GemmTn, runtime.Arena.At(51386368), runtime.Arena.At(165222400), gradAt("blocks.2.mlp_tokens.fc1.weight"), gradAt("blocks.2.mlp_tokens.fc1.bias"))
+	r.Launch(k32GemmTn, runtime.Arena.At(25696256), runtime.Arena.At(165222400), gradAt("blocks.2.mlp_tokens.fc1.weight"), gradAt("blocks.2.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
 	// transpose
-	r.Launch(k33Transpose, runtime.Arena.At(58791936), runtime.Arena.At(51386368))
+	r.Launch(k33Transpose, runtime.Arena.At(33101824), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
 	// layernorm_grad + add
-	r.Launch(k34LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(55580672), runtime.Arena.At(58791936), gradAt("blocks.2.norm1.weight"), gradAt("blocks.2.norm1.bias"))
+	r.Launch(k34LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(162011136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(194791424), runtime.Arena.At(194816512), runtime.Arena.At(29890560), runtime.Arena.At(33101824), gradAt("blocks.2.norm1.weight"), gradAt("blocks.2.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
-	r.Launch(k35GemmTn, runtime.Arena.At(58791936), runtime.Arena.At(38541312), gradAt("blocks.1.mlp_channels.fc2.weight"), gradAt("blocks.1.mlp_channels.fc2.bias"))
-	// linear_dx + gelu_grad   [n·49×128]·[128×512]
-	r.Launch(k36GemmNn, runtime.Arena.At(58791936), paramAt("blocks.1.mlp_channels.fc2.weight"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
+	r.Launch(k35GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(12851200), gradAt("blocks.1.mlp_channels.fc2.weight"), gradAt("blocks.1.mlp_channels.fc2.bias"))
+	// linear_dx + mul   [n·49×128]·[128×512]
+	r.Launch(k36GemmNn, runtime.Arena.At(33101824), paramAt("blocks.1.mlp_channels.fc2.weight"), runtime.Arena.At(77076480), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]
-	r.Launch(k25GemmNn, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc1.weight"), runtime.Arena.At(25696256))
+	r.Launch(k25GemmNn, runtime.Arena.At(12851200), paramAt("blocks.1.mlp_channels.fc1.weight"), runtime.Arena.At(25696256))
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
-	r.Launch(k26GemmTn, runtime.Arena.At(38541312), runtime.Arena.At(158799872), gradAt("blocks.1.mlp_channels.fc1.weight"), gradAt("blocks.1.mlp_channels.fc1.bias"))
+	r.Launch(k26GemmTn, runtime.Arena.At(12851200), runtime.Arena.At(158799872), gradAt("blocks.1.mlp_channels.fc1.weight"), gradAt("blocks.1.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
 	// layernorm_grad + add
-	r.Launch(k37LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(58791936), runtime.Arena.At(29890560), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
+	r.Launch(k37LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(155588608), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(194741248), runtime.Arena.At(194766336), runtime.Arena.At(33101824), runtime.Arena.At(17045504), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
 	// transpose
-	r.Launch(k28Transpose, runtime.Arena.At(29890560), runtime.Arena.At(33101824))
+	r.Launch(k28Transpose, runtime.Arena.At(17045504), runtime.Arena.At(20256768))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
-	r.Launch(k29GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(115349504), gradAt("blocks.1.mlp_tokens.fc2.weight"), gradAt("blocks.1.mlp_tokens.fc2.bias"))
-	// linear_dx + gelu_grad   [n·128×49]·[49×64]
-	r.Launch(k30GemmNn, runtime.Arena.At(33101824), paramAt("blocks.1.mlp_tokens.fc2.weight"), runtime.Arena.At(111155200), runtime.Arena.At(25696256))
+	r.Launch(k29GemmTn, runtime.Arena.At(20256768), runtime.Arena.At(106960896), gradAt("blocks.1.mlp_tokens.fc2.weight"), gradAt("blocks.1.mlp_tokens.fc2.bias"))
+	// linear_dx + mul   [n·128×49]·[49×64]
+	r.Launch(k30GemmNn, runtime.Arena.At(20256768), paramAt("blocks.1.mlp_tokens.fc2.weight"), runtime.Arena.At(127932416), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]
-	r.Launch(k31GemmNn, runtime.Arena.At(25696256), paramAt("blocks.1.mlp_tokens.fc1.weight"), runtime.Arena.At(33101824))
+	r.Launch(k31GemmNn, runtime.Arena.At(12851200), paramAt("blocks.1.mlp_tokens.fc1.weight"), runtime.Arena.At(20256768))
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]
-	r.Launch(k32GemmTn, runtime.Arena.At(25696256), runtime.Arena.At(152377344), gradAt("blocks.1.mlp_tokens.fc1.weight"), gradAt("blocks.1.mlp_tokens.fc1.bias"))
+	r.Launch(k32GemmTn, runtime.Arena.At(12851200), runtime.Arena.At(152377344), gradAt("blocks.1.mlp_tokens.fc1.weight"), gradAt("blocks.1.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
 	// transpose
-	r.Launch(k33Transpose, runtime.Arena.At(33101824), runtime.Arena.At(25696256))
+	r.Launch(k33Transpose, runtime.Arena.At(20256768), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
 	// layernorm_grad + add
-	r.Launch(k34LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(29890560), runtime.Arena.At(33101824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
+	r.Launch(k34LayernormGrad, runtime.Arena.At(12851200), runtime.Arena.At(149166080), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(194691072), runtime.Arena.At(194716160), runtime.Arena.At(17045504), runtime.Arena.At(20256768), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]
-	r.Launch(k35GemmTn, runtime.Arena.At(33101824), runtime.Arena.At(12851200), gradAt("blocks.0.mlp_channels.fc2.weight"), gradAt("blocks.0.mlp_channels.fc2.bias"))
-	// linear_dx + gelu_grad   [n·49×128]·[128×512]
-	r.Launch(k36GemmNn, runtime.Arena.At(33101824), paramAt("blocks.0.mlp_channels.fc2.weight"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
+	r.Launch(k35GemmTn, runtime.Arena.At(20256768), runtime.Arena.At(6144), gradAt("blocks.0.mlp_channels.fc2.weight"), gradAt("blocks.0.mlp_channels.fc2.bias"))
+	// linear_dx + mul   [n·49×128]·[128×512]
+	r.Launch(k36GemmNn, runtime.Arena.At(20256768), paramAt("blocks.0.mlp_channels.fc2.weight"), runtime.Arena.At(89921536), runtime.Arena.At(6144))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]
-	r.Launch(k25GemmNn, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc1.weight"), runtime.Arena.At(6144))
+	r.Launch(k25GemmNn, runtime.Arena.At(6144), paramAt("blocks.0.mlp_channels.fc1.weight"), runtime.Arena.At(12851200))
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]
-	r.Launch(k26GemmTn, runtime.Arena.At(12851200), runtime.Arena.At(145954816), gradAt("blocks.0.mlp_channels.fc1.weight"), gradAt("blocks.0.mlp_channels.fc1.bias"))
+	r.Launch(k26GemmTn, runtime.Arena.At(6144), runtime.Arena.At(145954816), gradAt("blocks.0.mlp_channels.fc1.weight"), gradAt("blocks.0.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.0.norm2")
 	// layernorm_grad + add
-	r.Launch(k37LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(33101824), runtime.Arena.At(4200448), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
+	r.Launch(k37LayernormGrad, runtime.Arena.At(12851200), runtime.Arena.At(142743552), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(194640896), runtime.Arena.At(194665984), runtime.Arena.At(20256768), runtime.Arena.At(4200448), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
 	// transpose
 	r.Launch(k28Transpose, runtime.Arena.At(4200448), runtime.Arena.At(7411712))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]
-	r.Launch(k29GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(106960896), gradAt("blocks.0.mlp_tokens.fc2.weight"), gradAt("blocks.0.mlp_tokens.fc2.bias"))
-	// linear_dx + gelu_grad   [n·128×49]·[49×64]
-	r.Launch(k30GemmNn, runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc2.weight"), runtime.Arena.At(102766592), runtime.Arena.At(6144))
+	r.Launch(k29GemmTn, runtime.Arena.At(7411712), runtime.Arena.At(102766592), gradAt("blocks.0.mlp_tokens.fc2.weight"), gradAt("blocks.0.mlp_tokens.fc2.bias"))
+	// linear_dx + mul   [n·128×49]·[49×64]
+	r.Launch(k30GemmNn, runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc2.weight"), runtime.Arena.At(132126720), runtime.Arena.At(6144))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]
 	r.Launch(k31GemmNn, runtime.Arena.At(6144), paramAt("blocks.0.mlp_tokens.fc1.weight"), runtime.Arena.At(7411712))

@@ -45,20 +45,20 @@ var cudaKernels = []runtime.CUDAKernel{
 	{Kernel: runtime.Kernel{Name: "k10_gemm_nt", Family: "gemm", Layer: "head", Pos: "mixer.yaml:40:5", Doc: "linear + add   [n×128]·[10×128]ᵀ", FLOPs: 327680, Bytes: 75816, FixedBytes: 5160, Outs: []runtime.Span{{Arg: 3, Elems: 10, PerSample: true}}}, Grid: 8, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k11_cross_entropy", Family: "row", Layer: "loss", Pos: "mixer.yaml:42:7", Doc: "cross_entropy", FLOPs: 0, Bytes: 6656, FixedBytes: 0, Outs: []runtime.Span{{Arg: 2, Elems: 1, PerSample: true}, {Arg: 3, Elems: 1, PerSample: true}}}, Grid: 16, Block: 256, Shared: 256},
 	{Kernel: runtime.Kernel{Name: "k12_layernorm", Family: "row", Layer: "blocks.0.norm1", Pos: "mixer.yaml:27:15", Doc: "layernorm", FLOPs: 0, Bytes: 6473728, FixedBytes: 1024, Outs: []runtime.Span{{Arg: 3, Elems: 49, PerSample: true}, {Arg: 4, Elems: 49, PerSample: true}, {Arg: 5, Elems: 128, Rows: 49, PerSample: true}}}, Grid: 784, Block: 256, Shared: 256},
-	{Kernel: runtime.Kernel{Name: "k13_gemm_nt", Family: "gemm", Layer: "blocks.0.mlp_tokens.fc1", Pos: "mixer.yaml:29:15", Doc: "linear + add + gelu   [n·128×49]·[64×49]ᵀ", FLOPs: 102760448, Bytes: 11612672, FixedBytes: 12800, Outs: []runtime.Span{{Arg: 3, Elems: 64, Rows: 128, PerSample: true}, {Arg: 4, Elems: 64, Rows: 128, PerSample: true}}}, Grid: 128, Block: 256, Shared: 36864},
-	{Kernel: runtime.Kernel{Name: "k14_gemm_nt", Family: "gemm", Layer: "blocks.0.mlp_channels.fc1", Pos: "mixer.yaml:35:15", Doc: "linear + add + gelu   [n·49×128]·[512×128]ᵀ", FLOPs: 822083584, Bytes: 29165568, FixedBytes: 264192, Outs: []runtime.Span{{Arg: 3, Elems: 512, Rows: 49, PerSample: true}, {Arg: 4, Elems: 512, Rows: 49, PerSample: true}}}, Grid: 392, Block: 256, Shared: 36864},
+	{Kernel: runtime.Kernel{Name: "k13_gemm_nt", Family: "gemm", Layer: "blocks.0.mlp_tokens.fc1", Pos: "mixer.yaml:29:15", Doc: "linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ", FLOPs: 102760448, Bytes: 11612672, FixedBytes: 12800, Outs: []runtime.Span{{Arg: 3, Elems: 64, Rows: 128, PerSample: true}, {Arg: 4, Elems: 64, Rows: 128, PerSample: true}}}, Grid: 128, Block: 256, Shared: 36864},
+	{Kernel: runtime.Kernel{Name: "k14_gemm_nt", Family: "gemm", Layer: "blocks.0.mlp_channels.fc1", Pos: "mixer.yaml:35:15", Doc: "linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ", FLOPs: 822083584, Bytes: 29165568, FixedBytes: 264192, Outs: []runtime.Span{{Arg: 3, Elems: 512, Rows: 49, PerSample: true}, {Arg: 4, Elems: 512, Rows: 49, PerSample: true}}}, Grid: 392, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k15_cross_entropy", Family: "row", Layer: "loss", Pos: "mixer.yaml:42:7", Doc: "cross_entropy + broadcast_batch + cross_entropy_grad", FLOPs: 0, Bytes: 11776, FixedBytes: 0, Outs: []runtime.Span{{Arg: 2, Elems: 1, PerSample: true}, {Arg: 3, Elems: 1, PerSample: true}, {Arg: 4, Elems: 10, PerSample: true}}}, Grid: 16, Block: 256, Shared: 256},
 	{Kernel: runtime.Kernel{Name: "k16_k17", Family: "gemm", Layer: "head", Pos: "mixer.yaml:40:5", Doc: "sum_leading + linear_dw   [n×10]ᵀ·[n×128]  |  linear_dx + scale   [n×10]·[10×128]", FLOPs: 655360, Bytes: 151592, FixedBytes: 10280, Outs: []runtime.Span{{Arg: 2, Elems: 128, Rows: 10}, {Arg: 3, Elems: 10}, {Arg: 6, Elems: 128, PerSample: true}}}, Grid: 12, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k18_layernorm_grad", Family: "row", Layer: "norm", Pos: "mixer.yaml:38:5", Doc: "repeat_tokens + layernorm_grad", FLOPs: 0, Bytes: 6539776, FixedBytes: 1536, Outs: []runtime.Span{{Arg: 5, Elems: 128, Rows: 49, PerSample: true}, {Arg: 6, Elems: 128}, {Arg: 7, Elems: 128}}}, Grid: 256, Block: 256, Shared: 16656},
-	{Kernel: runtime.Kernel{Name: "k19_k20", Family: "gemm", Layer: "blocks.3.mlp_channels.fc2", Pos: "mixer.yaml:37:15", Doc: "sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]  |  linear_dx + gelu_grad   [n·49×128]·[128×512]", FLOPs: 1644167168, Bytes: 45482496, FixedBytes: 524800, Outs: []runtime.Span{{Arg: 2, Elems: 512, Rows: 128}, {Arg: 3, Elems: 128}, {Arg: 7, Elems: 512, Rows: 49, PerSample: true}}}, Grid: 520, Block: 256, Shared: 36864},
+	{Kernel: runtime.Kernel{Name: "k19_k20", Family: "gemm", Layer: "blocks.3.mlp_channels.fc2", Pos: "mixer.yaml:37:15", Doc: "sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]  |  linear_dx + mul   [n·49×128]·[128×512]", FLOPs: 1644167168, Bytes: 45482496, FixedBytes: 524800, Outs: []runtime.Span{{Arg: 2, Elems: 512, Rows: 128}, {Arg: 3, Elems: 128}, {Arg: 7, Elems: 512, Rows: 49, PerSample: true}}}, Grid: 520, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k21_k22", Family: "gemm", Layer: "blocks.3.mlp_channels.fc1", Pos: "mixer.yaml:35:15", Doc: "linear_dx   [n·49×512]·[512×128]  |  sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]", FLOPs: 1644167168, Bytes: 32638976, FixedBytes: 526336, Outs: []runtime.Span{{Arg: 2, Elems: 128, Rows: 49, PerSample: true}, {Arg: 5, Elems: 128, Rows: 512}, {Arg: 6, Elems: 512}}}, Grid: 226, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k23_layernorm_grad", Family: "row", Layer: "blocks.3.norm2", Pos: "mixer.yaml:34:15", Doc: "layernorm_grad + add", FLOPs: 0, Bytes: 12896768, FixedBytes: 1536, Outs: []runtime.Span{{Arg: 6, Elems: 128, Rows: 49, PerSample: true}, {Arg: 7, Elems: 128}, {Arg: 8, Elems: 128}}}, Grid: 256, Block: 256, Shared: 16656},
 	{Kernel: runtime.Kernel{Name: "k24_transpose", Family: "pointwise", Layer: "blocks.3.0.5", Pos: "mixer.yaml:32:15", Doc: "transpose", FLOPs: 0, Bytes: 6422528, FixedBytes: 0, Outs: []runtime.Span{{Arg: 1, Elems: 49, Rows: 128, PerSample: true}}}, Grid: 1024, Block: 256, Shared: 4352},
-	{Kernel: runtime.Kernel{Name: "k25_k26", Family: "gemm", Layer: "blocks.3.mlp_tokens.fc2", Pos: "mixer.yaml:31:15", Doc: "sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]  |  linear_dx + gelu_grad   [n·128×49]·[49×64]", FLOPs: 205520896, Bytes: 19030724, FixedBytes: 25284, Outs: []runtime.Span{{Arg: 2, Elems: 64, Rows: 49}, {Arg: 3, Elems: 49}, {Arg: 7, Elems: 64, Rows: 128, PerSample: true}}}, Grid: 192, Block: 256, Shared: 36864},
+	{Kernel: runtime.Kernel{Name: "k25_k26", Family: "gemm", Layer: "blocks.3.mlp_tokens.fc2", Pos: "mixer.yaml:31:15", Doc: "sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]  |  linear_dx + mul   [n·128×49]·[49×64]", FLOPs: 205520896, Bytes: 19030724, FixedBytes: 25284, Outs: []runtime.Span{{Arg: 2, Elems: 64, Rows: 49}, {Arg: 3, Elems: 49}, {Arg: 7, Elems: 64, Rows: 128, PerSample: true}}}, Grid: 192, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k27_k28", Family: "gemm", Layer: "blocks.3.mlp_tokens.fc1", Pos: "mixer.yaml:29:15", Doc: "linear_dx   [n·128×64]·[64×49]  |  sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]", FLOPs: 205520896, Bytes: 14836480, FixedBytes: 25344, Outs: []runtime.Span{{Arg: 2, Elems: 49, Rows: 128, PerSample: true}, {Arg: 5, Elems: 49, Rows: 64}, {Arg: 6, Elems: 64}}}, Grid: 192, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k29_transpose", Family: "pointwise", Layer: "blocks.3.0.1", Pos: "mixer.yaml:28:15", Doc: "transpose", FLOPs: 0, Bytes: 6422528, FixedBytes: 0, Outs: []runtime.Span{{Arg: 1, Elems: 128, Rows: 49, PerSample: true}}}, Grid: 512, Block: 256, Shared: 8704},
 	{Kernel: runtime.Kernel{Name: "k30_layernorm_grad", Family: "row", Layer: "blocks.3.norm1", Pos: "mixer.yaml:27:15", Doc: "layernorm_grad + add", FLOPs: 0, Bytes: 12896768, FixedBytes: 1536, Outs: []runtime.Span{{Arg: 6, Elems: 128, Rows: 49, PerSample: true}, {Arg: 7, Elems: 128}, {Arg: 8, Elems: 128}}}, Grid: 256, Block: 256, Shared: 16656},
-	{Kernel: runtime.Kernel{Name: "k31_k32", Family: "gemm", Layer: "blocks.2.mlp_channels.fc2", Pos: "mixer.yaml:37:15", Doc: "sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]  |  linear_dx + gelu_grad   [n·49×128]·[128×512]", FLOPs: 1644167168, Bytes: 45482496, FixedBytes: 524800, Outs: []runtime.Span{{Arg: 2, Elems: 512, Rows: 128}, {Arg: 3, Elems: 128}, {Arg: 7, Elems: 512, Rows: 49, PerSample: true}}}, Grid: 520, Block: 256, Shared: 36864},
+	{Kernel: runtime.Kernel{Name: "k31_k32", Family: "gemm", Layer: "blocks.2.mlp_channels.fc2", Pos: "mixer.yaml:37:15", Doc: "sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]  |  linear_dx + mul   [n·49×128]·[128×512]", FLOPs: 1644167168, Bytes: 45482496, FixedBytes: 524800, Outs: []runtime.Span{{Arg: 2, Elems: 512, Rows: 128}, {Arg: 3, Elems: 128}, {Arg: 7, Elems: 512, Rows: 49, PerSample: true}}}, Grid: 520, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k33_layernorm_grad", Family: "row", Layer: "blocks.2.norm2", Pos: "mixer.yaml:34:15", Doc: "layernorm_grad + add", FLOPs: 0, Bytes: 12896768, FixedBytes: 1536, Outs: []runtime.Span{{Arg: 6, Elems: 128, Rows: 49, PerSample: true}, {Arg: 7, Elems: 128}, {Arg: 8, Elems: 128}}}, Grid: 256, Block: 256, Shared: 16656},
 	{Kernel: runtime.Kernel{Name: "k34_gemm_tn", Family: "gemm", Layer: "stem.proj", Pos: "mixer.yaml:21:5", Doc: "sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×16]", FLOPs: 25690112, Bytes: 3621376, FixedBytes: 8704, Outs: []runtime.Span{{Arg: 2, Elems: 16, Rows: 128}, {Arg: 3, Elems: 128}}}, Grid: 128, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k35_sum_squares", Family: "reduce", Layer: "train", Pos: "mixer.yaml:45:3", Doc: "sum_squares", FLOPs: 0, Bytes: 2232636, FixedBytes: 2232636, Outs: []runtime.Span{{Arg: 1, Elems: 1}}}, Grid: 35, Block: 256, Shared: 2064},
@@ -349,11 +349,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// transpose
 	r.Launch(cudaK03Transpose, runtime.Arena.At(6144), runtime.Arena.At(152377344))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
-	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(cudaK13GemmNt, runtime.Arena.At(152377344), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(115611648), runtime.Arena.At(119805952))
+	// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
+	r.Launch(cudaK13GemmNt, runtime.Arena.At(152377344), paramAt("blocks.0.mlp_tokens.fc1.weight"), paramAt("blocks.0.mlp_tokens.fc1.bias"), runtime.Arena.At(115611648), runtime.Arena.At(144971776))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(cudaK05GemmNt, runtime.Arena.At(119805952), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(6144))
+	r.Launch(cudaK05GemmNt, runtime.Arena.At(115611648), paramAt("blocks.0.mlp_tokens.fc2.weight"), paramAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(6144))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
 	// transpose + add
 	r.Launch(cudaK06Transpose, runtime.Arena.At(6144), runtime.Arena.At(149166080), runtime.Arena.At(155588608))
@@ -361,204 +361,204 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK12Layernorm, runtime.Arena.At(155588608), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(204209152), runtime.Arena.At(204234240), runtime.Arena.At(158799872))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
-	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(cudaK14GemmNt, runtime.Arena.At(158799872), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144), runtime.Arena.At(12851200))
+	// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
+	r.Launch(cudaK14GemmNt, runtime.Arena.At(158799872), paramAt("blocks.0.mlp_channels.fc1.weight"), paramAt("blocks.0.mlp_channels.fc1.bias"), runtime.Arena.At(6144), runtime.Arena.At(102766592))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(cudaK08GemmNt, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(155588608), runtime.Arena.At(162011136))
+	r.Launch(cudaK08GemmNt, runtime.Arena.At(6144), paramAt("blocks.0.mlp_channels.fc2.weight"), paramAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(155588608), runtime.Arena.At(162011136))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
 	// layernorm
-	r.Launch(cudaK12Layernorm, runtime.Arena.At(162011136), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(204259328), runtime.Arena.At(204284416), runtime.Arena.At(25696256))
+	r.Launch(cudaK12Layernorm, runtime.Arena.At(162011136), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(204259328), runtime.Arena.At(204284416), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
 	// transpose
-	r.Launch(cudaK03Transpose, runtime.Arena.At(25696256), runtime.Arena.At(165222400))
+	r.Launch(cudaK03Transpose, runtime.Arena.At(12851200), runtime.Arena.At(165222400))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
-	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(cudaK13GemmNt, runtime.Arena.At(165222400), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(124000256), runtime.Arena.At(128194560))
+	// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
+	r.Launch(cudaK13GemmNt, runtime.Arena.At(165222400), paramAt("blocks.1.mlp_tokens.fc1.weight"), paramAt("blocks.1.mlp_tokens.fc1.bias"), runtime.Arena.At(119805952), runtime.Arena.At(140777472))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(cudaK05GemmNt, runtime.Arena.At(128194560), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(25696256))
+	r.Launch(cudaK05GemmNt, runtime.Arena.At(119805952), paramAt("blocks.1.mlp_tokens.fc2.weight"), paramAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
 	// transpose + add
-	r.Launch(cudaK06Transpose, runtime.Arena.At(25696256), runtime.Arena.At(162011136), runtime.Arena.At(168433664))
+	r.Launch(cudaK06Transpose, runtime.Arena.At(12851200), runtime.Arena.At(162011136), runtime.Arena.At(168433664))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
 	// layernorm
 	r.Launch(cudaK12Layernorm, runtime.Arena.At(168433664), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(204309504), runtime.Arena.At(204334592), runtime.Arena.At(171644928))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
-	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(cudaK14GemmNt, runtime.Arena.At(171644928), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(25696256), runtime.Arena.At(38541312))
+	// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
+	r.Launch(cudaK14GemmNt, runtime.Arena.At(171644928), paramAt("blocks.1.mlp_channels.fc1.weight"), paramAt("blocks.1.mlp_channels.fc1.bias"), runtime.Arena.At(12851200), runtime.Arena.At(89921536))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(cudaK08GemmNt, runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(168433664), runtime.Arena.At(174856192))
+	r.Launch(cudaK08GemmNt, runtime.Arena.At(12851200), paramAt("blocks.1.mlp_channels.fc2.weight"), paramAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(168433664), runtime.Arena.At(174856192))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
 	// layernorm
-	r.Launch(cudaK12Layernorm, runtime.Arena.At(174856192), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(204359680), runtime.Arena.At(204384768), runtime.Arena.At(51386368))
+	r.Launch(cudaK12Layernorm, runtime.Arena.At(174856192), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(204359680), runtime.Arena.At(204384768), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
 	// transpose
-	r.Launch(cudaK03Transpose, runtime.Arena.At(51386368), runtime.Arena.At(178067456))
+	r.Launch(cudaK03Transpose, runtime.Arena.At(25696256), runtime.Arena.At(178067456))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
-	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(cudaK13GemmNt, runtime.Arena.At(178067456), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(132388864), runtime.Arena.At(136583168))
+	// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
+	r.Launch(cudaK13GemmNt, runtime.Arena.At(178067456), paramAt("blocks.2.mlp_tokens.fc1.weight"), paramAt("blocks.2.mlp_tokens.fc1.bias"), runtime.Arena.At(124000256), runtime.Arena.At(136583168))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(cudaK05GemmNt, runtime.Arena.At(136583168), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(51386368))
+	r.Launch(cudaK05GemmNt, runtime.Arena.At(124000256), paramAt("blocks.2.mlp_tokens.fc2.weight"), paramAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
 	// transpose + add
-	r.Launch(cudaK06Transpose, runtime.Arena.At(51386368), runtime.Arena.At(174856192), runtime.Arena.At(181278720))
+	r.Launch(cudaK06Transpose, runtime.Arena.At(25696256), runtime.Arena.At(174856192), runtime.Arena.At(181278720))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
 	// layernorm
 	r.Launch(cudaK12Layernorm, runtime.Arena.At(181278720), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(204409856), runtime.Arena.At(204434944), runtime.Arena.At(184489984))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
-	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(cudaK14GemmNt, runtime.Arena.At(184489984), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
+	// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
+	r.Launch(cudaK14GemmNt, runtime.Arena.At(184489984), paramAt("blocks.2.mlp_channels.fc1.weight"), paramAt("blocks.2.mlp_channels.fc1.bias"), runtime.Arena.At(25696256), runtime.Arena.At(77076480))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(cudaK08GemmNt, runtime.Arena.At(64231424), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(181278720), runtime.Arena.At(187701248))
+	r.Launch(cudaK08GemmNt, runtime.Arena.At(25696256), paramAt("blocks.2.mlp_channels.fc2.weight"), paramAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(181278720), runtime.Arena.At(187701248))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
 	// layernorm
-	r.Launch(cudaK12Layernorm, runtime.Arena.At(187701248), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(204460032), runtime.Arena.At(204485120), runtime.Arena.At(77076480))
+	r.Launch(cudaK12Layernorm, runtime.Arena.At(187701248), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(204460032), runtime.Arena.At(204485120), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
 	// transpose
-	r.Launch(cudaK03Transpose, runtime.Arena.At(77076480), runtime.Arena.At(190912512))
+	r.Launch(cudaK03Transpose, runtime.Arena.At(38541312), runtime.Arena.At(190912512))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
-	// linear + add + gelu   [n·128×49]·[64×49]ᵀ
-	r.Launch(cudaK13GemmNt, runtime.Arena.At(190912512), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(140777472), runtime.Arena.At(144971776))
+	// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
+	r.Launch(cudaK13GemmNt, runtime.Arena.At(190912512), paramAt("blocks.3.mlp_tokens.fc1.weight"), paramAt("blocks.3.mlp_tokens.fc1.bias"), runtime.Arena.At(128194560), runtime.Arena.At(132388864))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
 	// linear + add   [n·128×64]·[49×64]ᵀ
-	r.Launch(cudaK05GemmNt, runtime.Arena.At(144971776), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(77076480))
+	r.Launch(cudaK05GemmNt, runtime.Arena.At(128194560), paramAt("blocks.3.mlp_tokens.fc2.weight"), paramAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
 	// transpose + add
-	r.Launch(cudaK06Transpose, runtime.Arena.At(77076480), runtime.Arena.At(187701248), runtime.Arena.At(194123776))
+	r.Launch(cudaK06Transpose, runtime.Arena.At(38541312), runtime.Arena.At(187701248), runtime.Arena.At(194123776))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
 	// layernorm
 	r.Launch(cudaK12Layernorm, runtime.Arena.At(194123776), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(204510208), runtime.Arena.At(204535296), runtime.Arena.At(197335040))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
-	// linear + add + gelu   [n·49×128]·[512×128]ᵀ
-	r.Launch(cudaK14GemmNt, runtime.Arena.At(197335040), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(77076480), runtime.Arena.At(89921536))
+	// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
+	r.Launch(cudaK14GemmNt, runtime.Arena.At(197335040), paramAt("blocks.3.mlp_channels.fc1.weight"), paramAt("blocks.3.mlp_channels.fc1.bias"), runtime.Arena.At(38541312), runtime.Arena.At(51386368))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
 	// linear + add   [n·49×512]·[128×512]ᵀ
-	r.Launch(cudaK08GemmNt, runtime.Arena.At(89921536), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(194123776), runtime.Arena.At(102766592))
+	r.Launch(cudaK08GemmNt, runtime.Arena.At(38541312), paramAt("blocks.3.mlp_channels.fc2.weight"), paramAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(194123776), runtime.Arena.At(64231424))
 	r.From("mixer.yaml:38:5", "norm")
 	// layernorm
-	r.Launch(cudaK12Layernorm, runtime.Arena.At(102766592), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(109254656), runtime.Arena.At(109279744), runtime.Arena.At(105977856))
+	r.Launch(cudaK12Layernorm, runtime.Arena.At(64231424), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(70719488), runtime.Arena.At(70744576), runtime.Arena.At(67442688))
 	r.From("mixer.yaml:39:5", "3")
 	// sum_tokens + scale
-	r.Launch(cudaK09SumTokens, runtime.Arena.At(105977856), runtime.Arena.At(109189120))
+	r.Launch(cudaK09SumTokens, runtime.Arena.At(67442688), runtime.Arena.At(70653952))
 	r.From("mixer.yaml:40:5", "head")
 	// linear + add   [n×128]·[10×128]ᵀ
-	r.Launch(cudaK10GemmNt, runtime.Arena.At(109189120), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(cudaK10GemmNt, runtime.Arena.At(70653952), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("mixer.yaml:42:7", "loss")
 	// cross_entropy + broadcast_batch + cross_entropy_grad
-	r.Launch(cudaK15CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(106043392))
+	r.Launch(cudaK15CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(5120), runtime.Arena.At(5632), runtime.Arena.At(67508224))
 	r.From("mixer.yaml:40:5", "head")
 	// sum_leading + linear_dw   [n×10]ᵀ·[n×128]   mixer.yaml:40:5 head
 	// linear_dx + scale   [n×10]·[10×128]   mixer.yaml:40:5 head
-	r.Launch(cudaK16K17, runtime.Arena.At(106043392), runtime.Arena.At(109189120), gradAt("head.weight"), gradAt("head.bias"), runtime.Arena.At(106043392), paramAt("head.weight"), runtime.Arena.At(105977856))
+	r.Launch(cudaK16K17, runtime.Arena.At(67508224), runtime.Arena.At(70653952), gradAt("head.weight"), gradAt("head.bias"), runtime.Arena.At(67508224), paramAt("head.weight"), runtime.Arena.At(67442688))
 	r.From("mixer.yaml:38:5", "norm")
 	// repeat_tokens + layernorm_grad
-	r.Launch(cudaK18LayernormGrad, runtime.Arena.At(105977856), runtime.Arena.At(102766592), paramAt("norm.weight"), runtime.Arena.At(109254656), runtime.Arena.At(109279744), runtime.Arena.At(200546304), gradAt("norm.weight"), gradAt("norm.bias"))
+	r.Launch(cudaK18LayernormGrad, runtime.Arena.At(67442688), runtime.Arena.At(64231424), paramAt("norm.weight"), runtime.Arena.At(70719488), runtime.Arena.At(70744576), runtime.Arena.At(200546304), gradAt("norm.weight"), gradAt("norm.bias"))
 	r.From("mixer.yaml:37:15", "blocks.3.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]   mixer.yaml:37:15 blocks.3.mlp_channels.fc2
-	// linear_dx + gelu_grad   [n·49×128]·[128×512]   mixer.yaml:37:15 blocks.3.mlp_channels.fc2
-	r.Launch(cudaK19K20, runtime.Arena.At(200546304), runtime.Arena.At(89921536), gradAt("blocks.3.mlp_channels.fc2.weight"), gradAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(200546304), paramAt("blocks.3.mlp_channels.fc2.weight"), runtime.Arena.At(77076480), runtime.Arena.At(102766592))
+	// linear_dx + mul   [n·49×128]·[128×512]   mixer.yaml:37:15 blocks.3.mlp_channels.fc2
+	r.Launch(cudaK19K20, runtime.Arena.At(200546304), runtime.Arena.At(38541312), gradAt("blocks.3.mlp_channels.fc2.weight"), gradAt("blocks.3.mlp_channels.fc2.bias"), runtime.Arena.At(200546304), paramAt("blocks.3.mlp_channels.fc2.weight"), runtime.Arena.At(51386368), runtime.Arena.At(64231424))
 	r.From("mixer.yaml:35:15", "blocks.3.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]   mixer.yaml:35:15 blocks.3.mlp_channels.fc1
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]   mixer.yaml:35:15 blocks.3.mlp_channels.fc1
-	r.Launch(cudaK21K22, runtime.Arena.At(102766592), paramAt("blocks.3.mlp_channels.fc1.weight"), runtime.Arena.At(77076480), runtime.Arena.At(102766592), runtime.Arena.At(197335040), gradAt("blocks.3.mlp_channels.fc1.weight"), gradAt("blocks.3.mlp_channels.fc1.bias"))
+	r.Launch(cudaK21K22, runtime.Arena.At(64231424), paramAt("blocks.3.mlp_channels.fc1.weight"), runtime.Arena.At(38541312), runtime.Arena.At(64231424), runtime.Arena.At(197335040), gradAt("blocks.3.mlp_channels.fc1.weight"), gradAt("blocks.3.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.3.norm2")
 	// layernorm_grad + add
-	r.Launch(cudaK23LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(194123776), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(204510208), runtime.Arena.At(204535296), runtime.Arena.At(200546304), runtime.Arena.At(81270784), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"))
+	r.Launch(cudaK23LayernormGrad, runtime.Arena.At(38541312), runtime.Arena.At(194123776), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(204510208), runtime.Arena.At(204535296), runtime.Arena.At(200546304), runtime.Arena.At(42735616), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.3.0.5")
 	// transpose
-	r.Launch(cudaK24Transpose, runtime.Arena.At(81270784), runtime.Arena.At(84482048))
+	r.Launch(cudaK24Transpose, runtime.Arena.At(42735616), runtime.Arena.At(45946880))
 	r.From("mixer.yaml:31:15", "blocks.3.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]   mixer.yaml:31:15 blocks.3.mlp_tokens.fc2
-	// linear_dx + gelu_grad   [n·128×49]·[49×64]   mixer.yaml:31:15 blocks.3.mlp_tokens.fc2
-	r.Launch(cudaK25K26, runtime.Arena.At(84482048), runtime.Arena.At(144971776), gradAt("blocks.3.mlp_tokens.fc2.weight"), gradAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(84482048), paramAt("blocks.3.mlp_tokens.fc2.weight"), runtime.Arena.At(140777472), runtime.Arena.At(77076480))
+	// linear_dx + mul   [n·128×49]·[49×64]   mixer.yaml:31:15 blocks.3.mlp_tokens.fc2
+	r.Launch(cudaK25K26, runtime.Arena.At(45946880), runtime.Arena.At(128194560), gradAt("blocks.3.mlp_tokens.fc2.weight"), gradAt("blocks.3.mlp_tokens.fc2.bias"), runtime.Arena.At(45946880), paramAt("blocks.3.mlp_tokens.fc2.weight"), runtime.Arena.At(132388864), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:29:15", "blocks.3.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]   mixer.yaml:29:15 blocks.3.mlp_tokens.fc1
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]   mixer.yaml:29:15 blocks.3.mlp_tokens.fc1
-	r.Launch(cudaK27K28, runtime.Arena.At(77076480), paramAt("blocks.3.mlp_tokens.fc1.weight"), runtime.Arena.At(84482048), runtime.Arena.At(77076480), runtime.Arena.At(190912512), gradAt("blocks.3.mlp_tokens.fc1.weight"), gradAt("blocks.3.mlp_tokens.fc1.bias"))
+	r.Launch(cudaK27K28, runtime.Arena.At(38541312), paramAt("blocks.3.mlp_tokens.fc1.weight"), runtime.Arena.At(45946880), runtime.Arena.At(38541312), runtime.Arena.At(190912512), gradAt("blocks.3.mlp_tokens.fc1.weight"), gradAt("blocks.3.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.3.0.1")
 	// transpose
-	r.Launch(cudaK29Transpose, runtime.Arena.At(84482048), runtime.Arena.At(77076480))
+	r.Launch(cudaK29Transpose, runtime.Arena.At(45946880), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:27:15", "blocks.3.norm1")
 	// layernorm_grad + add
-	r.Launch(cudaK30LayernormGrad, runtime.Arena.At(77076480), runtime.Arena.At(187701248), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(204460032), runtime.Arena.At(204485120), runtime.Arena.At(81270784), runtime.Arena.At(89921536), gradAt("blocks.3.norm1.weight"), gradAt("blocks.3.norm1.bias"))
+	r.Launch(cudaK30LayernormGrad, runtime.Arena.At(38541312), runtime.Arena.At(187701248), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(204460032), runtime.Arena.At(204485120), runtime.Arena.At(42735616), runtime.Arena.At(51386368), gradAt("blocks.3.norm1.weight"), gradAt("blocks.3.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.2.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]   mixer.yaml:37:15 blocks.2.mlp_channels.fc2
-	// linear_dx + gelu_grad   [n·49×128]·[128×512]   mixer.yaml:37:15 blocks.2.mlp_channels.fc2
-	r.Launch(cudaK31K32, runtime.Arena.At(89921536), runtime.Arena.At(64231424), gradAt("blocks.2.mlp_channels.fc2.weight"), gradAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(89921536), paramAt("blocks.2.mlp_channels.fc2.weight"), runtime.Arena.At(51386368), runtime.Arena.At(77076480))
+	// linear_dx + mul   [n·49×128]·[128×512]   mixer.yaml:37:15 blocks.2.mlp_channels.fc2
+	r.Launch(cudaK31K32, runtime.Arena.At(51386368), runtime.Arena.At(25696256), gradAt("blocks.2.mlp_channels.fc2.weight"), gradAt("blocks.2.mlp_channels.fc2.bias"), runtime.Arena.At(51386368), paramAt("blocks.2.mlp_channels.fc2.weight"), runtime.Arena.At(77076480), runtime.Arena.At(38541312))
 	r.From("mixer.yaml:35:15", "blocks.2.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]   mixer.yaml:35:15 blocks.2.mlp_channels.fc1
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]   mixer.yaml:35:15 blocks.2.mlp_channels.fc1
-	r.Launch(cudaK21K22, runtime.Arena.At(77076480), paramAt("blocks.2.mlp_channels.fc1.weight"), runtime.Arena.At(51386368), runtime.Arena.At(77076480), runtime.Arena.At(184489984), gradAt("blocks.2.mlp_channels.fc1.weight"), gradAt("blocks.2.mlp_channels.fc1.bias"))
+	r.Launch(cudaK21K22, runtime.Arena.At(38541312), paramAt("blocks.2.mlp_channels.fc1.weight"), runtime.Arena.At(25696256), runtime.Arena.At(38541312), runtime.Arena.At(184489984), gradAt("blocks.2.mlp_channels.fc1.weight"), gradAt("blocks.2.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.2.norm2")
 	// layernorm_grad + add
-	r.Launch(cudaK33LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(181278720), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(204409856), runtime.Arena.At(204434944), runtime.Arena.At(89921536), runtime.Arena.At(55580672), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"))
+	r.Launch(cudaK33LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(181278720), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(204409856), runtime.Arena.At(204434944), runtime.Arena.At(51386368), runtime.Arena.At(29890560), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.2.0.5")
 	// transpose
-	r.Launch(cudaK24Transpose, runtime.Arena.At(55580672), runtime.Arena.At(58791936))
+	r.Launch(cudaK24Transpose, runtime.Arena.At(29890560), runtime.Arena.At(33101824))
 	r.From("mixer.yaml:31:15", "blocks.2.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]   mixer.yaml:31:15 blocks.2.mlp_tokens.fc2
-	// linear_dx + gelu_grad   [n·128×49]·[49×64]   mixer.yaml:31:15 blocks.2.mlp_tokens.fc2
-	r.Launch(cudaK25K26, runtime.Arena.At(58791936), runtime.Arena.At(136583168), gradAt("blocks.2.mlp_tokens.fc2.weight"), gradAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(58791936), paramAt("blocks.2.mlp_tokens.fc2.weight"), runtime.Arena.At(132388864), runtime.Arena.At(51386368))
+	// linear_dx + mul   [n·128×49]·[49×64]   mixer.yaml:31:15 blocks.2.mlp_tokens.fc2
+	r.Launch(cudaK25K26, runtime.Arena.At(33101824), runtime.Arena.At(124000256), gradAt("blocks.2.mlp_tokens.fc2.weight"), gradAt("blocks.2.mlp_tokens.fc2.bias"), runtime.Arena.At(33101824), paramAt("blocks.2.mlp_tokens.fc2.weight"), runtime.Arena.At(136583168), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:29:15", "blocks.2.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]   mixer.yaml:29:15 blocks.2.mlp_tokens.fc1
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]   mixer.yaml:29:15 blocks.2.mlp_tokens.fc1
-	r.Launch(cudaK27K28, runtime.Arena.At(51386368), paramAt("blocks.2.mlp_tokens.fc1.weight"), runtime.Arena.At(58791936), runtime.Arena.At(51386368), runtime.Arena.At(178067456), gradAt("blocks.2.mlp_tokens.fc1.weight"), gradAt("blocks.2.mlp_tokens.fc1.bias"))
+	r.Launch(cudaK27K28, runtime.Arena.At(25696256), paramAt("blocks.2.mlp_tokens.fc1.weight"), runtime.Arena.At(33101824), runtime.Arena.At(25696256), runtime.Arena.At(178067456), gradAt("blocks.2.mlp_tokens.fc1.weight"), gradAt("blocks.2.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.2.0.1")
 	// transpose
-	r.Launch(cudaK29Transpose, runtime.Arena.At(58791936), runtime.Arena.At(51386368))
+	r.Launch(cudaK29Transpose, runtime.Arena.At(33101824), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:27:15", "blocks.2.norm1")
 	// layernorm_grad + add
-	r.Launch(cudaK30LayernormGrad, runtime.Arena.At(51386368), runtime.Arena.At(174856192), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(204359680), runtime.Arena.At(204384768), runtime.Arena.At(55580672), runtime.Arena.At(64231424), gradAt("blocks.2.norm1.weight"), gradAt("blocks.2.norm1.bias"))
+	r.Launch(cudaK30LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(174856192), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(204359680), runtime.Arena.At(204384768), runtime.Arena.At(29890560), runtime.Arena.At(38541312), gradAt("blocks.2.norm1.weight"), gradAt("blocks.2.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.1.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]   mixer.yaml:37:15 blocks.1.mlp_channels.fc2
-	// linear_dx + gelu_grad   [n·49×128]·[128×512]   mixer.yaml:37:15 blocks.1.mlp_channels.fc2
-	r.Launch(cudaK31K32, runtime.Arena.At(64231424), runtime.Arena.At(38541312), gradAt("blocks.1.mlp_channels.fc2.weight"), gradAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(64231424), paramAt("blocks.1.mlp_channels.fc2.weight"), runtime.Arena.At(25696256), runtime.Arena.At(51386368))
+	// linear_dx + mul   [n·49×128]·[128×512]   mixer.yaml:37:15 blocks.1.mlp_channels.fc2
+	r.Launch(cudaK31K32, runtime.Arena.At(38541312), runtime.Arena.At(12851200), gradAt("blocks.1.mlp_channels.fc2.weight"), gradAt("blocks.1.mlp_channels.fc2.bias"), runtime.Arena.At(38541312), paramAt("blocks.1.mlp_channels.fc2.weight"), runtime.Arena.At(89921536), runtime.Arena.At(25696256))
 	r.From("mixer.yaml:35:15", "blocks.1.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]   mixer.yaml:35:15 blocks.1.mlp_channels.fc1
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]   mixer.yaml:35:15 blocks.1.mlp_channels.fc1
-	r.Launch(cudaK21K22, runtime.Arena.At(51386368), paramAt("blocks.1.mlp_channels.fc1.weight"), runtime.Arena.At(25696256), runtime.Arena.At(51386368), runtime.Arena.At(171644928), gradAt("blocks.1.mlp_channels.fc1.weight"), gradAt("blocks.1.mlp_channels.fc1.bias"))
+	r.Launch(cudaK21K22, runtime.Arena.At(25696256), paramAt("blocks.1.mlp_channels.fc1.weight"), runtime.Arena.At(12851200), runtime.Arena.At(25696256), runtime.Arena.At(171644928), gradAt("blocks.1.mlp_channels.fc1.weight"), gradAt("blocks.1.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.1.norm2")
 	// layernorm_grad + add
-	r.Launch(cudaK33LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(168433664), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(204309504), runtime.Arena.At(204334592), runtime.Arena.At(64231424), runtime.Arena.At(29890560), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
+	r.Launch(cudaK33LayernormGrad, runtime.Arena.At(12851200), runtime.Arena.At(168433664), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(204309504), runtime.Arena.At(204334592), runtime.Arena.At(38541312), runtime.Arena.At(17045504), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.1.0.5")
 	// transpose
-	r.Launch(cudaK24Transpose, runtime.Arena.At(29890560), runtime.Arena.At(33101824))
+	r.Launch(cudaK24Transpose, runtime.Arena.At(17045504), runtime.Arena.At(20256768))
 	r.From("mixer.yaml:31:15", "blocks.1.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]   mixer.yaml:31:15 blocks.1.mlp_tokens.fc2
-	// linear_dx + gelu_grad   [n·128×49]·[49×64]   mixer.yaml:31:15 blocks.1.mlp_tokens.fc2
-	r.Launch(cudaK25K26, runtime.Arena.At(33101824), runtime.Arena.At(128194560), gradAt("blocks.1.mlp_tokens.fc2.weight"), gradAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(33101824), paramAt("blocks.1.mlp_tokens.fc2.weight"), runtime.Arena.At(124000256), runtime.Arena.At(25696256))
+	// linear_dx + mul   [n·128×49]·[49×64]   mixer.yaml:31:15 blocks.1.mlp_tokens.fc2
+	r.Launch(cudaK25K26, runtime.Arena.At(20256768), runtime.Arena.At(119805952), gradAt("blocks.1.mlp_tokens.fc2.weight"), gradAt("blocks.1.mlp_tokens.fc2.bias"), runtime.Arena.At(20256768), paramAt("blocks.1.mlp_tokens.fc2.weight"), runtime.Arena.At(140777472), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:29:15", "blocks.1.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]   mixer.yaml:29:15 blocks.1.mlp_tokens.fc1
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]   mixer.yaml:29:15 blocks.1.mlp_tokens.fc1
-	r.Launch(cudaK27K28, runtime.Arena.At(25696256), paramAt("blocks.1.mlp_tokens.fc1.weight"), runtime.Arena.At(33101824), runtime.Arena.At(25696256), runtime.Arena.At(165222400), gradAt("blocks.1.mlp_tokens.fc1.weight"), gradAt("blocks.1.mlp_tokens.fc1.bias"))
+	r.Launch(cudaK27K28, runtime.Arena.At(12851200), paramAt("blocks.1.mlp_tokens.fc1.weight"), runtime.Arena.At(20256768), runtime.Arena.At(12851200), runtime.Arena.At(165222400), gradAt("blocks.1.mlp_tokens.fc1.weight"), gradAt("blocks.1.mlp_tokens.fc1.bias"))
 	r.From("mixer.yaml:28:15", "blocks.1.0.1")
 	// transpose
-	r.Launch(cudaK29Transpose, runtime.Arena.At(33101824), runtime.Arena.At(25696256))
+	r.Launch(cudaK29Transpose, runtime.Arena.At(20256768), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:27:15", "blocks.1.norm1")
 	// layernorm_grad + add
-	r.Launch(cudaK30LayernormGrad, runtime.Arena.At(25696256), runtime.Arena.At(162011136), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(204259328), runtime.Arena.At(204284416), runtime.Arena.At(29890560), runtime.Arena.At(38541312), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
+	r.Launch(cudaK30LayernormGrad, runtime.Arena.At(12851200), runtime.Arena.At(162011136), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(204259328), runtime.Arena.At(204284416), runtime.Arena.At(17045504), runtime.Arena.At(25696256), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("mixer.yaml:37:15", "blocks.0.mlp_channels.fc2")
 	// sum_leading + linear_dw   [n·49×128]ᵀ·[n·49×512]   mixer.yaml:37:15 blocks.0.mlp_channels.fc2
-	// linear_dx + gelu_grad   [n·49×128]·[128×512]   mixer.yaml:37:15 blocks.0.mlp_channels.fc2
-	r.Launch(cudaK31K32, runtime.Arena.At(38541312), runtime.Arena.At(12851200), gradAt("blocks.0.mlp_channels.fc2.weight"), gradAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(38541312), paramAt("blocks.0.mlp_channels.fc2.weight"), runtime.Arena.At(6144), runtime.Arena.At(25696256))
+	// linear_dx + mul   [n·49×128]·[128×512]   mixer.yaml:37:15 blocks.0.mlp_channels.fc2
+	r.Launch(cudaK31K32, runtime.Arena.At(25696256), runtime.Arena.At(6144), gradAt("blocks.0.mlp_channels.fc2.weight"), gradAt("blocks.0.mlp_channels.fc2.bias"), runtime.Arena.At(25696256), paramAt("blocks.0.mlp_channels.fc2.weight"), runtime.Arena.At(102766592), runtime.Arena.At(12851200))
 	r.From("mixer.yaml:35:15", "blocks.0.mlp_channels.fc1")
 	// linear_dx   [n·49×512]·[512×128]   mixer.yaml:35:15 blocks.0.mlp_channels.fc1
 	// sum_leading + linear_dw   [n·49×512]ᵀ·[n·49×128]   mixer.yaml:35:15 blocks.0.mlp_channels.fc1
-	r.Launch(cudaK21K22, runtime.Arena.At(25696256), paramAt("blocks.0.mlp_channels.fc1.weight"), runtime.Arena.At(6144), runtime.Arena.At(25696256), runtime.Arena.At(158799872), gradAt("blocks.0.mlp_channels.fc1.weight"), gradAt("blocks.0.mlp_channels.fc1.bias"))
+	r.Launch(cudaK21K22, runtime.Arena.At(12851200), paramAt("blocks.0.mlp_channels.fc1.weight"), runtime.Arena.At(6144), runtime.Arena.At(12851200), runtime.Arena.At(158799872), gradAt("blocks.0.mlp_channels.fc1.weight"), gradAt("blocks.0.mlp_channels.fc1.bias"))
 	r.From("mixer.yaml:34:15", "blocks.0.norm2")
 	// layernorm_grad + add
-	r.Launch(cudaK33LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(155588608), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(204209152), runtime.Arena.At(204234240), runtime.Arena.At(38541312), runtime.Arena.At(4200448), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
+	r.Launch(cudaK33LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(155588608), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(204209152), runtime.Arena.At(204234240), runtime.Arena.At(25696256), runtime.Arena.At(4200448), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
 	r.From("mixer.yaml:32:15", "blocks.0.0.5")
 	// transpose
 	r.Launch(cudaK24Transpose, runtime.Arena.At(4200448), runtime.Arena.At(7411712))
 	r.From("mixer.yaml:31:15", "blocks.0.mlp_tokens.fc2")
 	// sum_leading + linear_dw   [n·128×49]ᵀ·[n·128×64]   mixer.yaml:31:15 blocks.0.mlp_tokens.fc2
-	// linear_dx + gelu_grad   [n·128×49]·[49×64]   mixer.yaml:31:15 blocks.0.mlp_tokens.fc2
-	r.Launch(cudaK25K26, runtime.Arena.At(7411712), runtime.Arena.At(119805952), gradAt("blocks.0.mlp_tokens.fc2.weight"), gradAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc2.weight"), runtime.Arena.At(115611648), runtime.Arena.At(6144))
+	// linear_dx + mul   [n·128×49]·[49×64]   mixer.yaml:31:15 blocks.0.mlp_tokens.fc2
+	r.Launch(cudaK25K26, runtime.Arena.At(7411712), runtime.Arena.At(115611648), gradAt("blocks.0.mlp_tokens.fc2.weight"), gradAt("blocks.0.mlp_tokens.fc2.bias"), runtime.Arena.At(7411712), paramAt("blocks.0.mlp_tokens.fc2.weight"), runtime.Arena.At(144971776), runtime.Arena.At(6144))
 	r.From("mixer.yaml:29:15", "blocks.0.mlp_tokens.fc1")
 	// linear_dx   [n·128×64]·[64×49]   mixer.yaml:29:15 blocks.0.mlp_tokens.fc1
 	// sum_leading + linear_dw   [n·128×64]ᵀ·[n·128×49]   mixer.yaml:29:15 blocks.0.mlp_tokens.fc1

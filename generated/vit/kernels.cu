@@ -519,27 +519,28 @@ VG_KERNEL(256, 1) k23_layernorm(const vg_state* __restrict__ state, char* worksp
 VG_EXPORT(k23_layernorm)
 
 // vit.yaml:33:15 blks.0.mlp.dense1
-// linear + add + gelu + dropout   [n·37×512]·[2048×512]ᵀ
+// linear + add + gelu + dropout + gelu_slope   [n·37×512]·[2048×512]ᵀ
 // grid 1184, block 256, shared 36864 bytes
 struct k24_epilogue {
   const float* bias;
-  float* add_out;
   vg_dropout draw2;
   float* dropout_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 2048 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     const V v2 = v1 * draw2.scale<V>(at.row * 2048 + at.col, at.n);
     vg_store(dropout_out + at.row * 2048 + at.col, v2, at.n);
+    const V v3 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 2048 + at.col, v3, at.n);
   }
 };
 using k24_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
 VG_KERNEL(256, 1) k24_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
-    uint64_t dropout_site, uint64_t dropout_thr, float* __restrict__ dropout_out) {
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t dropout_site,
+    uint64_t dropout_thr, float* __restrict__ dropout_out, float* __restrict__ gelu_slope_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k24_epilogue epilogue{bias, add_out, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
+  const k24_epilogue epilogue{bias, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out, gelu_slope_out};
   vg_gemm<k24_tile, 37>(c, c.batch() * 37, 2048, 512,
       vg_matrix{y_in, 512},
       vg_matrix{weight, 512},
@@ -665,27 +666,28 @@ VG_KERNEL(256, 1) k29_layernorm(const vg_state* __restrict__ state, char* worksp
 VG_EXPORT(k29_layernorm)
 
 // vit.yaml:33:15 blks.1.mlp.dense1
-// linear + add + gelu + dropout   [n×512]·[2048×512]ᵀ
+// linear + add + gelu + dropout + gelu_slope   [n×512]·[2048×512]ᵀ
 // grid 128, block 256, shared 18432 bytes
 struct k30_epilogue {
   const float* bias;
-  float* add_out;
   vg_dropout draw2;
   float* dropout_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 2048 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     const V v2 = v1 * draw2.scale<V>((int64_t(at.sample) * 37 + at.token) * 2048 + at.col, at.n);
     vg_store(dropout_out + at.row * 2048 + at.col, v2, at.n);
+    const V v3 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 2048 + at.col, v3, at.n);
   }
 };
 using k30_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
 VG_KERNEL(256, 2) k30_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
-    uint64_t dropout_site, uint64_t dropout_thr, float* __restrict__ dropout_out) {
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, uint64_t dropout_site,
+    uint64_t dropout_thr, float* __restrict__ dropout_out, float* __restrict__ gelu_slope_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k30_epilogue epilogue{bias, add_out, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out};
+  const k30_epilogue epilogue{bias, vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), dropout_out, gelu_slope_out};
   vg_gemm<k30_tile, 1>(c, c.batch(), 2048, 512,
       vg_matrix{y_in, 512},
       vg_matrix{weight, 512},
@@ -859,20 +861,20 @@ VG_FN void k37_gemm_tn_part(const vg_call& c, const float* dropout_in, const flo
 }
 
 // vit.yaml:36:15 blks.1.mlp.dense2
-// linear_dx + dropout + gelu_grad   [n×512]·[512×2048]
+// linear_dx + dropout + mul   [n×512]·[512×2048]
 struct k38_epilogue {
   vg_dropout draw0;
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc * draw0.scale<V>((int64_t(at.sample) * 37 + at.token) * 2048 + at.col, at.n);
-    const V v1 = vg_gelu_grad(v0, vg_load<V>(add_in + at.row * 2048 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 2048 + at.col, v1, at.n);
+    const V v1 = v0 * vg_load<V>(gelu_slope_in + at.row * 2048 + at.col, at.n);
+    vg_store(mul_out + at.row * 2048 + at.col, v1, at.n);
   }
 };
 using k38_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k38_gemm_nn_part(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* add_in, float* gelu_grad_out) {
-  const k38_epilogue epilogue{vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), add_in, gelu_grad_out};
+VG_FN void k38_gemm_nn_part(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* gelu_slope_in, float* mul_out) {
+  const k38_epilogue epilogue{vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), gelu_slope_in, mul_out};
   vg_gemm<k38_tile, 1>(c, c.batch(), 2048, 512,
       vg_matrix{dropout_in, 512},
       vg_matrix{weight, 2048},
@@ -884,14 +886,14 @@ VG_FN void k38_gemm_nn_part(const vg_call& c, const float* dropout_in, const flo
 VG_KERNEL(256, 1) k37_k38(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_dropout_in, const float* __restrict__ a_dropout_in2, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
     const float* __restrict__ b_dropout_in, const float* __restrict__ b_weight, uint64_t b_dropout_site, uint64_t b_dropout_thr,
-    const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
+    const float* __restrict__ b_gelu_slope_in, float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k37_gemm_tn_part(c, a_dropout_in, a_dropout_in2, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 128, 128};
-    k38_gemm_nn_part(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_add_in, b_gelu_grad_out);
+    k38_gemm_nn_part(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k37_k38)
@@ -911,11 +913,11 @@ struct k39_row_sum {
   }
 };
 using k39_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k39_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k39_gemm_tn_part(const vg_call& c, const float* mul_in, const float* y_in, float* d_weight, float* d_bias) {
   const k39_epilogue epilogue{d_weight};
   const k39_row_sum row_sum{d_bias};
   vg_gemm<k39_tile, 1>(c, 2048, 512, c.batch(),
-      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{mul_in, 2048},
       vg_matrix{y_in, 512},
       epilogue, row_sum);
 }
@@ -929,10 +931,10 @@ struct k40_epilogue {
   }
 };
 using k40_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 4>;
-VG_FN void k40_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k40_gemm_nn_part(const vg_call& c, const float* mul_in, const float* weight, float* linear_dx_out) {
   const k40_epilogue epilogue{linear_dx_out};
   vg_gemm<k40_tile, 1>(c, c.batch(), 512, 2048,
-      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{mul_in, 2048},
       vg_matrix{weight, 512},
       epilogue, vg_none{});
 }
@@ -940,15 +942,15 @@ VG_FN void k40_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const f
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 256, block 256, shared 36864 bytes
 VG_KERNEL(256, 1) k39_k40(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_mul_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k39_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k39_gemm_tn_part(c, a_mul_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 128, 128};
-    k40_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k40_gemm_nn_part(c, b_mul_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k39_k40)
@@ -1217,20 +1219,20 @@ VG_FN void k51_gemm_tn_part(const vg_call& c, const float* dropout_in, const flo
 }
 
 // vit.yaml:36:15 blks.0.mlp.dense2
-// linear_dx + dropout + gelu_grad   [n·37×512]·[512×2048]
+// linear_dx + dropout + mul   [n·37×512]·[512×2048]
 struct k52_epilogue {
   vg_dropout draw0;
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc * draw0.scale<V>(at.row * 2048 + at.col, at.n);
-    const V v1 = vg_gelu_grad(v0, vg_load<V>(add_in + at.row * 2048 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 2048 + at.col, v1, at.n);
+    const V v1 = v0 * vg_load<V>(gelu_slope_in + at.row * 2048 + at.col, at.n);
+    vg_store(mul_out + at.row * 2048 + at.col, v1, at.n);
   }
 };
 using k52_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k52_gemm_nn_part(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* add_in, float* gelu_grad_out) {
-  const k52_epilogue epilogue{vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), add_in, gelu_grad_out};
+VG_FN void k52_gemm_nn_part(const vg_call& c, const float* dropout_in, const float* weight, uint64_t dropout_site, uint64_t dropout_thr, const float* gelu_slope_in, float* mul_out) {
+  const k52_epilogue epilogue{vg_dropout(c.step(), uint32_t(dropout_site), uint32_t(dropout_thr)), gelu_slope_in, mul_out};
   vg_gemm<k52_tile, 37>(c, c.batch() * 37, 2048, 512,
       vg_matrix{dropout_in, 512},
       vg_matrix{weight, 2048},
@@ -1242,14 +1244,14 @@ VG_FN void k52_gemm_nn_part(const vg_call& c, const float* dropout_in, const flo
 VG_KERNEL(256, 1) k51_k52(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_dropout_in, const float* __restrict__ a_dropout_in2, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
     const float* __restrict__ b_dropout_in, const float* __restrict__ b_weight, uint64_t b_dropout_site, uint64_t b_dropout_thr,
-    const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
+    const float* __restrict__ b_gelu_slope_in, float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
     k51_gemm_tn_part(c, a_dropout_in, a_dropout_in2, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 1184};
-    k52_gemm_nn_part(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_add_in, b_gelu_grad_out);
+    k52_gemm_nn_part(c, b_dropout_in, b_weight, b_dropout_site, b_dropout_thr, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k51_k52)
@@ -1269,11 +1271,11 @@ struct k53_row_sum {
   }
 };
 using k53_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 2>;
-VG_FN void k53_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k53_gemm_tn_part(const vg_call& c, const float* mul_in, const float* y_in, float* d_weight, float* d_bias) {
   const k53_epilogue epilogue{d_weight};
   const k53_row_sum row_sum{d_bias};
   vg_gemm<k53_tile, 37>(c, 2048, 512, c.batch() * 37,
-      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{mul_in, 2048},
       vg_matrix{y_in, 512},
       epilogue, row_sum);
 }
@@ -1287,10 +1289,10 @@ struct k54_epilogue {
   }
 };
 using k54_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 3>;
-VG_FN void k54_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k54_gemm_nn_part(const vg_call& c, const float* mul_in, const float* weight, float* linear_dx_out) {
   const k54_epilogue epilogue{linear_dx_out};
   vg_gemm<k54_tile, 37>(c, c.batch() * 37, 512, 2048,
-      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{mul_in, 2048},
       vg_matrix{weight, 512},
       epilogue, vg_none{});
 }
@@ -1298,15 +1300,15 @@ VG_FN void k54_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const f
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 1016, block 256, shared 69632 bytes
 VG_KERNEL(256, 1) k53_k54(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_mul_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 128) {
     const vg_call c{state, workspace, counters, block, 128};
-    k53_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k53_gemm_tn_part(c, a_mul_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 8454144, counters + 128, block - 128, 888};
-    k54_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k54_gemm_nn_part(c, b_mul_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k53_k54)

@@ -257,11 +257,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k26Layernorm, runtime.Arena.At(135796736), paramAt("blks.0.ln2.weight"), paramAt("blks.0.ln2.bias"), runtime.Arena.At(208862208), runtime.Arena.At(208881152), runtime.Arena.At(145496064))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
-	// linear + add + gelu + dropout   [n·37×512]·[2048×512]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(145496064), paramAt("blks.0.mlp.dense1.weight"), paramAt("blks.0.mlp.dense1.bias"), runtime.Arena.At(6144), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(38803456))
+	// linear + add + gelu + dropout + gelu_slope   [n·37×512]·[2048×512]ᵀ
+	r.Launch(k27GemmNt, runtime.Arena.At(145496064), paramAt("blks.0.mlp.dense1.weight"), paramAt("blks.0.mlp.dense1.bias"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(6144), runtime.Arena.At(38803456))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
 	// linear + add + dropout   [n·37×2048]·[512×2048]ᵀ
-	r.Launch(k28GemmNt, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense2.weight"), paramAt("blks.0.mlp.dense2.bias"), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(135796736), runtime.Arena.At(155195392))
+	r.Launch(k28GemmNt, runtime.Arena.At(6144), paramAt("blks.0.mlp.dense2.weight"), paramAt("blks.0.mlp.dense2.bias"), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(135796736), runtime.Arena.At(155195392))
 	r.From("vit.yaml:29:15", "blks.1.ln1")
 	// layernorm
 	r.Launch(k26Layernorm, runtime.Arena.At(155195392), paramAt("blks.1.ln1.weight"), paramAt("blks.1.ln1.bias"), runtime.Arena.At(208900096), runtime.Arena.At(208919040), runtime.Arena.At(164894720))
@@ -285,11 +285,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k33Layernorm, runtime.Arena.At(176691200), paramAt("blks.1.ln2.weight"), paramAt("blks.1.ln2.bias"), runtime.Arena.At(178007040), runtime.Arena.At(178007552), runtime.Arena.At(176953344))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
-	// linear + add + gelu + dropout   [n×512]·[2048×512]ᵀ
-	r.Launch(k34GemmNt, runtime.Arena.At(176953344), paramAt("blks.1.mlp.dense1.weight"), paramAt("blks.1.mlp.dense1.bias"), runtime.Arena.At(174594048), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(175642624))
+	// linear + add + gelu + dropout + gelu_slope   [n×512]·[2048×512]ᵀ
+	r.Launch(k34GemmNt, runtime.Arena.At(176953344), paramAt("blks.1.mlp.dense1.weight"), paramAt("blks.1.mlp.dense1.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(174594048), runtime.Arena.At(175642624))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
 	// linear + add + dropout   [n×2048]·[512×2048]ᵀ
-	r.Launch(k35GemmNt, runtime.Arena.At(175642624), paramAt("blks.1.mlp.dense2.weight"), paramAt("blks.1.mlp.dense2.bias"), runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(176691200), runtime.Arena.At(177215488))
+	r.Launch(k35GemmNt, runtime.Arena.At(174594048), paramAt("blks.1.mlp.dense2.weight"), paramAt("blks.1.mlp.dense2.bias"), runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(176691200), runtime.Arena.At(177215488))
 	r.From("vit.yaml:41:5", "head.0")
 	// layernorm
 	r.Launch(k33Layernorm, runtime.Arena.At(177215488), paramAt("head.0.weight"), paramAt("head.0.bias"), runtime.Arena.At(178008064), runtime.Arena.At(178008576), runtime.Arena.At(177477632))
@@ -312,17 +312,17 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k41Dropout, runtime.Imm.At(6), runtime.Imm.At(6554), runtime.Arena.At(177477632), runtime.Arena.At(177215488))
 	r.From("vit.yaml:36:15", "blks.1.mlp.dense2")
 	// sum_leading + linear_dw   [n×512]ᵀ·[n×2048]
-	r.Launch(k42GemmTn, runtime.Arena.At(177215488), runtime.Arena.At(175642624), gradAt("blks.1.mlp.dense2.weight"), gradAt("blks.1.mlp.dense2.bias"))
-	// linear_dx + dropout + gelu_grad   [n×512]·[512×2048]
-	r.Launch(k43GemmNn, runtime.Arena.At(177215488), paramAt("blks.1.mlp.dense2.weight"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(174594048), runtime.Arena.At(175642624))
+	r.Launch(k42GemmTn, runtime.Arena.At(177215488), runtime.Arena.At(174594048), gradAt("blks.1.mlp.dense2.weight"), gradAt("blks.1.mlp.dense2.bias"))
+	// linear_dx + dropout + mul   [n×512]·[512×2048]
+	r.Launch(k43GemmNn, runtime.Arena.At(177215488), paramAt("blks.1.mlp.dense2.weight"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(175642624), runtime.Arena.At(174594048))
 	r.From("vit.yaml:33:15", "blks.1.mlp.dense1")
 	// linear_dx   [n×2048]·[2048×512]
-	r.Launch(k44GemmNn, runtime.Arena.At(175642624), paramAt("blks.1.mlp.dense1.weight"), runtime.Arena.At(174594048))
+	r.Launch(k44GemmNn, runtime.Arena.At(174594048), paramAt("blks.1.mlp.dense1.weight"), runtime.Arena.At(175642624))
 	// sum_leading + linear_dw   [n×2048]ᵀ·[n×512]
-	r.Launch(k45GemmTn, runtime.Arena.At(175642624), runtime.Arena.At(176953344), gradAt("blks.1.mlp.dense1.weight"), gradAt("blks.1.mlp.dense1.bias"))
+	r.Launch(k45GemmTn, runtime.Arena.At(174594048), runtime.Arena.At(176953344), gradAt("blks.1.mlp.dense1.weight"), gradAt("blks.1.mlp.dense1.bias"))
 	r.From("vit.yaml:32:15", "blks.1.ln2")
 	// layernorm_grad + add
-	r.Launch(k46LayernormGrad, runtime.Arena.At(174594048), runtime.Arena.At(176691200), paramAt("blks.1.ln2.weight"), runtime.Arena.At(178007040), runtime.Arena.At(178007552), runtime.Arena.At(177477632), runtime.Arena.At(184555520), gradAt("blks.1.ln2.weight"), gradAt("blks.1.ln2.bias"))
+	r.Launch(k46LayernormGrad, runtime.Arena.At(175642624), runtime.Arena.At(176691200), paramAt("blks.1.ln2.weight"), runtime.Arena.At(178007040), runtime.Arena.At(178007552), runtime.Arena.At(177477632), runtime.Arena.At(184555520), gradAt("blks.1.ln2.weight"), gradAt("blks.1.ln2.bias"))
 	r.From("vit.yaml:28:11", "blks.1.0")
 	// pad_tokens
 	r.Launch(k47PadTokens, runtime.Arena.At(184555520), runtime.Arena.At(174594048))
@@ -350,17 +350,17 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k57LayernormGrad, runtime.Arena.At(208410624), runtime.Arena.At(184293376), runtime.Arena.At(155195392), paramAt("blks.1.ln1.weight"), runtime.Arena.At(208900096), runtime.Arena.At(208919040), runtime.Arena.At(174594048), runtime.Arena.At(164894720), runtime.Imm.At(3), runtime.Imm.At(6554), runtime.Arena.At(193992704), gradAt("blks.1.ln1.weight"), gradAt("blks.1.ln1.bias"))
 	r.From("vit.yaml:36:15", "blks.0.mlp.dense2")
 	// sum_leading + linear_dw   [n·37×512]ᵀ·[n·37×2048]
-	r.Launch(k58GemmTn, runtime.Arena.At(193992704), runtime.Arena.At(38803456), gradAt("blks.0.mlp.dense2.weight"), gradAt("blks.0.mlp.dense2.bias"))
-	// linear_dx + dropout + gelu_grad   [n·37×512]·[512×2048]
-	r.Launch(k59GemmNn, runtime.Arena.At(193992704), paramAt("blks.0.mlp.dense2.weight"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(6144), runtime.Arena.At(38803456))
+	r.Launch(k58GemmTn, runtime.Arena.At(193992704), runtime.Arena.At(6144), gradAt("blks.0.mlp.dense2.weight"), gradAt("blks.0.mlp.dense2.bias"))
+	// linear_dx + dropout + mul   [n·37×512]·[512×2048]
+	r.Launch(k59GemmNn, runtime.Arena.At(193992704), paramAt("blks.0.mlp.dense2.weight"), runtime.Imm.At(2), runtime.Imm.At(6554), runtime.Arena.At(38803456), runtime.Arena.At(6144))
 	r.From("vit.yaml:33:15", "blks.0.mlp.dense1")
 	// linear_dx   [n·37×2048]·[2048×512]
-	r.Launch(k60GemmNn, runtime.Arena.At(38803456), paramAt("blks.0.mlp.dense1.weight"), runtime.Arena.At(6144))
+	r.Launch(k60GemmNn, runtime.Arena.At(6144), paramAt("blks.0.mlp.dense1.weight"), runtime.Arena.At(38803456))
 	// sum_leading + linear_dw   [n·37×2048]ᵀ·[n·37×512]
-	r.Launch(k61GemmTn, runtime.Arena.At(38803456), runtime.Arena.At(145496064), gradAt("blks.0.mlp.dense1.weight"), gradAt("blks.0.mlp.dense1.bias"))
+	r.Launch(k61GemmTn, runtime.Arena.At(6144), runtime.Arena.At(145496064), gradAt("blks.0.mlp.dense1.weight"), gradAt("blks.0.mlp.dense1.bias"))
 	r.From("vit.yaml:32:15", "blks.0.ln2")
 	// layernorm_grad + add
-	r.Launch(k62LayernormGrad, runtime.Arena.At(6144), runtime.Arena.At(135796736), paramAt("blks.0.ln2.weight"), runtime.Arena.At(208862208), runtime.Arena.At(208881152), runtime.Arena.At(164894720), runtime.Arena.At(29104128), gradAt("blks.0.ln2.weight"), gradAt("blks.0.ln2.bias"))
+	r.Launch(k62LayernormGrad, runtime.Arena.At(38803456), runtime.Arena.At(135796736), paramAt("blks.0.ln2.weight"), runtime.Arena.At(208862208), runtime.Arena.At(208881152), runtime.Arena.At(164894720), runtime.Arena.At(29104128), gradAt("blks.0.ln2.weight"), gradAt("blks.0.ln2.bias"))
 	r.From("vit.yaml:30:15", "blks.0.attention")
 	// linear_dx   [n·37×512]·[512×512]
 	r.Launch(k63GemmNn, runtime.Arena.At(29104128), paramAt("blks.0.attention.W_o.weight"), runtime.Arena.At(38803456))

@@ -448,11 +448,11 @@ VG_FN float vg_gelu(float x) {
   const float half = 0.5f * x;
   return vg_fma(half, vg_erf(x * 0.707106781f), half);
 }
-// dy (Phi(x) + x phi(x)), phi(x) = exp(-x^2 / 2) / sqrt(2 pi).
-VG_FN float vg_gelu_grad(float dy, float x) {
+// Its slope, Phi(x) + x phi(x), phi(x) = exp(-x^2 / 2) / sqrt(2 pi).
+VG_FN float vg_gelu_slope(float x) {
   const float cdf = vg_fma(0.5f, vg_erf(x * 0.707106781f), 0.5f);
   const float pdf = 0.398942280f * vg_exp(-0.5f * x * x);
-  return dy * vg_fma(x, pdf, cdf);
+  return vg_fma(x, pdf, cdf);
 }
 
 // x (1 + tanh u) / 2, u = sqrt(2/pi) (x + 0.044715 x^3).
@@ -461,12 +461,12 @@ VG_FN float vg_gelu_tanh(float x) {
   const float half = 0.5f * x;
   return vg_fma(half, vg_tanh(vg_gelu_tanh_arg(x)), half);
 }
-VG_FN float vg_gelu_tanh_grad(float dy, float x) {
+VG_FN float vg_gelu_tanh_slope(float x) {
   const float t = vg_tanh(vg_gelu_tanh_arg(x));
   const float du = 0.797884561f * vg_fma(3 * 0.044715f * x, x, 1.0f);
   // Where tanh has saturated its slope is zero, however large x^3 is.
   const float slope = vg_abs(x) > 10.0f ? 0.0f : (1.0f - t * t) * du;
-  return dy * vg_fma(0.5f * x, slope, vg_fma(0.5f, t, 0.5f));
+  return vg_fma(0.5f * x, slope, vg_fma(0.5f, t, 0.5f));
 }
 
 // x sigmoid(x).

@@ -464,25 +464,26 @@ VG_KERNEL(224, k20_config::resident) k20_attention(const vg_state* __restrict__ 
 VG_EXPORT(k20_attention)
 
 // vit_b16.yaml:38:15 blocks.0.mlp.fc1, blocks.1.mlp.fc1, blocks.2.mlp.fc1, blocks.3.mlp.fc1, blocks.4.mlp.fc1, blocks.5.mlp.fc1, blocks.6.mlp.fc1, blocks.7.mlp.fc1, blocks.8.mlp.fc1, blocks.9.mlp.fc1, blocks.10.mlp.fc1
-// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
 // grid 2376, block 256, shared 36864 bytes
 struct k21_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 3072 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 3072 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 3072 + at.col, v2, at.n);
   }
 };
 using k21_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
 VG_KERNEL(256, 1) k21_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
-    float* __restrict__ gelu_out) {
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out,
+    float* __restrict__ gelu_slope_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k21_epilogue epilogue{bias, add_out, gelu_out};
+  const k21_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm<k21_tile, 197>(c, c.batch() * 197, 3072, 768,
       vg_matrix{y_in, 768},
       vg_matrix{weight, 768},
@@ -685,25 +686,26 @@ VG_KERNEL(256, 1) k29_layernorm(const vg_state* __restrict__ state, char* worksp
 VG_EXPORT(k29_layernorm)
 
 // vit_b16.yaml:38:15 blocks.11.mlp.fc1
-// linear + add + gelu   [n×768]·[3072×768]ᵀ
+// linear + add + gelu + gelu_slope   [n×768]·[3072×768]ᵀ
 // grid 96, block 256, shared 18432 bytes
 struct k30_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 3072 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 3072 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 3072 + at.col, v2, at.n);
   }
 };
 using k30_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
 VG_KERNEL(256, 2) k30_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
-    float* __restrict__ gelu_out) {
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out,
+    float* __restrict__ gelu_slope_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k30_epilogue epilogue{bias, add_out, gelu_out};
+  const k30_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm<k30_tile, 1>(c, c.batch(), 3072, 768,
       vg_matrix{y_in, 768},
       vg_matrix{weight, 768},
@@ -894,18 +896,18 @@ VG_FN void k37_gemm_tn_part(const vg_call& c, const float* drop_path_in, const f
 }
 
 // vit_b16.yaml:40:15 blocks.11.mlp.fc2
-// linear_dx + gelu_grad   [n×768]·[768×3072]
+// linear_dx + mul   [n×768]·[768×3072]
 struct k38_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 3072 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 3072 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 3072 + at.col, at.n);
+    vg_store(mul_out + at.row * 3072 + at.col, v0, at.n);
   }
 };
 using k38_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k38_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
-  const k38_epilogue epilogue{add_in, gelu_grad_out};
+VG_FN void k38_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* gelu_slope_in, float* mul_out) {
+  const k38_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm<k38_tile, 1>(c, c.batch(), 3072, 768,
       vg_matrix{drop_path_in, 768},
       vg_matrix{weight, 3072},
@@ -916,15 +918,15 @@ VG_FN void k38_gemm_nn_part(const vg_call& c, const float* drop_path_in, const f
 // grid 384, block 256, shared 36864 bytes
 VG_KERNEL(256, 1) k37_k38(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_drop_path_in, const float* __restrict__ a_gelu_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
-    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in,
-    float* __restrict__ b_gelu_grad_out) {
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in,
+    float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 288) {
     const vg_call c{state, workspace, counters, block, 288};
     k37_gemm_tn_part(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
     const vg_call c{state, workspace, counters, block - 288, 96};
-    k38_gemm_nn_part(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
+    k38_gemm_nn_part(c, b_drop_path_in, b_weight, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k37_k38)
@@ -946,11 +948,11 @@ struct k39_row_sum {
   }
 };
 using k39_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 64, 16, 3, 4, 2, 1>;
-VG_FN void k39_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k39_gemm_tn_part(const vg_call& c, const float* mul_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k39_epilogue epilogue{d_weight, d_weight2};
   const k39_row_sum row_sum{sum_leading_out};
   vg_gemm<k39_tile, 1>(c, 3072, 768, c.batch(),
-      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{mul_in, 3072},
       vg_matrix{y_in, 768},
       epilogue, row_sum);
 }
@@ -964,10 +966,10 @@ struct k40_epilogue {
   }
 };
 using k40_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 8>;
-VG_FN void k40_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k40_gemm_nn_part(const vg_call& c, const float* mul_in, const float* weight, float* linear_dx_out) {
   const k40_epilogue epilogue{linear_dx_out};
   vg_gemm<k40_tile, 1>(c, c.batch(), 768, 3072,
-      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{mul_in, 3072},
       vg_matrix{weight, 768},
       epilogue, vg_none{});
 }
@@ -1011,17 +1013,17 @@ VG_FN void k42_add_part(const vg_call& c, const float* d_weight, const float* dg
 // One launch for 4 kernels that wait for nothing of each other.
 // grid 386, block 256, shared 36864 bytes
 VG_KERNEL(256, 1) k39_k40_k41_k42(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
-    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_mul_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
     const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2, const float* d_d_weight,
     const float* __restrict__ d_dgamma_in, float* __restrict__ d_d_weight2) {
   const int block = vg_block_index();
   if (block < 288) {
     const vg_call c{state, workspace, counters, block, 288};
-    k39_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k39_gemm_tn_part(c, a_mul_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 384) {
     const vg_call c{state, workspace, counters, block - 288, 96};
-    k40_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k40_gemm_nn_part(c, b_mul_in, b_weight, b_linear_dx_out);
   } else if (block < 385) {
     const vg_call c{state, workspace + 798720, counters + 96, block - 384, 1};
     k41_add_part(c, c_d_bias, c_sum_leading_in, c_d_bias2);
@@ -1443,18 +1445,18 @@ VG_FN void k57_gemm_tn_part(const vg_call& c, const float* drop_path_in, const f
 }
 
 // vit_b16.yaml:40:15 blocks.10.mlp.fc2, blocks.9.mlp.fc2, blocks.8.mlp.fc2, blocks.7.mlp.fc2, blocks.6.mlp.fc2, blocks.5.mlp.fc2, blocks.4.mlp.fc2, blocks.3.mlp.fc2, blocks.2.mlp.fc2, blocks.1.mlp.fc2
-// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+// linear_dx + mul   [n·197×768]·[768×3072]
 struct k58_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 3072 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 3072 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 3072 + at.col, at.n);
+    vg_store(mul_out + at.row * 3072 + at.col, v0, at.n);
   }
 };
 using k58_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
-VG_FN void k58_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
-  const k58_epilogue epilogue{add_in, gelu_grad_out};
+VG_FN void k58_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* gelu_slope_in, float* mul_out) {
+  const k58_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm<k58_tile, 197>(c, c.batch() * 197, 3072, 768,
       vg_matrix{drop_path_in, 768},
       vg_matrix{weight, 3072},
@@ -1465,15 +1467,15 @@ VG_FN void k58_gemm_nn_part(const vg_call& c, const float* drop_path_in, const f
 // grid 3240, block 256, shared 69632 bytes
 VG_KERNEL(256, 1) k57_k58(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_drop_path_in, const float* __restrict__ a_gelu_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
-    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in,
-    float* __restrict__ b_gelu_grad_out) {
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in,
+    float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
     k57_gemm_tn_part(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
-    k58_gemm_nn_part(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
+    k58_gemm_nn_part(c, b_drop_path_in, b_weight, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k57_k58)
@@ -1495,11 +1497,11 @@ struct k59_row_sum {
   }
 };
 using k59_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 6>;
-VG_FN void k59_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
+VG_FN void k59_gemm_tn_part(const vg_call& c, const float* mul_in, const float* y_in, const float* d_weight, float* d_weight2, float* sum_leading_out) {
   const k59_epilogue epilogue{d_weight, d_weight2};
   const k59_row_sum row_sum{sum_leading_out};
   vg_gemm<k59_tile, 197>(c, 3072, 768, c.batch() * 197,
-      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{mul_in, 3072},
       vg_matrix{y_in, 768},
       epilogue, row_sum);
 }
@@ -1513,10 +1515,10 @@ struct k60_epilogue {
   }
 };
 using k60_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 128, 128, 16, 3, 2, 4, 3>;
-VG_FN void k60_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k60_gemm_nn_part(const vg_call& c, const float* mul_in, const float* weight, float* linear_dx_out) {
   const k60_epilogue epilogue{linear_dx_out};
   vg_gemm<k60_tile, 197>(c, c.batch() * 197, 768, 3072,
-      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{mul_in, 3072},
       vg_matrix{weight, 768},
       epilogue, vg_none{});
 }
@@ -1524,17 +1526,17 @@ VG_FN void k60_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const f
 // One launch for 4 kernels that wait for nothing of each other.
 // grid 1766, block 256, shared 69632 bytes
 VG_KERNEL(256, 1) k59_k60_k41_k42(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
-    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_mul_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
     const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2, const float* d_d_weight,
     const float* __restrict__ d_dgamma_in, float* __restrict__ d_d_weight2) {
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
-    k59_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k59_gemm_tn_part(c, a_mul_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 1764) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 900};
-    k60_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k60_gemm_nn_part(c, b_mul_in, b_weight, b_linear_dx_out);
   } else if (block < 1765) {
     const vg_call c{state, workspace + 116508672, counters + 1764, block - 1764, 1};
     k41_add_part(c, c_d_bias, c_sum_leading_in, c_d_bias2);
@@ -1769,15 +1771,15 @@ VG_FN void k67_add_part(const vg_call& c, const float* d_bias, const float* sum_
 // grid 3242, block 256, shared 69632 bytes
 VG_KERNEL(256, 1) k57_k58_k67(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_drop_path_in, const float* __restrict__ a_gelu_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
-    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in,
-    float* __restrict__ b_gelu_grad_out, const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2) {
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in,
+    float* __restrict__ b_mul_out, const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2) {
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
     k57_gemm_tn_part(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 3240) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
-    k58_gemm_nn_part(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
+    k58_gemm_nn_part(c, b_drop_path_in, b_weight, b_gelu_slope_in, b_mul_out);
   } else {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 3240, 2};
     k67_add_part(c, c_d_bias, c_sum_leading_in, c_d_bias2);
@@ -1845,18 +1847,18 @@ VG_FN void k69_gemm_tn_part(const vg_call& c, const float* add_in, const float* 
 }
 
 // vit_b16.yaml:40:15 blocks.0.mlp.fc2
-// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+// linear_dx + mul   [n·197×768]·[768×3072]
 struct k70_epilogue {
-  const float* add_in2;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in2 + at.row * 3072 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 3072 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 3072 + at.col, at.n);
+    vg_store(mul_out + at.row * 3072 + at.col, v0, at.n);
   }
 };
 using k70_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 64, 128, 16, 3, 2, 4, 1>;
-VG_FN void k70_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
-  const k70_epilogue epilogue{add_in2, gelu_grad_out};
+VG_FN void k70_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* gelu_slope_in, float* mul_out) {
+  const k70_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm<k70_tile, 197>(c, c.batch() * 197, 3072, 768,
       vg_matrix{add_in, 768},
       vg_matrix{weight, 3072},
@@ -1867,8 +1869,8 @@ VG_FN void k70_gemm_nn_part(const vg_call& c, const float* add_in, const float* 
 // grid 3242, block 256, shared 69632 bytes
 VG_KERNEL(256, 1) k69_k70_k42_k45(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_add_in, const float* __restrict__ a_gelu_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
-    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in2,
-    float* __restrict__ b_gelu_grad_out, const float* c_d_weight, const float* __restrict__ c_dgamma_in, float* __restrict__ c_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in,
+    float* __restrict__ b_mul_out, const float* c_d_weight, const float* __restrict__ c_dgamma_in, float* __restrict__ c_d_weight2,
     const float* d_d_bias, const float* __restrict__ d_dbeta_in, float* __restrict__ d_d_bias2) {
   const int block = vg_block_index();
   if (block < 864) {
@@ -1876,7 +1878,7 @@ VG_KERNEL(256, 1) k69_k70_k42_k45(const vg_state* __restrict__ state, char* work
     k69_gemm_tn_part(c, a_add_in, a_gelu_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 3240) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 2376};
-    k70_gemm_nn_part(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
+    k70_gemm_nn_part(c, b_add_in, b_weight, b_gelu_slope_in, b_mul_out);
   } else if (block < 3241) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 3240, 1};
     k42_add_part(c, c_d_weight, c_dgamma_in, c_d_weight2);
@@ -1890,16 +1892,16 @@ VG_EXPORT(k69_k70_k42_k45)
 // One launch for 3 kernels that wait for nothing of each other.
 // grid 1765, block 256, shared 69632 bytes
 VG_KERNEL(256, 1) k59_k60_k41(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
-    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_y_in, const float* a_d_weight, float* __restrict__ a_d_weight2,
+    float* __restrict__ a_sum_leading_out, const float* __restrict__ b_mul_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out,
     const float* c_d_bias, const float* __restrict__ c_sum_leading_in, float* __restrict__ c_d_bias2) {
   const int block = vg_block_index();
   if (block < 864) {
     const vg_call c{state, workspace, counters, block, 864};
-    k59_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
+    k59_gemm_tn_part(c, a_mul_in, a_y_in, a_d_weight, a_d_weight2, a_sum_leading_out);
   } else if (block < 1764) {
     const vg_call c{state, workspace + 57065472, counters + 864, block - 864, 900};
-    k60_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k60_gemm_nn_part(c, b_mul_in, b_weight, b_linear_dx_out);
   } else {
     const vg_call c{state, workspace + 116508672, counters + 1764, block - 1764, 1};
     k41_add_part(c, c_d_bias, c_sum_leading_in, c_d_bias2);

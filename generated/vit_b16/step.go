@@ -668,11 +668,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2401498368), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(3528098816), runtime.Arena.At(3528124032), runtime.Arena.At(2420864256))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2420864256), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(2420864256), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128256), runtime.Arena.At(1626862848))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// linear + add   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(2401498368), runtime.Arena.At(2440230144))
+	r.Launch(k27GemmNt, runtime.Arena.At(128256), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(2401498368), runtime.Arena.At(2440230144))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2440230144), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(3528149248), runtime.Arena.At(3528174464), runtime.Arena.At(2459596032))
@@ -687,11 +687,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2498327808), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(3528199680), runtime.Arena.At(3528224896), runtime.Arena.At(2517693696))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2517693696), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(2517693696), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(77591808), runtime.Arena.At(1549399296))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(2498327808), runtime.Arena.At(2537059584))
+	r.Launch(k29GemmNt, runtime.Arena.At(77591808), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(2498327808), runtime.Arena.At(2537059584))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2537059584), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(3528250112), runtime.Arena.At(3528275328), runtime.Arena.At(2556425472))
@@ -706,11 +706,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2595157248), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(3528300544), runtime.Arena.At(3528325760), runtime.Arena.At(2614523136))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2614523136), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(2614523136), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(155055360), runtime.Arena.At(1471935744))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(2595157248), runtime.Arena.At(2633889024))
+	r.Launch(k29GemmNt, runtime.Arena.At(155055360), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(2595157248), runtime.Arena.At(2633889024))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2633889024), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(3528350976), runtime.Arena.At(3528376192), runtime.Arena.At(2653254912))
@@ -725,11 +725,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2691986688), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(3528401408), runtime.Arena.At(3528426624), runtime.Arena.At(2711352576))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2711352576), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(2711352576), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(232518912), runtime.Arena.At(1394472192))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(2691986688), runtime.Arena.At(2730718464))
+	r.Launch(k29GemmNt, runtime.Arena.At(232518912), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(2691986688), runtime.Arena.At(2730718464))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2730718464), paramAt("blocks.4.norm1.weight"), paramAt("blocks.4.norm1.bias"), runtime.Arena.At(3528451840), runtime.Arena.At(3528477056), runtime.Arena.At(2750084352))
@@ -744,11 +744,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2788816128), paramAt("blocks.4.norm2.weight"), paramAt("blocks.4.norm2.bias"), runtime.Arena.At(3528502272), runtime.Arena.At(3528527488), runtime.Arena.At(2808182016))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2808182016), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(2808182016), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(309982464), runtime.Arena.At(1317008640))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(2788816128), runtime.Arena.At(2827547904))
+	r.Launch(k29GemmNt, runtime.Arena.At(309982464), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(2788816128), runtime.Arena.At(2827547904))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2827547904), paramAt("blocks.5.norm1.weight"), paramAt("blocks.5.norm1.bias"), runtime.Arena.At(3528552704), runtime.Arena.At(3528577920), runtime.Arena.At(2846913792))
@@ -763,11 +763,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2885645568), paramAt("blocks.5.norm2.weight"), paramAt("blocks.5.norm2.bias"), runtime.Arena.At(3528603136), runtime.Arena.At(3528628352), runtime.Arena.At(2905011456))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(2905011456), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(2905011456), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(387446016), runtime.Arena.At(1239545088))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(2885645568), runtime.Arena.At(2924377344))
+	r.Launch(k29GemmNt, runtime.Arena.At(387446016), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(2885645568), runtime.Arena.At(2924377344))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2924377344), paramAt("blocks.6.norm1.weight"), paramAt("blocks.6.norm1.bias"), runtime.Arena.At(3528653568), runtime.Arena.At(3528678784), runtime.Arena.At(2943743232))
@@ -782,11 +782,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2982475008), paramAt("blocks.6.norm2.weight"), paramAt("blocks.6.norm2.bias"), runtime.Arena.At(3528704000), runtime.Arena.At(3528729216), runtime.Arena.At(3001840896))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3001840896), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(3001840896), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(464909568), runtime.Arena.At(1162081536))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(2982475008), runtime.Arena.At(3021206784))
+	r.Launch(k29GemmNt, runtime.Arena.At(464909568), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(2982475008), runtime.Arena.At(3021206784))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3021206784), paramAt("blocks.7.norm1.weight"), paramAt("blocks.7.norm1.bias"), runtime.Arena.At(3528754432), runtime.Arena.At(3528779648), runtime.Arena.At(3040572672))
@@ -801,11 +801,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3079304448), paramAt("blocks.7.norm2.weight"), paramAt("blocks.7.norm2.bias"), runtime.Arena.At(3528804864), runtime.Arena.At(3528830080), runtime.Arena.At(3098670336))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3098670336), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(3098670336), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(542373120), runtime.Arena.At(1084617984))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(3079304448), runtime.Arena.At(3118036224))
+	r.Launch(k29GemmNt, runtime.Arena.At(542373120), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(3079304448), runtime.Arena.At(3118036224))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3118036224), paramAt("blocks.8.norm1.weight"), paramAt("blocks.8.norm1.bias"), runtime.Arena.At(3528855296), runtime.Arena.At(3528880512), runtime.Arena.At(3137402112))
@@ -820,11 +820,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3176133888), paramAt("blocks.8.norm2.weight"), paramAt("blocks.8.norm2.bias"), runtime.Arena.At(3528905728), runtime.Arena.At(3528930944), runtime.Arena.At(3195499776))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3195499776), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(3195499776), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(619836672), runtime.Arena.At(1007154432))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(3176133888), runtime.Arena.At(3214865664))
+	r.Launch(k29GemmNt, runtime.Arena.At(619836672), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(3176133888), runtime.Arena.At(3214865664))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3214865664), paramAt("blocks.9.norm1.weight"), paramAt("blocks.9.norm1.bias"), runtime.Arena.At(3528956160), runtime.Arena.At(3528981376), runtime.Arena.At(3234231552))
@@ -839,11 +839,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3272963328), paramAt("blocks.9.norm2.weight"), paramAt("blocks.9.norm2.bias"), runtime.Arena.At(3529006592), runtime.Arena.At(3529031808), runtime.Arena.At(3292329216))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3292329216), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(3292329216), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(697300224), runtime.Arena.At(929690880))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(3272963328), runtime.Arena.At(3311695104))
+	r.Launch(k29GemmNt, runtime.Arena.At(697300224), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(3272963328), runtime.Arena.At(3311695104))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3311695104), paramAt("blocks.10.norm1.weight"), paramAt("blocks.10.norm1.bias"), runtime.Arena.At(3529057024), runtime.Arena.At(3529082240), runtime.Arena.At(3331060992))
@@ -858,11 +858,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3369792768), paramAt("blocks.10.norm2.weight"), paramAt("blocks.10.norm2.bias"), runtime.Arena.At(3529107456), runtime.Arena.At(3529132672), runtime.Arena.At(3389158656))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(k26GemmNt, runtime.Arena.At(3389158656), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(k26GemmNt, runtime.Arena.At(3389158656), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(k29GemmNt, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3369792768), runtime.Arena.At(3408524544))
+	r.Launch(k29GemmNt, runtime.Arena.At(774763776), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3369792768), runtime.Arena.At(3408524544))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3408524544), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(3529157888), runtime.Arena.At(3529183104), runtime.Arena.At(3427890432))
@@ -886,11 +886,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k35Layernorm, runtime.Arena.At(3448269056), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(3448760576), runtime.Arena.At(3448760704), runtime.Arena.At(3448367360))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
-	// linear + add + gelu   [n×768]·[3072×768]ᵀ
+	// linear + add + gelu + gelu_slope   [n×768]·[3072×768]ᵀ
 	r.Launch(k36GemmNt, runtime.Arena.At(3448367360), paramAt("blocks.11.mlp.fc1.weight"), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(3447256320), runtime.Arena.At(3447649536))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// linear + add + drop_path   [n×3072]·[768×3072]ᵀ
-	r.Launch(k37GemmNt, runtime.Arena.At(3447649536), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(3448269056), runtime.Arena.At(3448465664))
+	r.Launch(k37GemmNt, runtime.Arena.At(3447256320), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(3448269056), runtime.Arena.At(3448465664))
 	r.From("vit_b16.yaml:42:5", "norm")
 	// layernorm
 	r.Launch(k35Layernorm, runtime.Arena.At(3448465664), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(3448760832), runtime.Arena.At(3448760960), runtime.Arena.At(3448563968))
@@ -912,31 +912,31 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k43LayernormGrad, runtime.Arena.At(3448563968), runtime.Arena.At(3448465664), paramAt("norm.weight"), runtime.Arena.At(3448760832), runtime.Arena.At(3448760960), runtime.Arena.At(3448042752), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(3448662272), runtime.Arena.At(3448141056), runtime.Arena.At(3448144128))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// sum_leading + linear_dw + add   [n×768]ᵀ·[n×3072]
-	r.Launch(k44GemmTn, runtime.Arena.At(3448662272), runtime.Arena.At(3447649536), gradAt("blocks.11.mlp.fc2.weight"), gradAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(3448147200))
-	// linear_dx + gelu_grad   [n×768]·[768×3072]
-	r.Launch(k45GemmNn, runtime.Arena.At(3448662272), paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(3447256320), runtime.Arena.At(3447649536))
+	r.Launch(k44GemmTn, runtime.Arena.At(3448662272), runtime.Arena.At(3447256320), gradAt("blocks.11.mlp.fc2.weight"), gradAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(3448147200))
+	// linear_dx + mul   [n×768]·[768×3072]
+	r.Launch(k45GemmNn, runtime.Arena.At(3448662272), paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(3447649536), runtime.Arena.At(3447256320))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// sum_leading + linear_dw + add   [n×3072]ᵀ·[n×768]
-	r.Launch(k46GemmTn, runtime.Arena.At(3447649536), runtime.Arena.At(3448367360), gradAt("blocks.11.mlp.fc1.weight"), gradAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(3447452928))
+	r.Launch(k46GemmTn, runtime.Arena.At(3447256320), runtime.Arena.At(3448367360), gradAt("blocks.11.mlp.fc1.weight"), gradAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(3447747840))
 	// linear_dx   [n×3072]·[3072×768]
-	r.Launch(k47GemmNn, runtime.Arena.At(3447649536), paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(3447256320))
+	r.Launch(k47GemmNn, runtime.Arena.At(3447256320), paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(3447649536))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k48LayernormGrad, runtime.Arena.At(3447256320), runtime.Arena.At(3448269056), paramAt("blocks.11.norm2.weight"), runtime.Arena.At(3448760576), runtime.Arena.At(3448760704), runtime.Arena.At(3448042752), runtime.Arena.At(3471537408), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(3447354624), runtime.Arena.At(3447465216), runtime.Arena.At(3447468288))
+	r.Launch(k48LayernormGrad, runtime.Arena.At(3447649536), runtime.Arena.At(3448269056), paramAt("blocks.11.norm2.weight"), runtime.Arena.At(3448760576), runtime.Arena.At(3448760704), runtime.Arena.At(3448042752), runtime.Arena.At(3471537408), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(3447256320), runtime.Arena.At(3447354624), runtime.Arena.At(3447357696))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// sum_leading + linear_dw + add   [n×768]ᵀ·[n×768]
-	r.Launch(k49GemmTn, runtime.Arena.At(3447354624), runtime.Arena.At(3448170752), gradAt("blocks.11.attn.proj.weight"), gradAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3447256320))
+	r.Launch(k49GemmTn, runtime.Arena.At(3447256320), runtime.Arena.At(3448170752), gradAt("blocks.11.attn.proj.weight"), gradAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3447360768))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(3447452928), gradAt("blocks.11.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(3447747840), gradAt("blocks.11.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// add
-	r.Launch(k51Add, gradAt("blocks.11.attn.proj.bias"), runtime.Arena.At(3447256320), gradAt("blocks.11.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.11.attn.proj.bias"), runtime.Arena.At(3447360768), gradAt("blocks.11.attn.proj.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.11.norm2.weight"), runtime.Arena.At(3447465216), gradAt("blocks.11.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.11.norm2.weight"), runtime.Arena.At(3447354624), gradAt("blocks.11.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.11.norm2.bias"), runtime.Arena.At(3447468288), gradAt("blocks.11.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.11.norm2.bias"), runtime.Arena.At(3447357696), gradAt("blocks.11.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(3448147200), gradAt("blocks.11.mlp.fc2.bias"))
@@ -947,7 +947,7 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k53Add, gradAt("norm.bias"), runtime.Arena.At(3448144128), gradAt("norm.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// linear_dx   [n×768]·[768×768]
-	r.Launch(k54GemmNn, runtime.Arena.At(3447354624), paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3471635712))
+	r.Launch(k54GemmNn, runtime.Arena.At(3447256320), paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3471635712))
 	// sum_leading
 	r.Launch(k55SumLeading, runtime.Arena.At(3471635712), runtime.Arena.At(3471740160))
 	// head_linear_t   12 heads: [n×768], [768×768]
@@ -976,25 +976,25 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k66LayernormGrad, runtime.Arena.At(3527950080), runtime.Arena.At(3447256320), runtime.Arena.At(3408524544), paramAt("blocks.11.norm1.weight"), runtime.Arena.At(3529157888), runtime.Arena.At(3529183104), runtime.Arena.At(3427890432), runtime.Arena.At(3466622208), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3485988096), runtime.Arena.At(3529208320), runtime.Arena.At(3529211392))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(3485988096), runtime.Arena.At(1626862848), gradAt("blocks.10.mlp.fc2.weight"), gradAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(3408524544))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(3485988096), paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
+	r.Launch(k67GemmTn, runtime.Arena.At(3485988096), runtime.Arena.At(774763776), gradAt("blocks.10.mlp.fc2.weight"), gradAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(3408524544))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(3485988096), paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(852227328), runtime.Arena.At(774763776))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(1626862848), runtime.Arena.At(3389158656), gradAt("blocks.10.mlp.fc1.weight"), gradAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1588131072))
+	r.Launch(k69GemmTn, runtime.Arena.At(774763776), runtime.Arena.At(3389158656), gradAt("blocks.10.mlp.fc1.weight"), gradAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(871593216))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1549399296))
+	r.Launch(k70GemmNn, runtime.Arena.At(774763776), paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1549399296), runtime.Arena.At(3369792768), paramAt("blocks.10.norm2.weight"), runtime.Arena.At(3529107456), runtime.Arena.At(3529132672), runtime.Arena.At(3466622208), runtime.Arena.At(1607496960), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(1568765184), runtime.Arena.At(1588143360), runtime.Arena.At(1588146432))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(3369792768), paramAt("blocks.10.norm2.weight"), runtime.Arena.At(3529107456), runtime.Arena.At(3529132672), runtime.Arena.At(3466622208), runtime.Arena.At(832861440), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(774763776), runtime.Arena.At(794129664), runtime.Arena.At(794132736))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1588131072), gradAt("blocks.10.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(871593216), gradAt("blocks.10.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.10.norm2.weight"), runtime.Arena.At(1588143360), gradAt("blocks.10.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.10.norm2.weight"), runtime.Arena.At(794129664), gradAt("blocks.10.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.10.norm2.bias"), runtime.Arena.At(1588146432), gradAt("blocks.10.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.10.norm2.bias"), runtime.Arena.At(794132736), gradAt("blocks.10.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// add
 	r.Launch(k51Add, gradAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(3408524544), gradAt("blocks.10.mlp.fc2.bias"))
@@ -1005,485 +1005,485 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k53Add, gradAt("blocks.11.norm1.bias"), runtime.Arena.At(3529211392), gradAt("blocks.11.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(3350426880), gradAt("blocks.10.attn.proj.weight"), gradAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1549399296))
+	r.Launch(k72GemmTn, runtime.Arena.At(774763776), runtime.Arena.At(3350426880), gradAt("blocks.10.attn.proj.weight"), gradAt("blocks.10.attn.proj.weight"), runtime.Arena.At(794129664))
 	// add
-	r.Launch(k51Add, gradAt("blocks.10.attn.proj.bias"), runtime.Arena.At(1549399296), gradAt("blocks.10.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.10.attn.proj.bias"), runtime.Arena.At(794129664), gradAt("blocks.10.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(1568765184), paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1626862848))
+	r.Launch(k73GemmNn, runtime.Arena.At(774763776), paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(852227328))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(1626862848), runtime.Arena.At(2285303040), runtime.Arena.At(2285306112), runtime.Arena.At(2285309184), runtime.Arena.At(3350426880), runtime.Arena.At(3527647488), runtime.Arena.At(1549399296), runtime.Arena.At(1549402368), runtime.Arena.At(1549405440))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(852227328), runtime.Arena.At(2285303040), runtime.Arena.At(2285306112), runtime.Arena.At(2285309184), runtime.Arena.At(3350426880), runtime.Arena.At(3527647488), runtime.Arena.At(774763776), runtime.Arena.At(774766848), runtime.Arena.At(774769920))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(1549399296), runtime.Arena.At(3331060992), gradAt("blocks.10.attn.qkv.weight"), gradAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1646228736))
+	r.Launch(k75GemmTn, runtime.Arena.At(774763776), runtime.Arena.At(3331060992), gradAt("blocks.10.attn.qkv.weight"), gradAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(871593216))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(1549399296), paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1626862848))
+	r.Launch(k76GemmNn, runtime.Arena.At(774763776), paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1626862848), runtime.Arena.At(3311695104), paramAt("blocks.10.norm1.weight"), runtime.Arena.At(3529057024), runtime.Arena.At(3529082240), runtime.Arena.At(1607496960), runtime.Arena.At(1549399296), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(1568765184), runtime.Arena.At(1588131072), runtime.Arena.At(1588134144))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(3311695104), paramAt("blocks.10.norm1.weight"), runtime.Arena.At(3529057024), runtime.Arena.At(3529082240), runtime.Arena.At(832861440), runtime.Arena.At(774763776), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(794129664), runtime.Arena.At(813507840), runtime.Arena.At(813510912))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(1568765184), runtime.Arena.At(1471935744), gradAt("blocks.9.mlp.fc2.weight"), gradAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1588137216))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(1568765184), paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
+	r.Launch(k67GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(697300224), gradAt("blocks.9.mlp.fc2.weight"), gradAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(813513984))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(794129664), paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(929690880), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(1471935744), runtime.Arena.At(3292329216), gradAt("blocks.9.mlp.fc1.weight"), gradAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1433203968))
+	r.Launch(k69GemmTn, runtime.Arena.At(697300224), runtime.Arena.At(3292329216), gradAt("blocks.9.mlp.fc1.weight"), gradAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(813495552))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1394472192))
+	r.Launch(k70GemmNn, runtime.Arena.At(697300224), paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(794129664))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1394472192), runtime.Arena.At(3272963328), paramAt("blocks.9.norm2.weight"), runtime.Arena.At(3529006592), runtime.Arena.At(3529031808), runtime.Arena.At(1549399296), runtime.Arena.At(1452569856), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(1413838080), runtime.Arena.At(1433216256), runtime.Arena.At(1433219328))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(794129664), runtime.Arena.At(3272963328), paramAt("blocks.9.norm2.weight"), runtime.Arena.At(3529006592), runtime.Arena.At(3529031808), runtime.Arena.At(774763776), runtime.Arena.At(755397888), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(697300224), runtime.Arena.At(716666112), runtime.Arena.At(716669184))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1433203968), gradAt("blocks.9.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(813495552), gradAt("blocks.9.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(1646228736), gradAt("blocks.10.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(871593216), gradAt("blocks.10.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.9.norm2.weight"), runtime.Arena.At(1433216256), gradAt("blocks.9.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.9.norm2.weight"), runtime.Arena.At(716666112), gradAt("blocks.9.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.9.norm2.bias"), runtime.Arena.At(1433219328), gradAt("blocks.9.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.9.norm2.bias"), runtime.Arena.At(716669184), gradAt("blocks.9.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.9.mlp.fc2.bias"), runtime.Arena.At(1588137216), gradAt("blocks.9.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.9.mlp.fc2.bias"), runtime.Arena.At(813513984), gradAt("blocks.9.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.10.norm1.weight"), runtime.Arena.At(1588131072), gradAt("blocks.10.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.10.norm1.weight"), runtime.Arena.At(813507840), gradAt("blocks.10.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.10.norm1.bias"), runtime.Arena.At(1588134144), gradAt("blocks.10.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.10.norm1.bias"), runtime.Arena.At(813510912), gradAt("blocks.10.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(3253597440), gradAt("blocks.9.attn.proj.weight"), gradAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1394472192))
+	r.Launch(k72GemmTn, runtime.Arena.At(697300224), runtime.Arena.At(3253597440), gradAt("blocks.9.attn.proj.weight"), gradAt("blocks.9.attn.proj.weight"), runtime.Arena.At(716666112))
 	// add
-	r.Launch(k51Add, gradAt("blocks.9.attn.proj.bias"), runtime.Arena.At(1394472192), gradAt("blocks.9.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.9.attn.proj.bias"), runtime.Arena.At(716666112), gradAt("blocks.9.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(1413838080), paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1471935744))
+	r.Launch(k73GemmNn, runtime.Arena.At(697300224), paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(774763776))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(1471935744), runtime.Arena.At(2227205376), runtime.Arena.At(2227208448), runtime.Arena.At(2227211520), runtime.Arena.At(3253597440), runtime.Arena.At(3527344896), runtime.Arena.At(1394472192), runtime.Arena.At(1394475264), runtime.Arena.At(1394478336))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(774763776), runtime.Arena.At(2227205376), runtime.Arena.At(2227208448), runtime.Arena.At(2227211520), runtime.Arena.At(3253597440), runtime.Arena.At(3527344896), runtime.Arena.At(697300224), runtime.Arena.At(697303296), runtime.Arena.At(697306368))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(1394472192), runtime.Arena.At(3234231552), gradAt("blocks.9.attn.qkv.weight"), gradAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1491301632))
+	r.Launch(k75GemmTn, runtime.Arena.At(697300224), runtime.Arena.At(3234231552), gradAt("blocks.9.attn.qkv.weight"), gradAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(794129664))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(1394472192), paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1471935744))
+	r.Launch(k76GemmNn, runtime.Arena.At(697300224), paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(774763776))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1471935744), runtime.Arena.At(3214865664), paramAt("blocks.9.norm1.weight"), runtime.Arena.At(3528956160), runtime.Arena.At(3528981376), runtime.Arena.At(1452569856), runtime.Arena.At(1394472192), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(1413838080), runtime.Arena.At(1433203968), runtime.Arena.At(1433207040))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(774763776), runtime.Arena.At(3214865664), paramAt("blocks.9.norm1.weight"), runtime.Arena.At(3528956160), runtime.Arena.At(3528981376), runtime.Arena.At(755397888), runtime.Arena.At(697300224), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(716666112), runtime.Arena.At(736044288), runtime.Arena.At(736047360))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(1413838080), runtime.Arena.At(1317008640), gradAt("blocks.8.mlp.fc2.weight"), gradAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1433210112))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(1413838080), paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
+	r.Launch(k67GemmTn, runtime.Arena.At(716666112), runtime.Arena.At(619836672), gradAt("blocks.8.mlp.fc2.weight"), gradAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(736050432))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(716666112), paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1007154432), runtime.Arena.At(619836672))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(1317008640), runtime.Arena.At(3195499776), gradAt("blocks.8.mlp.fc1.weight"), gradAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1278276864))
+	r.Launch(k69GemmTn, runtime.Arena.At(619836672), runtime.Arena.At(3195499776), gradAt("blocks.8.mlp.fc1.weight"), gradAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(736032000))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1239545088))
+	r.Launch(k70GemmNn, runtime.Arena.At(619836672), paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(716666112))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1239545088), runtime.Arena.At(3176133888), paramAt("blocks.8.norm2.weight"), runtime.Arena.At(3528905728), runtime.Arena.At(3528930944), runtime.Arena.At(1394472192), runtime.Arena.At(1297642752), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(1258910976), runtime.Arena.At(1278289152), runtime.Arena.At(1278292224))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(716666112), runtime.Arena.At(3176133888), paramAt("blocks.8.norm2.weight"), runtime.Arena.At(3528905728), runtime.Arena.At(3528930944), runtime.Arena.At(697300224), runtime.Arena.At(677934336), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(619836672), runtime.Arena.At(639202560), runtime.Arena.At(639205632))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1278276864), gradAt("blocks.8.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(736032000), gradAt("blocks.8.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(1491301632), gradAt("blocks.9.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(794129664), gradAt("blocks.9.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.8.norm2.weight"), runtime.Arena.At(1278289152), gradAt("blocks.8.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.8.norm2.weight"), runtime.Arena.At(639202560), gradAt("blocks.8.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.8.norm2.bias"), runtime.Arena.At(1278292224), gradAt("blocks.8.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.8.norm2.bias"), runtime.Arena.At(639205632), gradAt("blocks.8.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.8.mlp.fc2.bias"), runtime.Arena.At(1433210112), gradAt("blocks.8.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.8.mlp.fc2.bias"), runtime.Arena.At(736050432), gradAt("blocks.8.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.9.norm1.weight"), runtime.Arena.At(1433203968), gradAt("blocks.9.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.9.norm1.weight"), runtime.Arena.At(736044288), gradAt("blocks.9.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.9.norm1.bias"), runtime.Arena.At(1433207040), gradAt("blocks.9.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.9.norm1.bias"), runtime.Arena.At(736047360), gradAt("blocks.9.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(3156768000), gradAt("blocks.8.attn.proj.weight"), gradAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1239545088))
+	r.Launch(k72GemmTn, runtime.Arena.At(619836672), runtime.Arena.At(3156768000), gradAt("blocks.8.attn.proj.weight"), gradAt("blocks.8.attn.proj.weight"), runtime.Arena.At(639202560))
 	// add
-	r.Launch(k51Add, gradAt("blocks.8.attn.proj.bias"), runtime.Arena.At(1239545088), gradAt("blocks.8.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.8.attn.proj.bias"), runtime.Arena.At(639202560), gradAt("blocks.8.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(1258910976), paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1317008640))
+	r.Launch(k73GemmNn, runtime.Arena.At(619836672), paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(697300224))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(1317008640), runtime.Arena.At(2169107712), runtime.Arena.At(2169110784), runtime.Arena.At(2169113856), runtime.Arena.At(3156768000), runtime.Arena.At(3527042304), runtime.Arena.At(1239545088), runtime.Arena.At(1239548160), runtime.Arena.At(1239551232))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(697300224), runtime.Arena.At(2169107712), runtime.Arena.At(2169110784), runtime.Arena.At(2169113856), runtime.Arena.At(3156768000), runtime.Arena.At(3527042304), runtime.Arena.At(619836672), runtime.Arena.At(619839744), runtime.Arena.At(619842816))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(1239545088), runtime.Arena.At(3137402112), gradAt("blocks.8.attn.qkv.weight"), gradAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1336374528))
+	r.Launch(k75GemmTn, runtime.Arena.At(619836672), runtime.Arena.At(3137402112), gradAt("blocks.8.attn.qkv.weight"), gradAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(716666112))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(1239545088), paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1317008640))
+	r.Launch(k76GemmNn, runtime.Arena.At(619836672), paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1317008640), runtime.Arena.At(3118036224), paramAt("blocks.8.norm1.weight"), runtime.Arena.At(3528855296), runtime.Arena.At(3528880512), runtime.Arena.At(1297642752), runtime.Arena.At(1239545088), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(1258910976), runtime.Arena.At(1278276864), runtime.Arena.At(1278279936))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(697300224), runtime.Arena.At(3118036224), paramAt("blocks.8.norm1.weight"), runtime.Arena.At(3528855296), runtime.Arena.At(3528880512), runtime.Arena.At(677934336), runtime.Arena.At(619836672), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(639202560), runtime.Arena.At(658580736), runtime.Arena.At(658583808))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(1258910976), runtime.Arena.At(1162081536), gradAt("blocks.7.mlp.fc2.weight"), gradAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1278283008))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(1258910976), paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
+	r.Launch(k67GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(542373120), gradAt("blocks.7.mlp.fc2.weight"), gradAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(658586880))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(639202560), paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1084617984), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(1162081536), runtime.Arena.At(3098670336), gradAt("blocks.7.mlp.fc1.weight"), gradAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1123349760))
+	r.Launch(k69GemmTn, runtime.Arena.At(542373120), runtime.Arena.At(3098670336), gradAt("blocks.7.mlp.fc1.weight"), gradAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(658568448))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1084617984))
+	r.Launch(k70GemmNn, runtime.Arena.At(542373120), paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(639202560))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1084617984), runtime.Arena.At(3079304448), paramAt("blocks.7.norm2.weight"), runtime.Arena.At(3528804864), runtime.Arena.At(3528830080), runtime.Arena.At(1239545088), runtime.Arena.At(1142715648), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(1103983872), runtime.Arena.At(1123362048), runtime.Arena.At(1123365120))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(639202560), runtime.Arena.At(3079304448), paramAt("blocks.7.norm2.weight"), runtime.Arena.At(3528804864), runtime.Arena.At(3528830080), runtime.Arena.At(619836672), runtime.Arena.At(600470784), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(542373120), runtime.Arena.At(561739008), runtime.Arena.At(561742080))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1123349760), gradAt("blocks.7.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(658568448), gradAt("blocks.7.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(1336374528), gradAt("blocks.8.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(716666112), gradAt("blocks.8.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.7.norm2.weight"), runtime.Arena.At(1123362048), gradAt("blocks.7.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.7.norm2.weight"), runtime.Arena.At(561739008), gradAt("blocks.7.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.7.norm2.bias"), runtime.Arena.At(1123365120), gradAt("blocks.7.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.7.norm2.bias"), runtime.Arena.At(561742080), gradAt("blocks.7.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.7.mlp.fc2.bias"), runtime.Arena.At(1278283008), gradAt("blocks.7.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.7.mlp.fc2.bias"), runtime.Arena.At(658586880), gradAt("blocks.7.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.8.norm1.weight"), runtime.Arena.At(1278276864), gradAt("blocks.8.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.8.norm1.weight"), runtime.Arena.At(658580736), gradAt("blocks.8.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.8.norm1.bias"), runtime.Arena.At(1278279936), gradAt("blocks.8.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.8.norm1.bias"), runtime.Arena.At(658583808), gradAt("blocks.8.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(3059938560), gradAt("blocks.7.attn.proj.weight"), gradAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1084617984))
+	r.Launch(k72GemmTn, runtime.Arena.At(542373120), runtime.Arena.At(3059938560), gradAt("blocks.7.attn.proj.weight"), gradAt("blocks.7.attn.proj.weight"), runtime.Arena.At(561739008))
 	// add
-	r.Launch(k51Add, gradAt("blocks.7.attn.proj.bias"), runtime.Arena.At(1084617984), gradAt("blocks.7.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.7.attn.proj.bias"), runtime.Arena.At(561739008), gradAt("blocks.7.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(1103983872), paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1162081536))
+	r.Launch(k73GemmNn, runtime.Arena.At(542373120), paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(619836672))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(1162081536), runtime.Arena.At(2111010048), runtime.Arena.At(2111013120), runtime.Arena.At(2111016192), runtime.Arena.At(3059938560), runtime.Arena.At(3526739712), runtime.Arena.At(1084617984), runtime.Arena.At(1084621056), runtime.Arena.At(1084624128))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(619836672), runtime.Arena.At(2111010048), runtime.Arena.At(2111013120), runtime.Arena.At(2111016192), runtime.Arena.At(3059938560), runtime.Arena.At(3526739712), runtime.Arena.At(542373120), runtime.Arena.At(542376192), runtime.Arena.At(542379264))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(1084617984), runtime.Arena.At(3040572672), gradAt("blocks.7.attn.qkv.weight"), gradAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1181447424))
+	r.Launch(k75GemmTn, runtime.Arena.At(542373120), runtime.Arena.At(3040572672), gradAt("blocks.7.attn.qkv.weight"), gradAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(639202560))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(1084617984), paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1162081536))
+	r.Launch(k76GemmNn, runtime.Arena.At(542373120), paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(619836672))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1162081536), runtime.Arena.At(3021206784), paramAt("blocks.7.norm1.weight"), runtime.Arena.At(3528754432), runtime.Arena.At(3528779648), runtime.Arena.At(1142715648), runtime.Arena.At(1084617984), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(1103983872), runtime.Arena.At(1123349760), runtime.Arena.At(1123352832))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(619836672), runtime.Arena.At(3021206784), paramAt("blocks.7.norm1.weight"), runtime.Arena.At(3528754432), runtime.Arena.At(3528779648), runtime.Arena.At(600470784), runtime.Arena.At(542373120), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(561739008), runtime.Arena.At(581117184), runtime.Arena.At(581120256))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(1103983872), runtime.Arena.At(1007154432), gradAt("blocks.6.mlp.fc2.weight"), gradAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(1123355904))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(1103983872), paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
+	r.Launch(k67GemmTn, runtime.Arena.At(561739008), runtime.Arena.At(464909568), gradAt("blocks.6.mlp.fc2.weight"), gradAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(581123328))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(561739008), paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(1162081536), runtime.Arena.At(464909568))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(1007154432), runtime.Arena.At(3001840896), gradAt("blocks.6.mlp.fc1.weight"), gradAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(968422656))
+	r.Launch(k69GemmTn, runtime.Arena.At(464909568), runtime.Arena.At(3001840896), gradAt("blocks.6.mlp.fc1.weight"), gradAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(581104896))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(929690880))
+	r.Launch(k70GemmNn, runtime.Arena.At(464909568), paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(561739008))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(929690880), runtime.Arena.At(2982475008), paramAt("blocks.6.norm2.weight"), runtime.Arena.At(3528704000), runtime.Arena.At(3528729216), runtime.Arena.At(1084617984), runtime.Arena.At(987788544), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(949056768), runtime.Arena.At(968434944), runtime.Arena.At(968438016))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(561739008), runtime.Arena.At(2982475008), paramAt("blocks.6.norm2.weight"), runtime.Arena.At(3528704000), runtime.Arena.At(3528729216), runtime.Arena.At(542373120), runtime.Arena.At(523007232), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(464909568), runtime.Arena.At(484275456), runtime.Arena.At(484278528))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(968422656), gradAt("blocks.6.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(581104896), gradAt("blocks.6.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(1181447424), gradAt("blocks.7.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(639202560), gradAt("blocks.7.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.6.norm2.weight"), runtime.Arena.At(968434944), gradAt("blocks.6.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.6.norm2.weight"), runtime.Arena.At(484275456), gradAt("blocks.6.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.6.norm2.bias"), runtime.Arena.At(968438016), gradAt("blocks.6.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.6.norm2.bias"), runtime.Arena.At(484278528), gradAt("blocks.6.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.6.mlp.fc2.bias"), runtime.Arena.At(1123355904), gradAt("blocks.6.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.6.mlp.fc2.bias"), runtime.Arena.At(581123328), gradAt("blocks.6.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.7.norm1.weight"), runtime.Arena.At(1123349760), gradAt("blocks.7.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.7.norm1.weight"), runtime.Arena.At(581117184), gradAt("blocks.7.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.7.norm1.bias"), runtime.Arena.At(1123352832), gradAt("blocks.7.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.7.norm1.bias"), runtime.Arena.At(581120256), gradAt("blocks.7.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(2963109120), gradAt("blocks.6.attn.proj.weight"), gradAt("blocks.6.attn.proj.weight"), runtime.Arena.At(929690880))
+	r.Launch(k72GemmTn, runtime.Arena.At(464909568), runtime.Arena.At(2963109120), gradAt("blocks.6.attn.proj.weight"), gradAt("blocks.6.attn.proj.weight"), runtime.Arena.At(484275456))
 	// add
-	r.Launch(k51Add, gradAt("blocks.6.attn.proj.bias"), runtime.Arena.At(929690880), gradAt("blocks.6.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.6.attn.proj.bias"), runtime.Arena.At(484275456), gradAt("blocks.6.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(949056768), paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(1007154432))
+	r.Launch(k73GemmNn, runtime.Arena.At(464909568), paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(542373120))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(1007154432), runtime.Arena.At(2052912384), runtime.Arena.At(2052915456), runtime.Arena.At(2052918528), runtime.Arena.At(2963109120), runtime.Arena.At(3526437120), runtime.Arena.At(929690880), runtime.Arena.At(929693952), runtime.Arena.At(929697024))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(542373120), runtime.Arena.At(2052912384), runtime.Arena.At(2052915456), runtime.Arena.At(2052918528), runtime.Arena.At(2963109120), runtime.Arena.At(3526437120), runtime.Arena.At(464909568), runtime.Arena.At(464912640), runtime.Arena.At(464915712))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(929690880), runtime.Arena.At(2943743232), gradAt("blocks.6.attn.qkv.weight"), gradAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1026520320))
+	r.Launch(k75GemmTn, runtime.Arena.At(464909568), runtime.Arena.At(2943743232), gradAt("blocks.6.attn.qkv.weight"), gradAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(561739008))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(929690880), paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1007154432))
+	r.Launch(k76GemmNn, runtime.Arena.At(464909568), paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(1007154432), runtime.Arena.At(2924377344), paramAt("blocks.6.norm1.weight"), runtime.Arena.At(3528653568), runtime.Arena.At(3528678784), runtime.Arena.At(987788544), runtime.Arena.At(929690880), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(949056768), runtime.Arena.At(968422656), runtime.Arena.At(968425728))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(542373120), runtime.Arena.At(2924377344), paramAt("blocks.6.norm1.weight"), runtime.Arena.At(3528653568), runtime.Arena.At(3528678784), runtime.Arena.At(523007232), runtime.Arena.At(464909568), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(484275456), runtime.Arena.At(503653632), runtime.Arena.At(503656704))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(949056768), runtime.Arena.At(852227328), gradAt("blocks.5.mlp.fc2.weight"), gradAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(968428800))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(949056768), paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
+	r.Launch(k67GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(387446016), gradAt("blocks.5.mlp.fc2.weight"), gradAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(503659776))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(484275456), paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(1239545088), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(852227328), runtime.Arena.At(2905011456), gradAt("blocks.5.mlp.fc1.weight"), gradAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(813495552))
+	r.Launch(k69GemmTn, runtime.Arena.At(387446016), runtime.Arena.At(2905011456), gradAt("blocks.5.mlp.fc1.weight"), gradAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(503641344))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(774763776))
+	r.Launch(k70GemmNn, runtime.Arena.At(387446016), paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(484275456))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(774763776), runtime.Arena.At(2885645568), paramAt("blocks.5.norm2.weight"), runtime.Arena.At(3528603136), runtime.Arena.At(3528628352), runtime.Arena.At(929690880), runtime.Arena.At(832861440), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(794129664), runtime.Arena.At(813507840), runtime.Arena.At(813510912))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(484275456), runtime.Arena.At(2885645568), paramAt("blocks.5.norm2.weight"), runtime.Arena.At(3528603136), runtime.Arena.At(3528628352), runtime.Arena.At(464909568), runtime.Arena.At(445543680), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(387446016), runtime.Arena.At(406811904), runtime.Arena.At(406814976))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(813495552), gradAt("blocks.5.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(503641344), gradAt("blocks.5.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(1026520320), gradAt("blocks.6.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(561739008), gradAt("blocks.6.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.5.norm2.weight"), runtime.Arena.At(813507840), gradAt("blocks.5.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.5.norm2.weight"), runtime.Arena.At(406811904), gradAt("blocks.5.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.5.norm2.bias"), runtime.Arena.At(813510912), gradAt("blocks.5.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.5.norm2.bias"), runtime.Arena.At(406814976), gradAt("blocks.5.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.5.mlp.fc2.bias"), runtime.Arena.At(968428800), gradAt("blocks.5.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.5.mlp.fc2.bias"), runtime.Arena.At(503659776), gradAt("blocks.5.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.6.norm1.weight"), runtime.Arena.At(968422656), gradAt("blocks.6.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.6.norm1.weight"), runtime.Arena.At(503653632), gradAt("blocks.6.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.6.norm1.bias"), runtime.Arena.At(968425728), gradAt("blocks.6.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.6.norm1.bias"), runtime.Arena.At(503656704), gradAt("blocks.6.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(2866279680), gradAt("blocks.5.attn.proj.weight"), gradAt("blocks.5.attn.proj.weight"), runtime.Arena.At(774763776))
+	r.Launch(k72GemmTn, runtime.Arena.At(387446016), runtime.Arena.At(2866279680), gradAt("blocks.5.attn.proj.weight"), gradAt("blocks.5.attn.proj.weight"), runtime.Arena.At(406811904))
 	// add
-	r.Launch(k51Add, gradAt("blocks.5.attn.proj.bias"), runtime.Arena.At(774763776), gradAt("blocks.5.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.5.attn.proj.bias"), runtime.Arena.At(406811904), gradAt("blocks.5.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(794129664), paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(852227328))
+	r.Launch(k73GemmNn, runtime.Arena.At(387446016), paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(464909568))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(852227328), runtime.Arena.At(1994814720), runtime.Arena.At(1994817792), runtime.Arena.At(1994820864), runtime.Arena.At(2866279680), runtime.Arena.At(3526134528), runtime.Arena.At(774763776), runtime.Arena.At(774766848), runtime.Arena.At(774769920))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(464909568), runtime.Arena.At(1994814720), runtime.Arena.At(1994817792), runtime.Arena.At(1994820864), runtime.Arena.At(2866279680), runtime.Arena.At(3526134528), runtime.Arena.At(387446016), runtime.Arena.At(387449088), runtime.Arena.At(387452160))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(774763776), runtime.Arena.At(2846913792), gradAt("blocks.5.attn.qkv.weight"), gradAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(871593216))
+	r.Launch(k75GemmTn, runtime.Arena.At(387446016), runtime.Arena.At(2846913792), gradAt("blocks.5.attn.qkv.weight"), gradAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(484275456))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(774763776), paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(852227328))
+	r.Launch(k76GemmNn, runtime.Arena.At(387446016), paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(464909568))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(2827547904), paramAt("blocks.5.norm1.weight"), runtime.Arena.At(3528552704), runtime.Arena.At(3528577920), runtime.Arena.At(832861440), runtime.Arena.At(774763776), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(794129664), runtime.Arena.At(813495552), runtime.Arena.At(813498624))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(464909568), runtime.Arena.At(2827547904), paramAt("blocks.5.norm1.weight"), runtime.Arena.At(3528552704), runtime.Arena.At(3528577920), runtime.Arena.At(445543680), runtime.Arena.At(387446016), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(406811904), runtime.Arena.At(426190080), runtime.Arena.At(426193152))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(794129664), runtime.Arena.At(697300224), gradAt("blocks.4.mlp.fc2.weight"), gradAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(813501696))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(794129664), paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
+	r.Launch(k67GemmTn, runtime.Arena.At(406811904), runtime.Arena.At(309982464), gradAt("blocks.4.mlp.fc2.weight"), gradAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(426196224))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(406811904), paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(1317008640), runtime.Arena.At(309982464))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(697300224), runtime.Arena.At(2808182016), gradAt("blocks.4.mlp.fc1.weight"), gradAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(658568448))
+	r.Launch(k69GemmTn, runtime.Arena.At(309982464), runtime.Arena.At(2808182016), gradAt("blocks.4.mlp.fc1.weight"), gradAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(426177792))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(619836672))
+	r.Launch(k70GemmNn, runtime.Arena.At(309982464), paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(406811904))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(619836672), runtime.Arena.At(2788816128), paramAt("blocks.4.norm2.weight"), runtime.Arena.At(3528502272), runtime.Arena.At(3528527488), runtime.Arena.At(774763776), runtime.Arena.At(677934336), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(639202560), runtime.Arena.At(658580736), runtime.Arena.At(658583808))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(406811904), runtime.Arena.At(2788816128), paramAt("blocks.4.norm2.weight"), runtime.Arena.At(3528502272), runtime.Arena.At(3528527488), runtime.Arena.At(387446016), runtime.Arena.At(368080128), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(309982464), runtime.Arena.At(329348352), runtime.Arena.At(329351424))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(658568448), gradAt("blocks.4.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(426177792), gradAt("blocks.4.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(871593216), gradAt("blocks.5.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(484275456), gradAt("blocks.5.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.4.norm2.weight"), runtime.Arena.At(658580736), gradAt("blocks.4.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.4.norm2.weight"), runtime.Arena.At(329348352), gradAt("blocks.4.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.4.norm2.bias"), runtime.Arena.At(658583808), gradAt("blocks.4.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.4.norm2.bias"), runtime.Arena.At(329351424), gradAt("blocks.4.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.4.mlp.fc2.bias"), runtime.Arena.At(813501696), gradAt("blocks.4.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.4.mlp.fc2.bias"), runtime.Arena.At(426196224), gradAt("blocks.4.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.5.norm1.weight"), runtime.Arena.At(813495552), gradAt("blocks.5.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.5.norm1.weight"), runtime.Arena.At(426190080), gradAt("blocks.5.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.5.norm1.bias"), runtime.Arena.At(813498624), gradAt("blocks.5.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.5.norm1.bias"), runtime.Arena.At(426193152), gradAt("blocks.5.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(2769450240), gradAt("blocks.4.attn.proj.weight"), gradAt("blocks.4.attn.proj.weight"), runtime.Arena.At(619836672))
+	r.Launch(k72GemmTn, runtime.Arena.At(309982464), runtime.Arena.At(2769450240), gradAt("blocks.4.attn.proj.weight"), gradAt("blocks.4.attn.proj.weight"), runtime.Arena.At(329348352))
 	// add
-	r.Launch(k51Add, gradAt("blocks.4.attn.proj.bias"), runtime.Arena.At(619836672), gradAt("blocks.4.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.4.attn.proj.bias"), runtime.Arena.At(329348352), gradAt("blocks.4.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(639202560), paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(697300224))
+	r.Launch(k73GemmNn, runtime.Arena.At(309982464), paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(387446016))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(697300224), runtime.Arena.At(1936717056), runtime.Arena.At(1936720128), runtime.Arena.At(1936723200), runtime.Arena.At(2769450240), runtime.Arena.At(3525831936), runtime.Arena.At(619836672), runtime.Arena.At(619839744), runtime.Arena.At(619842816))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(387446016), runtime.Arena.At(1936717056), runtime.Arena.At(1936720128), runtime.Arena.At(1936723200), runtime.Arena.At(2769450240), runtime.Arena.At(3525831936), runtime.Arena.At(309982464), runtime.Arena.At(309985536), runtime.Arena.At(309988608))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(619836672), runtime.Arena.At(2750084352), gradAt("blocks.4.attn.qkv.weight"), gradAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(716666112))
+	r.Launch(k75GemmTn, runtime.Arena.At(309982464), runtime.Arena.At(2750084352), gradAt("blocks.4.attn.qkv.weight"), gradAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(406811904))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(619836672), paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(697300224))
+	r.Launch(k76GemmNn, runtime.Arena.At(309982464), paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(697300224), runtime.Arena.At(2730718464), paramAt("blocks.4.norm1.weight"), runtime.Arena.At(3528451840), runtime.Arena.At(3528477056), runtime.Arena.At(677934336), runtime.Arena.At(619836672), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(639202560), runtime.Arena.At(658568448), runtime.Arena.At(658571520))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(387446016), runtime.Arena.At(2730718464), paramAt("blocks.4.norm1.weight"), runtime.Arena.At(3528451840), runtime.Arena.At(3528477056), runtime.Arena.At(368080128), runtime.Arena.At(309982464), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(329348352), runtime.Arena.At(348726528), runtime.Arena.At(348729600))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(639202560), runtime.Arena.At(542373120), gradAt("blocks.3.mlp.fc2.weight"), gradAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(658574592))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(639202560), paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
+	r.Launch(k67GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(232518912), gradAt("blocks.3.mlp.fc2.weight"), gradAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(348732672))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(329348352), paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(1394472192), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(542373120), runtime.Arena.At(2711352576), gradAt("blocks.3.mlp.fc1.weight"), gradAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(503641344))
+	r.Launch(k69GemmTn, runtime.Arena.At(232518912), runtime.Arena.At(2711352576), gradAt("blocks.3.mlp.fc1.weight"), gradAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(348714240))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(464909568))
+	r.Launch(k70GemmNn, runtime.Arena.At(232518912), paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(329348352))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(464909568), runtime.Arena.At(2691986688), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(3528401408), runtime.Arena.At(3528426624), runtime.Arena.At(619836672), runtime.Arena.At(523007232), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(484275456), runtime.Arena.At(503653632), runtime.Arena.At(503656704))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(329348352), runtime.Arena.At(2691986688), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(3528401408), runtime.Arena.At(3528426624), runtime.Arena.At(309982464), runtime.Arena.At(290616576), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(232518912), runtime.Arena.At(251884800), runtime.Arena.At(251887872))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(503641344), gradAt("blocks.3.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(348714240), gradAt("blocks.3.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(716666112), gradAt("blocks.4.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(406811904), gradAt("blocks.4.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.3.norm2.weight"), runtime.Arena.At(503653632), gradAt("blocks.3.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.3.norm2.weight"), runtime.Arena.At(251884800), gradAt("blocks.3.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.3.norm2.bias"), runtime.Arena.At(503656704), gradAt("blocks.3.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.3.norm2.bias"), runtime.Arena.At(251887872), gradAt("blocks.3.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.3.mlp.fc2.bias"), runtime.Arena.At(658574592), gradAt("blocks.3.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.3.mlp.fc2.bias"), runtime.Arena.At(348732672), gradAt("blocks.3.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.4.norm1.weight"), runtime.Arena.At(658568448), gradAt("blocks.4.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.4.norm1.weight"), runtime.Arena.At(348726528), gradAt("blocks.4.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.4.norm1.bias"), runtime.Arena.At(658571520), gradAt("blocks.4.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.4.norm1.bias"), runtime.Arena.At(348729600), gradAt("blocks.4.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(2672620800), gradAt("blocks.3.attn.proj.weight"), gradAt("blocks.3.attn.proj.weight"), runtime.Arena.At(464909568))
+	r.Launch(k72GemmTn, runtime.Arena.At(232518912), runtime.Arena.At(2672620800), gradAt("blocks.3.attn.proj.weight"), gradAt("blocks.3.attn.proj.weight"), runtime.Arena.At(251884800))
 	// add
-	r.Launch(k51Add, gradAt("blocks.3.attn.proj.bias"), runtime.Arena.At(464909568), gradAt("blocks.3.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.3.attn.proj.bias"), runtime.Arena.At(251884800), gradAt("blocks.3.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(484275456), paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(542373120))
+	r.Launch(k73GemmNn, runtime.Arena.At(232518912), paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(309982464))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(542373120), runtime.Arena.At(1878619392), runtime.Arena.At(1878622464), runtime.Arena.At(1878625536), runtime.Arena.At(2672620800), runtime.Arena.At(3525529344), runtime.Arena.At(464909568), runtime.Arena.At(464912640), runtime.Arena.At(464915712))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(309982464), runtime.Arena.At(1878619392), runtime.Arena.At(1878622464), runtime.Arena.At(1878625536), runtime.Arena.At(2672620800), runtime.Arena.At(3525529344), runtime.Arena.At(232518912), runtime.Arena.At(232521984), runtime.Arena.At(232525056))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(464909568), runtime.Arena.At(2653254912), gradAt("blocks.3.attn.qkv.weight"), gradAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(561739008))
+	r.Launch(k75GemmTn, runtime.Arena.At(232518912), runtime.Arena.At(2653254912), gradAt("blocks.3.attn.qkv.weight"), gradAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(329348352))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(464909568), paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(542373120))
+	r.Launch(k76GemmNn, runtime.Arena.At(232518912), paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(309982464))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(542373120), runtime.Arena.At(2633889024), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(3528350976), runtime.Arena.At(3528376192), runtime.Arena.At(523007232), runtime.Arena.At(464909568), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(484275456), runtime.Arena.At(503641344), runtime.Arena.At(503644416))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(309982464), runtime.Arena.At(2633889024), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(3528350976), runtime.Arena.At(3528376192), runtime.Arena.At(290616576), runtime.Arena.At(232518912), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(251884800), runtime.Arena.At(271262976), runtime.Arena.At(271266048))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(484275456), runtime.Arena.At(387446016), gradAt("blocks.2.mlp.fc2.weight"), gradAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(503647488))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(484275456), paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
+	r.Launch(k67GemmTn, runtime.Arena.At(251884800), runtime.Arena.At(155055360), gradAt("blocks.2.mlp.fc2.weight"), gradAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(271269120))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(251884800), paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(1471935744), runtime.Arena.At(155055360))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(387446016), runtime.Arena.At(2614523136), gradAt("blocks.2.mlp.fc1.weight"), gradAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(348714240))
+	r.Launch(k69GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(2614523136), gradAt("blocks.2.mlp.fc1.weight"), gradAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(271250688))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(309982464))
+	r.Launch(k70GemmNn, runtime.Arena.At(155055360), paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(251884800))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(309982464), runtime.Arena.At(2595157248), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(3528300544), runtime.Arena.At(3528325760), runtime.Arena.At(464909568), runtime.Arena.At(368080128), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(329348352), runtime.Arena.At(348726528), runtime.Arena.At(348729600))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(251884800), runtime.Arena.At(2595157248), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(3528300544), runtime.Arena.At(3528325760), runtime.Arena.At(232518912), runtime.Arena.At(213153024), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(155055360), runtime.Arena.At(174421248), runtime.Arena.At(174424320))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(348714240), gradAt("blocks.2.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(271250688), gradAt("blocks.2.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(561739008), gradAt("blocks.3.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(329348352), gradAt("blocks.3.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.2.norm2.weight"), runtime.Arena.At(348726528), gradAt("blocks.2.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.2.norm2.weight"), runtime.Arena.At(174421248), gradAt("blocks.2.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.2.norm2.bias"), runtime.Arena.At(348729600), gradAt("blocks.2.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.2.norm2.bias"), runtime.Arena.At(174424320), gradAt("blocks.2.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.2.mlp.fc2.bias"), runtime.Arena.At(503647488), gradAt("blocks.2.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.2.mlp.fc2.bias"), runtime.Arena.At(271269120), gradAt("blocks.2.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.3.norm1.weight"), runtime.Arena.At(503641344), gradAt("blocks.3.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.3.norm1.weight"), runtime.Arena.At(271262976), gradAt("blocks.3.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.3.norm1.bias"), runtime.Arena.At(503644416), gradAt("blocks.3.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.3.norm1.bias"), runtime.Arena.At(271266048), gradAt("blocks.3.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(2575791360), gradAt("blocks.2.attn.proj.weight"), gradAt("blocks.2.attn.proj.weight"), runtime.Arena.At(309982464))
+	r.Launch(k72GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(2575791360), gradAt("blocks.2.attn.proj.weight"), gradAt("blocks.2.attn.proj.weight"), runtime.Arena.At(174421248))
 	// add
-	r.Launch(k51Add, gradAt("blocks.2.attn.proj.bias"), runtime.Arena.At(309982464), gradAt("blocks.2.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.2.attn.proj.bias"), runtime.Arena.At(174421248), gradAt("blocks.2.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(329348352), paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(387446016))
+	r.Launch(k73GemmNn, runtime.Arena.At(155055360), paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(232518912))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(387446016), runtime.Arena.At(1820521728), runtime.Arena.At(1820524800), runtime.Arena.At(1820527872), runtime.Arena.At(2575791360), runtime.Arena.At(3525226752), runtime.Arena.At(309982464), runtime.Arena.At(309985536), runtime.Arena.At(309988608))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(232518912), runtime.Arena.At(1820521728), runtime.Arena.At(1820524800), runtime.Arena.At(1820527872), runtime.Arena.At(2575791360), runtime.Arena.At(3525226752), runtime.Arena.At(155055360), runtime.Arena.At(155058432), runtime.Arena.At(155061504))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(309982464), runtime.Arena.At(2556425472), gradAt("blocks.2.attn.qkv.weight"), gradAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(406811904))
+	r.Launch(k75GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(2556425472), gradAt("blocks.2.attn.qkv.weight"), gradAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(251884800))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(309982464), paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(387446016))
+	r.Launch(k76GemmNn, runtime.Arena.At(155055360), paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(387446016), runtime.Arena.At(2537059584), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(3528250112), runtime.Arena.At(3528275328), runtime.Arena.At(368080128), runtime.Arena.At(309982464), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(329348352), runtime.Arena.At(348714240), runtime.Arena.At(348717312))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(232518912), runtime.Arena.At(2537059584), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(3528250112), runtime.Arena.At(3528275328), runtime.Arena.At(213153024), runtime.Arena.At(155055360), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(174421248), runtime.Arena.At(193799424), runtime.Arena.At(193802496))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k67GemmTn, runtime.Arena.At(329348352), runtime.Arena.At(232518912), gradAt("blocks.1.mlp.fc2.weight"), gradAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(348720384))
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k68GemmNn, runtime.Arena.At(329348352), paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
+	r.Launch(k67GemmTn, runtime.Arena.At(174421248), runtime.Arena.At(77591808), gradAt("blocks.1.mlp.fc2.weight"), gradAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(193805568))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k68GemmNn, runtime.Arena.At(174421248), paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(1549399296), runtime.Arena.At(77591808))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(232518912), runtime.Arena.At(2517693696), gradAt("blocks.1.mlp.fc1.weight"), gradAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(193787136))
+	r.Launch(k69GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(2517693696), gradAt("blocks.1.mlp.fc1.weight"), gradAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(193787136))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(155055360))
+	r.Launch(k70GemmNn, runtime.Arena.At(77591808), paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(174421248))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k71LayernormGrad, runtime.Arena.At(155055360), runtime.Arena.At(2498327808), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(3528199680), runtime.Arena.At(3528224896), runtime.Arena.At(309982464), runtime.Arena.At(213153024), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(174421248), runtime.Arena.At(193799424), runtime.Arena.At(193802496))
+	r.Launch(k71LayernormGrad, runtime.Arena.At(174421248), runtime.Arena.At(2498327808), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(3528199680), runtime.Arena.At(3528224896), runtime.Arena.At(155055360), runtime.Arena.At(135689472), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(77591808), runtime.Arena.At(96957696), runtime.Arena.At(96960768))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
 	// add
 	r.Launch(k50Add, gradAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(193787136), gradAt("blocks.1.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(406811904), gradAt("blocks.2.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(251884800), gradAt("blocks.2.attn.qkv.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.1.norm2.weight"), runtime.Arena.At(193799424), gradAt("blocks.1.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.1.norm2.weight"), runtime.Arena.At(96957696), gradAt("blocks.1.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.1.norm2.bias"), runtime.Arena.At(193802496), gradAt("blocks.1.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.1.norm2.bias"), runtime.Arena.At(96960768), gradAt("blocks.1.norm2.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.1.mlp.fc2.bias"), runtime.Arena.At(348720384), gradAt("blocks.1.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.1.mlp.fc2.bias"), runtime.Arena.At(193805568), gradAt("blocks.1.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.2.norm1.weight"), runtime.Arena.At(348714240), gradAt("blocks.2.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.2.norm1.weight"), runtime.Arena.At(193799424), gradAt("blocks.2.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.2.norm1.bias"), runtime.Arena.At(348717312), gradAt("blocks.2.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.2.norm1.bias"), runtime.Arena.At(193802496), gradAt("blocks.2.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
-	r.Launch(k72GemmTn, runtime.Arena.At(174421248), runtime.Arena.At(2478961920), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.weight"), runtime.Arena.At(155055360))
+	r.Launch(k72GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(2478961920), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.weight"), runtime.Arena.At(96957696))
 	// add
-	r.Launch(k51Add, gradAt("blocks.1.attn.proj.bias"), runtime.Arena.At(155055360), gradAt("blocks.1.attn.proj.bias"))
+	r.Launch(k51Add, gradAt("blocks.1.attn.proj.bias"), runtime.Arena.At(96957696), gradAt("blocks.1.attn.proj.bias"))
 	// linear_dx   [n·197×768]·[768×768]
-	r.Launch(k73GemmNn, runtime.Arena.At(174421248), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(232518912))
+	r.Launch(k73GemmNn, runtime.Arena.At(77591808), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(155055360))
 	// attention_grad
-	r.Launch(k74AttentionGrad, runtime.Arena.At(232518912), runtime.Arena.At(1762424064), runtime.Arena.At(1762427136), runtime.Arena.At(1762430208), runtime.Arena.At(2478961920), runtime.Arena.At(3524924160), runtime.Arena.At(155055360), runtime.Arena.At(155058432), runtime.Arena.At(155061504))
+	r.Launch(k74AttentionGrad, runtime.Arena.At(155055360), runtime.Arena.At(1762424064), runtime.Arena.At(1762427136), runtime.Arena.At(1762430208), runtime.Arena.At(2478961920), runtime.Arena.At(3524924160), runtime.Arena.At(77591808), runtime.Arena.At(77594880), runtime.Arena.At(77597952))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]
-	r.Launch(k75GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(2459596032), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(251884800))
+	r.Launch(k75GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(2459596032), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(174421248))
 	// linear_dx   [n·197×2304]·[2304×768]
-	r.Launch(k76GemmNn, runtime.Arena.At(155055360), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(232518912))
+	r.Launch(k76GemmNn, runtime.Arena.At(77591808), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(155055360))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
 	// layernorm_grad + add
-	r.Launch(k78LayernormGrad, runtime.Arena.At(232518912), runtime.Arena.At(2440230144), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(3528149248), runtime.Arena.At(3528174464), runtime.Arena.At(213153024), runtime.Arena.At(155055360), runtime.Arena.At(174421248), runtime.Arena.At(174424320))
+	r.Launch(k78LayernormGrad, runtime.Arena.At(155055360), runtime.Arena.At(2440230144), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(3528149248), runtime.Arena.At(3528174464), runtime.Arena.At(135689472), runtime.Arena.At(77591808), runtime.Arena.At(96957696), runtime.Arena.At(96960768))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]
-	r.Launch(k79GemmTn, runtime.Arena.At(155055360), runtime.Arena.At(77591808), gradAt("blocks.0.mlp.fc2.weight"), gradAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(174427392))
+	r.Launch(k79GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(128256), gradAt("blocks.0.mlp.fc2.weight"), gradAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(96963840))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
 	// add
-	r.Launch(k77Add, gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(251884800), gradAt("blocks.1.attn.qkv.bias"))
+	r.Launch(k77Add, gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(174421248), gradAt("blocks.1.attn.qkv.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// add
-	r.Launch(k51Add, gradAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(174427392), gradAt("blocks.0.mlp.fc2.bias"))
+	r.Launch(k51Add, gradAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(96963840), gradAt("blocks.0.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
 	// add
-	r.Launch(k52Add, gradAt("blocks.1.norm1.weight"), runtime.Arena.At(174421248), gradAt("blocks.1.norm1.weight"))
+	r.Launch(k52Add, gradAt("blocks.1.norm1.weight"), runtime.Arena.At(96957696), gradAt("blocks.1.norm1.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.1.norm1.bias"), runtime.Arena.At(174424320), gradAt("blocks.1.norm1.bias"))
+	r.Launch(k53Add, gradAt("blocks.1.norm1.bias"), runtime.Arena.At(96960768), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]
-	r.Launch(k80GemmNn, runtime.Arena.At(155055360), paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
+	// linear_dx + mul   [n·197×768]·[768×3072]
+	r.Launch(k80GemmNn, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(1626862848), runtime.Arena.At(128256))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]
-	r.Launch(k69GemmTn, runtime.Arena.At(77591808), runtime.Arena.At(2420864256), gradAt("blocks.0.mlp.fc1.weight"), gradAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(19494144))
+	r.Launch(k69GemmTn, runtime.Arena.At(128256), runtime.Arena.At(2420864256), gradAt("blocks.0.mlp.fc1.weight"), gradAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(116323584))
 	// linear_dx   [n·197×3072]·[3072×768]
-	r.Launch(k70GemmNn, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(128256))
+	r.Launch(k70GemmNn, runtime.Arena.At(128256), paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(96957696))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
 	// layernorm_grad + add
-	r.Launch(k78LayernormGrad, runtime.Arena.At(128256), runtime.Arena.At(2401498368), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(3528098816), runtime.Arena.At(3528124032), runtime.Arena.At(155055360), runtime.Arena.At(58225920), runtime.Arena.At(19506432), runtime.Arena.At(19509504))
+	r.Launch(k78LayernormGrad, runtime.Arena.At(96957696), runtime.Arena.At(2401498368), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(3528098816), runtime.Arena.At(3528124032), runtime.Arena.At(77591808), runtime.Arena.At(58225920), runtime.Arena.At(128256), runtime.Arena.At(131328))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
 	// add
-	r.Launch(k50Add, gradAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(19494144), gradAt("blocks.0.mlp.fc1.bias"))
+	r.Launch(k50Add, gradAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(116323584), gradAt("blocks.0.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
 	// add
-	r.Launch(k52Add, gradAt("blocks.0.norm2.weight"), runtime.Arena.At(19506432), gradAt("blocks.0.norm2.weight"))
+	r.Launch(k52Add, gradAt("blocks.0.norm2.weight"), runtime.Arena.At(128256), gradAt("blocks.0.norm2.weight"))
 	// add
-	r.Launch(k53Add, gradAt("blocks.0.norm2.bias"), runtime.Arena.At(19509504), gradAt("blocks.0.norm2.bias"))
+	r.Launch(k53Add, gradAt("blocks.0.norm2.bias"), runtime.Arena.At(131328), gradAt("blocks.0.norm2.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]
 	r.Launch(k81GemmTn, runtime.Arena.At(58225920), runtime.Arena.At(2382132480), gradAt("blocks.0.attn.proj.weight"), gradAt("blocks.0.attn.proj.weight"), runtime.Arena.At(128256))

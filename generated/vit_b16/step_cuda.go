@@ -52,7 +52,7 @@ var cudaKernels = []runtime.CUDAKernel{
 	{Kernel: runtime.Kernel{Name: "k18_cross_entropy", Family: "row", Layer: "loss", Pos: "vit_b16.yaml:46:8", Doc: "cross_entropy", FLOPs: 0, Bytes: 128384, FixedBytes: 0, Outs: []runtime.Span{{Arg: 2, Elems: 1, PerSample: true}, {Arg: 3, Elems: 1, PerSample: true}}}, Grid: 4, Block: 256, Shared: 256},
 	{Kernel: runtime.Kernel{Name: "k19_layernorm", Family: "row", Layer: "blocks.0.norm1", Pos: "vit_b16.yaml:32:15", Doc: "layernorm", FLOPs: 0, Bytes: 38788352, FixedBytes: 6144, Outs: []runtime.Span{{Arg: 3, Elems: 197, PerSample: true}, {Arg: 4, Elems: 197, PerSample: true}, {Arg: 5, Elems: 768, Rows: 197, PerSample: true}}}, Grid: 788, Block: 256, Shared: 256},
 	{Kernel: runtime.Kernel{Name: "k20_attention", Family: "attention", Layer: "blocks.0.attn", Pos: "vit_b16.yaml:34:15", Doc: "attention", FLOPs: 3815079936, Bytes: 77766144, FixedBytes: 0, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 197, PerSample: true}, {Arg: 4, Elems: 197, Rows: 12, PerSample: true}}}, Grid: 768, Block: 224, Shared: 100096},
-	{Kernel: runtime.Kernel{Name: "k21_gemm_nt", Family: "gemm", Layer: "blocks.0.mlp.fc1", Pos: "vit_b16.yaml:38:15", Doc: "linear + add + gelu   [n·197×768]·[3072×768]ᵀ", FLOPs: 29746003968, Bytes: 183742464, FixedBytes: 9449472, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 197, PerSample: true}, {Arg: 4, Elems: 3072, Rows: 197, PerSample: true}}}, Grid: 2376, Block: 256, Shared: 36864},
+	{Kernel: runtime.Kernel{Name: "k21_gemm_nt", Family: "gemm", Layer: "blocks.0.mlp.fc1", Pos: "vit_b16.yaml:38:15", Doc: "linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ", FLOPs: 29746003968, Bytes: 183742464, FixedBytes: 9449472, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 197, PerSample: true}, {Arg: 4, Elems: 3072, Rows: 197, PerSample: true}}}, Grid: 2376, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k22_gemm_nt", Family: "gemm", Layer: "blocks.1.attn", Pos: "vit_b16.yaml:34:15", Doc: "linear + add + drop_path   [n·197×768]·[768×768]ᵀ", FLOPs: 7436500992, Bytes: 60460032, FixedBytes: 2362368, Outs: []runtime.Span{{Arg: 6, Elems: 768, Rows: 197, PerSample: true}}}, Grid: 600, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k23_gemm_nt", Family: "gemm", Layer: "blocks.1.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ", FLOPs: 29746003968, Bytes: 125635584, FixedBytes: 9440256, Outs: []runtime.Span{{Arg: 6, Elems: 768, Rows: 197, PerSample: true}}}, Grid: 900, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k10_k24", Family: "gemm", Layer: "blocks.11.attn", Pos: "vit_b16.yaml:34:15", Doc: "linear + add   [n·197×768]·[1536×768]ᵀ  |  slice_tokens", FLOPs: 14873001984, Bytes: 63019008, FixedBytes: 4724736, Outs: []runtime.Span{{Arg: 3, Elems: 1536, Rows: 197, PerSample: true}, {Arg: 5, Elems: 768, PerSample: true}}}, Grid: 1200, Block: 256, Shared: 36864},
@@ -61,12 +61,12 @@ var cudaKernels = []runtime.CUDAKernel{
 	{Kernel: runtime.Kernel{Name: "k27_gemm_nt", Family: "gemm", Layer: "blocks.11.attn", Pos: "vit_b16.yaml:34:15", Doc: "linear + add + drop_path   [n×768]·[768×768]ᵀ", FLOPs: 37748736, Bytes: 2558976, FixedBytes: 2362368, Outs: []runtime.Span{{Arg: 5, Elems: 768, PerSample: true}}}, Grid: 96, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k28_slice_tokens", Family: "pointwise", Layer: "blocks.11.0", Pos: "vit_b16.yaml:31:11", Doc: "slice_tokens + add", FLOPs: 0, Bytes: 294912, FixedBytes: 0, Outs: []runtime.Span{{Arg: 2, Elems: 768, PerSample: true}}}, Grid: 12, Block: 256, Shared: 0},
 	{Kernel: runtime.Kernel{Name: "k29_layernorm", Family: "row", Layer: "blocks.11.norm2", Pos: "vit_b16.yaml:37:15", Doc: "layernorm", FLOPs: 0, Bytes: 203008, FixedBytes: 6144, Outs: []runtime.Span{{Arg: 3, Elems: 1, PerSample: true}, {Arg: 4, Elems: 1, PerSample: true}, {Arg: 5, Elems: 768, PerSample: true}}}, Grid: 4, Block: 256, Shared: 256},
-	{Kernel: runtime.Kernel{Name: "k30_gemm_nt", Family: "gemm", Layer: "blocks.11.mlp.fc1", Pos: "vit_b16.yaml:38:15", Doc: "linear + add + gelu   [n×768]·[3072×768]ᵀ", FLOPs: 150994944, Bytes: 10334208, FixedBytes: 9449472, Outs: []runtime.Span{{Arg: 3, Elems: 3072, PerSample: true}, {Arg: 4, Elems: 3072, PerSample: true}}}, Grid: 96, Block: 256, Shared: 18432},
+	{Kernel: runtime.Kernel{Name: "k30_gemm_nt", Family: "gemm", Layer: "blocks.11.mlp.fc1", Pos: "vit_b16.yaml:38:15", Doc: "linear + add + gelu + gelu_slope   [n×768]·[3072×768]ᵀ", FLOPs: 150994944, Bytes: 10334208, FixedBytes: 9449472, Outs: []runtime.Span{{Arg: 3, Elems: 3072, PerSample: true}, {Arg: 4, Elems: 3072, PerSample: true}}}, Grid: 96, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k31_gemm_nt", Family: "gemm", Layer: "blocks.11.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "linear + add + drop_path   [n×3072]·[768×3072]ᵀ", FLOPs: 150994944, Bytes: 10030080, FixedBytes: 9440256, Outs: []runtime.Span{{Arg: 6, Elems: 768, PerSample: true}}}, Grid: 96, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k32_cross_entropy", Family: "row", Layer: "loss", Pos: "vit_b16.yaml:46:8", Doc: "cross_entropy + broadcast_batch + cross_entropy_grad", FLOPs: 0, Bytes: 256384, FixedBytes: 0, Outs: []runtime.Span{{Arg: 2, Elems: 1, PerSample: true}, {Arg: 3, Elems: 1, PerSample: true}, {Arg: 4, Elems: 1000, PerSample: true}}}, Grid: 4, Block: 256, Shared: 256},
 	{Kernel: runtime.Kernel{Name: "k33_k34", Family: "gemm", Layer: "head", Pos: "vit_b16.yaml:44:5", Doc: "sum_leading + linear_dw + add   [n×1000]ᵀ·[n×768]  |  linear_dx   [n×1000]·[1000×768]", FLOPs: 98304000, Bytes: 9672608, FixedBytes: 9220000, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 1000}, {Arg: 4, Elems: 1000}, {Arg: 7, Elems: 768, PerSample: true}}}, Grid: 192, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k35_k36", Family: "pointwise", Layer: "head", Pos: "vit_b16.yaml:44:5", Doc: "add  |  layernorm_grad + drop_path", FLOPs: 0, Bytes: 414688, FixedBytes: 21216, Outs: []runtime.Span{{Arg: 2, Elems: 1000}, {Arg: 8, Elems: 768, PerSample: true}, {Arg: 11, Elems: 768, PerSample: true}, {Arg: 12, Elems: 768}, {Arg: 13, Elems: 768}}}, Grid: 5, Block: 256, Shared: 49424},
-	{Kernel: runtime.Kernel{Name: "k37_k38", Family: "gemm", Layer: "blocks.11.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "sum_leading + linear_dw + add   [n×768]ᵀ·[n×3072]  |  linear_dx + gelu_grad   [n×768]·[768×3072]", FLOPs: 301989888, Bytes: 29690880, FixedBytes: 28314624, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 8, Elems: 3072, PerSample: true}}}, Grid: 384, Block: 256, Shared: 36864},
+	{Kernel: runtime.Kernel{Name: "k37_k38", Family: "gemm", Layer: "blocks.11.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "sum_leading + linear_dw + add   [n×768]ᵀ·[n×3072]  |  linear_dx + mul   [n×768]·[768×3072]", FLOPs: 301989888, Bytes: 29690880, FixedBytes: 28314624, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 8, Elems: 3072, PerSample: true}}}, Grid: 384, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k39_k40_k41_k42", Family: "gemm", Layer: "blocks.11.mlp.fc1", Pos: "vit_b16.yaml:38:15", Doc: "sum_leading + linear_dw + add   [n×3072]ᵀ·[n×768]  |  linear_dx   [n×3072]·[3072×768]  |  add  |  add", FLOPs: 301989888, Bytes: 29325312, FixedBytes: 28342272, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 3072}, {Arg: 4, Elems: 3072}, {Arg: 7, Elems: 768, PerSample: true}, {Arg: 10, Elems: 768}, {Arg: 13, Elems: 768}}}, Grid: 386, Block: 256, Shared: 36864},
 	{Kernel: runtime.Kernel{Name: "k43_k44_k45", Family: "row", Layer: "blocks.11.norm2", Pos: "vit_b16.yaml:37:15", Doc: "layernorm_grad + add + drop_path  |  add  |  add", FLOPs: 0, Bytes: 547072, FixedBytes: 55296, Outs: []runtime.Span{{Arg: 6, Elems: 768, PerSample: true}, {Arg: 9, Elems: 768, PerSample: true}, {Arg: 10, Elems: 768}, {Arg: 11, Elems: 768}, {Arg: 14, Elems: 3072}, {Arg: 17, Elems: 768}}}, Grid: 7, Block: 256, Shared: 49424},
 	{Kernel: runtime.Kernel{Name: "k46_k47_k42_k45", Family: "gemm", Layer: "blocks.11.attn", Pos: "vit_b16.yaml:34:15", Doc: "sum_leading + linear_dw + add   [n×768]ᵀ·[n×768]  |  linear_dx   [n×768]·[768×768]  |  add  |  add", FLOPs: 75497472, Bytes: 7492608, FixedBytes: 7099392, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 7, Elems: 768, PerSample: true}, {Arg: 10, Elems: 768}, {Arg: 13, Elems: 768}}}, Grid: 170, Block: 256, Shared: 36864},
@@ -75,16 +75,16 @@ var cudaKernels = []runtime.CUDAKernel{
 	{Kernel: runtime.Kernel{Name: "k49_k50_k51_k52", Family: "gemm", Layer: "blocks.11.attn", Pos: "vit_b16.yaml:34:15", Doc: "sum_leading + linear_dw   [n·197×1536]ᵀ·[n·197×768]  |  linear_dx   [n·197×1536]·[1536×768]  |  sum_leading + linear_dw   [n×768]ᵀ·[n×768]  |  linear_dx   [n×768]·[768×768]", FLOPs: 29821501440, Bytes: 130753536, FixedBytes: 14164992, Outs: []runtime.Span{{Arg: 2, Elems: 768, Rows: 1536}, {Arg: 3, Elems: 1536}, {Arg: 6, Elems: 768, Rows: 197, PerSample: true}, {Arg: 9, Elems: 768, Rows: 768}, {Arg: 10, Elems: 768}, {Arg: 13, Elems: 768, PerSample: true}}}, Grid: 1572, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k53_k54_k55", Family: "pointwise", Layer: "blocks.11.attn", Pos: "vit_b16.yaml:34:15", Doc: "add  |  add  |  pad_tokens", FLOPs: 0, Bytes: 40725504, FixedBytes: 21261312, Outs: []runtime.Span{{Arg: 2, Elems: 2304}, {Arg: 5, Elems: 768, Rows: 2304}, {Arg: 7, Elems: 768, Rows: 197, PerSample: true}}}, Grid: 2914, Block: 256, Shared: 0},
 	{Kernel: runtime.Kernel{Name: "k56_layernorm_grad", Family: "row", Layer: "blocks.11.norm1", Pos: "vit_b16.yaml:32:15", Doc: "pad_tokens + add + layernorm_grad + drop_path", FLOPs: 0, Bytes: 96987392, FixedBytes: 9216, Outs: []runtime.Span{{Arg: 7, Elems: 768, Rows: 197, PerSample: true}, {Arg: 10, Elems: 768, Rows: 197, PerSample: true}, {Arg: 11, Elems: 768}, {Arg: 12, Elems: 768}}}, Grid: 256, Block: 256, Shared: 49424},
-	{Kernel: runtime.Kernel{Name: "k57_k58", Family: "gemm", Layer: "blocks.10.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]  |  linear_dx + gelu_grad   [n·197×768]·[768×3072]", FLOPs: 59492007936, Bytes: 299437056, FixedBytes: 28314624, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 8, Elems: 3072, Rows: 197, PerSample: true}}}, Grid: 3240, Block: 256, Shared: 69632},
+	{Kernel: runtime.Kernel{Name: "k57_k58", Family: "gemm", Layer: "blocks.10.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]  |  linear_dx + mul   [n·197×768]·[768×3072]", FLOPs: 59492007936, Bytes: 299437056, FixedBytes: 28314624, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 8, Elems: 3072, Rows: 197, PerSample: true}}}, Grid: 3240, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k59_k60_k41_k42", Family: "gemm", Layer: "blocks.10.mlp.fc1", Pos: "vit_b16.yaml:38:15", Doc: "sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]  |  linear_dx   [n·197×3072]·[3072×768]  |  add  |  add", FLOPs: 59492007936, Bytes: 222001152, FixedBytes: 28342272, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 3072}, {Arg: 4, Elems: 3072}, {Arg: 7, Elems: 768, Rows: 197, PerSample: true}, {Arg: 10, Elems: 768}, {Arg: 13, Elems: 768}}}, Grid: 1766, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k61_k44_k45", Family: "row", Layer: "blocks.10.norm2", Pos: "vit_b16.yaml:37:15", Doc: "layernorm_grad + add + drop_path  |  add  |  add", FLOPs: 0, Bytes: 96935168, FixedBytes: 55296, Outs: []runtime.Span{{Arg: 6, Elems: 768, Rows: 197, PerSample: true}, {Arg: 9, Elems: 768, Rows: 197, PerSample: true}, {Arg: 10, Elems: 768}, {Arg: 11, Elems: 768}, {Arg: 14, Elems: 3072}, {Arg: 17, Elems: 768}}}, Grid: 259, Block: 256, Shared: 49424},
 	{Kernel: runtime.Kernel{Name: "k62_k63_k42_k45", Family: "gemm", Layer: "blocks.10.attn", Pos: "vit_b16.yaml:34:15", Doc: "sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]  |  linear_dx   [n·197×768]·[768×768]  |  add  |  add", FLOPs: 14873001984, Bytes: 84562944, FixedBytes: 7099392, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 7, Elems: 768, Rows: 197, PerSample: true}, {Arg: 10, Elems: 768}, {Arg: 13, Elems: 768}}}, Grid: 710, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k64_attention_grad", Family: "attention", Layer: "blocks.10.attn", Pos: "vit_b16.yaml:34:15", Doc: "attention_grad", FLOPs: 9537699840, Bytes: 155229696, FixedBytes: 0, Outs: []runtime.Span{{Arg: 6, Elems: 768, Rows: 197, Stride: 2304, PerSample: true}, {Arg: 7, Elems: 768, Rows: 197, Stride: 2304, PerSample: true}, {Arg: 8, Elems: 768, Rows: 197, Stride: 2304, PerSample: true}}}, Grid: 384, Block: 224, Shared: 98048},
 	{Kernel: runtime.Kernel{Name: "k65_k66", Family: "gemm", Layer: "blocks.10.attn", Pos: "vit_b16.yaml:34:15", Doc: "sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]  |  linear_dx   [n·197×2304]·[2304×768]", FLOPs: 44619005952, Bytes: 176169984, FixedBytes: 21242880, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 2304}, {Arg: 4, Elems: 2304}, {Arg: 7, Elems: 768, Rows: 197, PerSample: true}}}, Grid: 1548, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k61_layernorm_grad", Family: "row", Layer: "blocks.10.norm2", Pos: "vit_b16.yaml:37:15", Doc: "layernorm_grad + add + drop_path", FLOPs: 0, Bytes: 96889088, FixedBytes: 9216, Outs: []runtime.Span{{Arg: 6, Elems: 768, Rows: 197, PerSample: true}, {Arg: 9, Elems: 768, Rows: 197, PerSample: true}, {Arg: 10, Elems: 768}, {Arg: 11, Elems: 768}}}, Grid: 256, Block: 256, Shared: 49424},
-	{Kernel: runtime.Kernel{Name: "k57_k58_k67", Family: "gemm", Layer: "blocks.10.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]  |  linear_dx + gelu_grad   [n·197×768]·[768×3072]  |  add", FLOPs: 59492007936, Bytes: 299464704, FixedBytes: 28342272, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 8, Elems: 3072, Rows: 197, PerSample: true}, {Arg: 11, Elems: 2304}}}, Grid: 3242, Block: 256, Shared: 69632},
+	{Kernel: runtime.Kernel{Name: "k57_k58_k67", Family: "gemm", Layer: "blocks.10.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]  |  linear_dx + mul   [n·197×768]·[768×3072]  |  add", FLOPs: 59492007936, Bytes: 299464704, FixedBytes: 28342272, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 8, Elems: 3072, Rows: 197, PerSample: true}, {Arg: 11, Elems: 2304}}}, Grid: 3242, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k68_k67", Family: "row", Layer: "blocks.1.norm1", Pos: "vit_b16.yaml:32:15", Doc: "layernorm_grad + add  |  add", FLOPs: 0, Bytes: 77550848, FixedBytes: 36864, Outs: []runtime.Span{{Arg: 6, Elems: 768, Rows: 197, PerSample: true}, {Arg: 7, Elems: 768}, {Arg: 8, Elems: 768}, {Arg: 11, Elems: 2304}}}, Grid: 258, Block: 256, Shared: 49424},
-	{Kernel: runtime.Kernel{Name: "k69_k70_k42_k45", Family: "gemm", Layer: "blocks.0.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]  |  linear_dx + gelu_grad   [n·197×768]·[768×3072]  |  add  |  add", FLOPs: 59492007936, Bytes: 299455488, FixedBytes: 28333056, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 8, Elems: 3072, Rows: 197, PerSample: true}, {Arg: 11, Elems: 768}, {Arg: 14, Elems: 768}}}, Grid: 3242, Block: 256, Shared: 69632},
+	{Kernel: runtime.Kernel{Name: "k69_k70_k42_k45", Family: "gemm", Layer: "blocks.0.mlp.fc2", Pos: "vit_b16.yaml:40:15", Doc: "sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]  |  linear_dx + mul   [n·197×768]·[768×3072]  |  add  |  add", FLOPs: 59492007936, Bytes: 299455488, FixedBytes: 28333056, Outs: []runtime.Span{{Arg: 3, Elems: 3072, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 8, Elems: 3072, Rows: 197, PerSample: true}, {Arg: 11, Elems: 768}, {Arg: 14, Elems: 768}}}, Grid: 3242, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k59_k60_k41", Family: "gemm", Layer: "blocks.10.mlp.fc1", Pos: "vit_b16.yaml:38:15", Doc: "sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]  |  linear_dx   [n·197×3072]·[3072×768]  |  add", FLOPs: 59492007936, Bytes: 221991936, FixedBytes: 28333056, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 3072}, {Arg: 4, Elems: 3072}, {Arg: 7, Elems: 768, Rows: 197, PerSample: true}, {Arg: 10, Elems: 768}}}, Grid: 1765, Block: 256, Shared: 69632},
 	{Kernel: runtime.Kernel{Name: "k68_k44", Family: "row", Layer: "blocks.1.norm1", Pos: "vit_b16.yaml:32:15", Doc: "layernorm_grad + add  |  add", FLOPs: 0, Bytes: 77560064, FixedBytes: 46080, Outs: []runtime.Span{{Arg: 6, Elems: 768, Rows: 197, PerSample: true}, {Arg: 7, Elems: 768}, {Arg: 8, Elems: 768}, {Arg: 11, Elems: 3072}}}, Grid: 258, Block: 256, Shared: 49424},
 	{Kernel: runtime.Kernel{Name: "k71_k72_k42_k45", Family: "gemm", Layer: "blocks.0.attn", Pos: "vit_b16.yaml:34:15", Doc: "sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]  |  linear_dx   [n·197×768]·[768×768]  |  add  |  add", FLOPs: 14873001984, Bytes: 84562944, FixedBytes: 7099392, Outs: []runtime.Span{{Arg: 3, Elems: 768, Rows: 768}, {Arg: 4, Elems: 768}, {Arg: 7, Elems: 768, Rows: 197, PerSample: true}, {Arg: 10, Elems: 768}, {Arg: 13, Elems: 768}}}, Grid: 710, Block: 256, Shared: 69632},
@@ -691,11 +691,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2478961920), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(3566830592), runtime.Arena.At(3566855808), runtime.Arena.At(2498327808))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(2498327808), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128256), runtime.Arena.At(77591808))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(2498327808), paramAt("blocks.0.mlp.fc1.weight"), paramAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(128256), runtime.Arena.At(1704326400))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// linear + add   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK08GemmNt, runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(2478961920), runtime.Arena.At(2517693696))
+	r.Launch(cudaK08GemmNt, runtime.Arena.At(128256), paramAt("blocks.0.mlp.fc2.weight"), paramAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(2478961920), runtime.Arena.At(2517693696))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2517693696), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(3566881024), runtime.Arena.At(3566906240), runtime.Arena.At(2537059584))
@@ -710,11 +710,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2575791360), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(3566931456), runtime.Arena.At(3566956672), runtime.Arena.At(2595157248))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(2595157248), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(155055360), runtime.Arena.At(232518912))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(2595157248), paramAt("blocks.1.mlp.fc1.weight"), paramAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(77591808), runtime.Arena.At(1626862848))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(232518912), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(2575791360), runtime.Arena.At(2614523136))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(77591808), paramAt("blocks.1.mlp.fc2.weight"), paramAt("blocks.1.mlp.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(2575791360), runtime.Arena.At(2614523136))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2614523136), paramAt("blocks.2.norm1.weight"), paramAt("blocks.2.norm1.bias"), runtime.Arena.At(3566981888), runtime.Arena.At(3567007104), runtime.Arena.At(2633889024))
@@ -729,11 +729,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2672620800), paramAt("blocks.2.norm2.weight"), paramAt("blocks.2.norm2.bias"), runtime.Arena.At(3567032320), runtime.Arena.At(3567057536), runtime.Arena.At(2691986688))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(2691986688), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(309982464), runtime.Arena.At(387446016))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(2691986688), paramAt("blocks.2.mlp.fc1.weight"), paramAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(155055360), runtime.Arena.At(1549399296))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(387446016), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(2672620800), runtime.Arena.At(2711352576))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(155055360), paramAt("blocks.2.mlp.fc2.weight"), paramAt("blocks.2.mlp.fc2.bias"), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(2672620800), runtime.Arena.At(2711352576))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2711352576), paramAt("blocks.3.norm1.weight"), paramAt("blocks.3.norm1.bias"), runtime.Arena.At(3567082752), runtime.Arena.At(3567107968), runtime.Arena.At(2730718464))
@@ -748,11 +748,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2769450240), paramAt("blocks.3.norm2.weight"), paramAt("blocks.3.norm2.bias"), runtime.Arena.At(3567133184), runtime.Arena.At(3567158400), runtime.Arena.At(2788816128))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(2788816128), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(464909568), runtime.Arena.At(542373120))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(2788816128), paramAt("blocks.3.mlp.fc1.weight"), paramAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(232518912), runtime.Arena.At(1471935744))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(542373120), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(2769450240), runtime.Arena.At(2808182016))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(232518912), paramAt("blocks.3.mlp.fc2.weight"), paramAt("blocks.3.mlp.fc2.bias"), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(2769450240), runtime.Arena.At(2808182016))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2808182016), paramAt("blocks.4.norm1.weight"), paramAt("blocks.4.norm1.bias"), runtime.Arena.At(3567183616), runtime.Arena.At(3567208832), runtime.Arena.At(2827547904))
@@ -767,11 +767,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2866279680), paramAt("blocks.4.norm2.weight"), paramAt("blocks.4.norm2.bias"), runtime.Arena.At(3567234048), runtime.Arena.At(3567259264), runtime.Arena.At(2885645568))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(2885645568), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(619836672), runtime.Arena.At(697300224))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(2885645568), paramAt("blocks.4.mlp.fc1.weight"), paramAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(309982464), runtime.Arena.At(1394472192))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(697300224), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(2866279680), runtime.Arena.At(2905011456))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(309982464), paramAt("blocks.4.mlp.fc2.weight"), paramAt("blocks.4.mlp.fc2.bias"), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(2866279680), runtime.Arena.At(2905011456))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2905011456), paramAt("blocks.5.norm1.weight"), paramAt("blocks.5.norm1.bias"), runtime.Arena.At(3567284480), runtime.Arena.At(3567309696), runtime.Arena.At(2924377344))
@@ -786,11 +786,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(2963109120), paramAt("blocks.5.norm2.weight"), paramAt("blocks.5.norm2.bias"), runtime.Arena.At(3567334912), runtime.Arena.At(3567360128), runtime.Arena.At(2982475008))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(2982475008), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(2982475008), paramAt("blocks.5.mlp.fc1.weight"), paramAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(387446016), runtime.Arena.At(1317008640))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(852227328), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(2963109120), runtime.Arena.At(3001840896))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(387446016), paramAt("blocks.5.mlp.fc2.weight"), paramAt("blocks.5.mlp.fc2.bias"), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(2963109120), runtime.Arena.At(3001840896))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3001840896), paramAt("blocks.6.norm1.weight"), paramAt("blocks.6.norm1.bias"), runtime.Arena.At(3567385344), runtime.Arena.At(3567410560), runtime.Arena.At(3021206784))
@@ -805,11 +805,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3059938560), paramAt("blocks.6.norm2.weight"), paramAt("blocks.6.norm2.bias"), runtime.Arena.At(3567435776), runtime.Arena.At(3567460992), runtime.Arena.At(3079304448))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(3079304448), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(929690880), runtime.Arena.At(1007154432))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(3079304448), paramAt("blocks.6.mlp.fc1.weight"), paramAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(464909568), runtime.Arena.At(1239545088))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(1007154432), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(3059938560), runtime.Arena.At(3098670336))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(464909568), paramAt("blocks.6.mlp.fc2.weight"), paramAt("blocks.6.mlp.fc2.bias"), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(3059938560), runtime.Arena.At(3098670336))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3098670336), paramAt("blocks.7.norm1.weight"), paramAt("blocks.7.norm1.bias"), runtime.Arena.At(3567486208), runtime.Arena.At(3567511424), runtime.Arena.At(3118036224))
@@ -824,11 +824,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3156768000), paramAt("blocks.7.norm2.weight"), paramAt("blocks.7.norm2.bias"), runtime.Arena.At(3567536640), runtime.Arena.At(3567561856), runtime.Arena.At(3176133888))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(3176133888), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1084617984), runtime.Arena.At(1162081536))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(3176133888), paramAt("blocks.7.mlp.fc1.weight"), paramAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(542373120), runtime.Arena.At(1162081536))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(1162081536), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(3156768000), runtime.Arena.At(3195499776))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(542373120), paramAt("blocks.7.mlp.fc2.weight"), paramAt("blocks.7.mlp.fc2.bias"), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(3156768000), runtime.Arena.At(3195499776))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3195499776), paramAt("blocks.8.norm1.weight"), paramAt("blocks.8.norm1.bias"), runtime.Arena.At(3567587072), runtime.Arena.At(3567612288), runtime.Arena.At(3214865664))
@@ -843,11 +843,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3253597440), paramAt("blocks.8.norm2.weight"), paramAt("blocks.8.norm2.bias"), runtime.Arena.At(3567637504), runtime.Arena.At(3567662720), runtime.Arena.At(3272963328))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(3272963328), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1239545088), runtime.Arena.At(1317008640))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(3272963328), paramAt("blocks.8.mlp.fc1.weight"), paramAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(619836672), runtime.Arena.At(1084617984))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(1317008640), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(3253597440), runtime.Arena.At(3292329216))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(619836672), paramAt("blocks.8.mlp.fc2.weight"), paramAt("blocks.8.mlp.fc2.bias"), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(3253597440), runtime.Arena.At(3292329216))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3292329216), paramAt("blocks.9.norm1.weight"), paramAt("blocks.9.norm1.bias"), runtime.Arena.At(3567687936), runtime.Arena.At(3567713152), runtime.Arena.At(3311695104))
@@ -862,11 +862,11 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3350426880), paramAt("blocks.9.norm2.weight"), paramAt("blocks.9.norm2.bias"), runtime.Arena.At(3567738368), runtime.Arena.At(3567763584), runtime.Arena.At(3369792768))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(3369792768), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1394472192), runtime.Arena.At(1471935744))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(3369792768), paramAt("blocks.9.mlp.fc1.weight"), paramAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(697300224), runtime.Arena.At(1007154432))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(1471935744), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(3350426880), runtime.Arena.At(3389158656))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(697300224), paramAt("blocks.9.mlp.fc2.weight"), paramAt("blocks.9.mlp.fc2.bias"), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(3350426880), runtime.Arena.At(3389158656))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3389158656), paramAt("blocks.10.norm1.weight"), paramAt("blocks.10.norm1.bias"), runtime.Arena.At(3567788800), runtime.Arena.At(3567814016), runtime.Arena.At(3408524544))
@@ -881,424 +881,424 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3447256320), paramAt("blocks.10.norm2.weight"), paramAt("blocks.10.norm2.bias"), runtime.Arena.At(3567839232), runtime.Arena.At(3567864448), runtime.Arena.At(3466622208))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
-	// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(3466622208), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1549399296), runtime.Arena.At(1626862848))
+	// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(3466622208), paramAt("blocks.10.mlp.fc1.weight"), paramAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(774763776), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// linear + add + drop_path   [n·197×3072]·[768×3072]ᵀ
-	r.Launch(cudaK23GemmNt, runtime.Arena.At(1626862848), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3447256320), runtime.Arena.At(3485988096))
+	r.Launch(cudaK23GemmNt, runtime.Arena.At(774763776), paramAt("blocks.10.mlp.fc2.weight"), paramAt("blocks.10.mlp.fc2.bias"), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3447256320), runtime.Arena.At(3485988096))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), paramAt("blocks.11.norm1.bias"), runtime.Arena.At(3567889664), runtime.Arena.At(3567914880), runtime.Arena.At(3505353984))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// linear + add   [n·197×768]·[1536×768]ᵀ   vit_b16.yaml:34:15 blocks.11.attn
 	// slice_tokens   vit_b16.yaml:34:15 blocks.11.attn
-	r.Launch(cudaK10K24, runtime.Arena.At(3505353984), paramAt("blocks.11.attn.qkv.weight", 2359296), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(1704326400), runtime.Arena.At(3505353984), runtime.Arena.At(3531797760))
+	r.Launch(cudaK10K24, runtime.Arena.At(3505353984), paramAt("blocks.11.attn.qkv.weight", 2359296), paramAt("blocks.11.attn.qkv.bias", 3072), runtime.Arena.At(929690880), runtime.Arena.At(3505353984), runtime.Arena.At(3531797760))
 	// linear + add   [n×768]·[768×768]ᵀ
 	r.Launch(cudaK25GemmNt, runtime.Arena.At(3531797760), paramAt("blocks.11.attn.qkv.weight"), paramAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(3524719872))
 	// attention
-	r.Launch(cudaK26Attention, runtime.Arena.At(3524719872), runtime.Arena.At(1704326400), runtime.Arena.At(1704329472), runtime.Arena.At(3524818176), runtime.Arena.At(3525014784))
+	r.Launch(cudaK26Attention, runtime.Arena.At(3524719872), runtime.Arena.At(929690880), runtime.Arena.At(929693952), runtime.Arena.At(3524818176), runtime.Arena.At(3525014784))
 	// linear + add + drop_path   [n×768]·[768×768]ᵀ
-	r.Launch(cudaK27GemmNt, runtime.Arena.At(3524818176), paramAt("blocks.11.attn.proj.weight"), paramAt("blocks.11.attn.proj.bias"), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(1743058176))
+	r.Launch(cudaK27GemmNt, runtime.Arena.At(3524818176), paramAt("blocks.11.attn.proj.weight"), paramAt("blocks.11.attn.proj.bias"), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(968422656))
 	r.From("vit_b16.yaml:31:11", "blocks.11.0")
 	// slice_tokens + add
-	r.Launch(cudaK28SliceTokens, runtime.Arena.At(3485988096), runtime.Arena.At(1743058176), runtime.Arena.At(1744237824))
+	r.Launch(cudaK28SliceTokens, runtime.Arena.At(3485988096), runtime.Arena.At(968422656), runtime.Arena.At(969602304))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
 	// layernorm
-	r.Launch(cudaK29Layernorm, runtime.Arena.At(1744237824), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(1744735488), runtime.Arena.At(1744735616), runtime.Arena.At(1744336128))
+	r.Launch(cudaK29Layernorm, runtime.Arena.At(969602304), paramAt("blocks.11.norm2.weight"), paramAt("blocks.11.norm2.bias"), runtime.Arena.At(970099968), runtime.Arena.At(970100096), runtime.Arena.At(969700608))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
-	// linear + add + gelu   [n×768]·[3072×768]ᵀ
-	r.Launch(cudaK30GemmNt, runtime.Arena.At(1744336128), paramAt("blocks.11.mlp.fc1.weight"), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(1743058176), runtime.Arena.At(1743451392))
+	// linear + add + gelu + gelu_slope   [n×768]·[3072×768]ᵀ
+	r.Launch(cudaK30GemmNt, runtime.Arena.At(969700608), paramAt("blocks.11.mlp.fc1.weight"), paramAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(968422656), runtime.Arena.At(968815872))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// linear + add + drop_path   [n×3072]·[768×3072]ᵀ
-	r.Launch(cudaK31GemmNt, runtime.Arena.At(1743451392), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(1744237824), runtime.Arena.At(1743972608))
+	r.Launch(cudaK31GemmNt, runtime.Arena.At(968422656), paramAt("blocks.11.mlp.fc2.weight"), paramAt("blocks.11.mlp.fc2.bias"), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(969602304), runtime.Arena.At(969337088))
 	r.From("vit_b16.yaml:42:5", "norm")
 	// layernorm
-	r.Launch(cudaK29Layernorm, runtime.Arena.At(1743972608), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(1744173248), runtime.Arena.At(1744173376), runtime.Arena.At(1744070912))
+	r.Launch(cudaK29Layernorm, runtime.Arena.At(969337088), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(969537728), runtime.Arena.At(969537856), runtime.Arena.At(969435392))
 	r.From("vit_b16.yaml:44:5", "head")
 	// linear + add   [n×768]·[1000×768]ᵀ
-	r.Launch(cudaK17GemmNt, runtime.Arena.At(1744070912), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(cudaK17GemmNt, runtime.Arena.At(969435392), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_b16.yaml:46:8", "loss")
 	// cross_entropy + broadcast_batch + cross_entropy_grad
-	r.Launch(cudaK32CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(128000), runtime.Arena.At(128128), runtime.Arena.At(1743844608))
+	r.Launch(cudaK32CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(128000), runtime.Arena.At(128128), runtime.Arena.At(969209088))
 	r.From("vit_b16.yaml:44:5", "head")
 	// sum_leading + linear_dw + add   [n×1000]ᵀ·[n×768]   vit_b16.yaml:44:5 head
 	// linear_dx   [n×1000]·[1000×768]   vit_b16.yaml:44:5 head
-	r.Launch(cudaK33K34, runtime.Arena.At(1743844608), runtime.Arena.At(1744070912), gradAt("head.weight"), gradAt("head.weight"), runtime.Arena.At(1744169216), runtime.Arena.At(1743844608), paramAt("head.weight"), runtime.Arena.At(1744434432))
+	r.Launch(cudaK33K34, runtime.Arena.At(969209088), runtime.Arena.At(969435392), gradAt("head.weight"), gradAt("head.weight"), runtime.Arena.At(969533696), runtime.Arena.At(969209088), paramAt("head.weight"), runtime.Arena.At(969798912))
 	// add   vit_b16.yaml:44:5 head
 	// layernorm_grad + drop_path   vit_b16.yaml:42:5 norm
-	r.Launch(cudaK35K36, gradAt("head.bias"), runtime.Arena.At(1744169216), gradAt("head.bias"), runtime.Arena.At(1744434432), runtime.Arena.At(1743972608), paramAt("norm.weight"), runtime.Arena.At(1744173248), runtime.Arena.At(1744173376), runtime.Arena.At(1744532736), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(1744631040), runtime.Arena.At(1744729344), runtime.Arena.At(1744732416))
+	r.Launch(cudaK35K36, gradAt("head.bias"), runtime.Arena.At(969533696), gradAt("head.bias"), runtime.Arena.At(969798912), runtime.Arena.At(969337088), paramAt("norm.weight"), runtime.Arena.At(969537728), runtime.Arena.At(969537856), runtime.Arena.At(969897216), runtime.Imm.At(35), runtime.Imm.At(6554), runtime.Arena.At(969995520), runtime.Arena.At(970093824), runtime.Arena.At(970096896))
 	r.From("vit_b16.yaml:40:15", "blocks.11.mlp.fc2")
 	// sum_leading + linear_dw + add   [n×768]ᵀ·[n×3072]   vit_b16.yaml:40:15 blocks.11.mlp.fc2
-	// linear_dx + gelu_grad   [n×768]·[768×3072]   vit_b16.yaml:40:15 blocks.11.mlp.fc2
-	r.Launch(cudaK37K38, runtime.Arena.At(1744631040), runtime.Arena.At(1743451392), gradAt("blocks.11.mlp.fc2.weight"), gradAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(1744434432), runtime.Arena.At(1744631040), paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(1743058176), runtime.Arena.At(1743844608))
+	// linear_dx + mul   [n×768]·[768×3072]   vit_b16.yaml:40:15 blocks.11.mlp.fc2
+	r.Launch(cudaK37K38, runtime.Arena.At(969995520), runtime.Arena.At(968422656), gradAt("blocks.11.mlp.fc2.weight"), gradAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(969798912), runtime.Arena.At(969995520), paramAt("blocks.11.mlp.fc2.weight"), runtime.Arena.At(968815872), runtime.Arena.At(969209088))
 	r.From("vit_b16.yaml:38:15", "blocks.11.mlp.fc1")
 	// sum_leading + linear_dw + add   [n×3072]ᵀ·[n×768]   vit_b16.yaml:38:15 blocks.11.mlp.fc1
 	// linear_dx   [n×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.11.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.11.mlp.fc2
 	// add   vit_b16.yaml:42:5 norm
-	r.Launch(cudaK39K40K41K42, runtime.Arena.At(1743844608), runtime.Arena.At(1744336128), gradAt("blocks.11.mlp.fc1.weight"), gradAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(1743254784), runtime.Arena.At(1743844608), paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(1743058176), gradAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(1744434432), gradAt("blocks.11.mlp.fc2.bias"), gradAt("norm.weight"), runtime.Arena.At(1744729344), gradAt("norm.weight"))
+	r.Launch(cudaK39K40K41K42, runtime.Arena.At(969209088), runtime.Arena.At(969700608), gradAt("blocks.11.mlp.fc1.weight"), gradAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(968619264), runtime.Arena.At(969209088), paramAt("blocks.11.mlp.fc1.weight"), runtime.Arena.At(968422656), gradAt("blocks.11.mlp.fc2.bias"), runtime.Arena.At(969798912), gradAt("blocks.11.mlp.fc2.bias"), gradAt("norm.weight"), runtime.Arena.At(970093824), gradAt("norm.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.11.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.11.norm2
 	// add   vit_b16.yaml:38:15 blocks.11.mlp.fc1
 	// add   vit_b16.yaml:42:5 norm
-	r.Launch(cudaK43K44K45, runtime.Arena.At(1743058176), runtime.Arena.At(1744237824), paramAt("blocks.11.norm2.weight"), runtime.Arena.At(1744735488), runtime.Arena.At(1744735616), runtime.Arena.At(1744532736), runtime.Arena.At(3531896064), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(1743156480), runtime.Arena.At(1743267072), runtime.Arena.At(1743270144), gradAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(1743254784), gradAt("blocks.11.mlp.fc1.bias"), gradAt("norm.bias"), runtime.Arena.At(1744732416), gradAt("norm.bias"))
+	r.Launch(cudaK43K44K45, runtime.Arena.At(968422656), runtime.Arena.At(969602304), paramAt("blocks.11.norm2.weight"), runtime.Arena.At(970099968), runtime.Arena.At(970100096), runtime.Arena.At(969897216), runtime.Arena.At(3531896064), runtime.Imm.At(34), runtime.Imm.At(6554), runtime.Arena.At(968520960), runtime.Arena.At(968631552), runtime.Arena.At(968634624), gradAt("blocks.11.mlp.fc1.bias"), runtime.Arena.At(968619264), gradAt("blocks.11.mlp.fc1.bias"), gradAt("norm.bias"), runtime.Arena.At(970096896), gradAt("norm.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.11.attn")
 	// sum_leading + linear_dw + add   [n×768]ᵀ·[n×768]   vit_b16.yaml:34:15 blocks.11.attn
 	// linear_dx   [n×768]·[768×768]   vit_b16.yaml:34:15 blocks.11.attn
 	// add   vit_b16.yaml:37:15 blocks.11.norm2
 	// add   vit_b16.yaml:37:15 blocks.11.norm2
-	r.Launch(cudaK46K47K42K45, runtime.Arena.At(1743156480), runtime.Arena.At(3524818176), gradAt("blocks.11.attn.proj.weight"), gradAt("blocks.11.attn.proj.weight"), runtime.Arena.At(1743058176), runtime.Arena.At(1743156480), paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3524916480), gradAt("blocks.11.norm2.weight"), runtime.Arena.At(1743267072), gradAt("blocks.11.norm2.weight"), gradAt("blocks.11.norm2.bias"), runtime.Arena.At(1743270144), gradAt("blocks.11.norm2.bias"))
+	r.Launch(cudaK46K47K42K45, runtime.Arena.At(968520960), runtime.Arena.At(3524818176), gradAt("blocks.11.attn.proj.weight"), gradAt("blocks.11.attn.proj.weight"), runtime.Arena.At(968422656), runtime.Arena.At(968520960), paramAt("blocks.11.attn.proj.weight"), runtime.Arena.At(3524916480), gradAt("blocks.11.norm2.weight"), runtime.Arena.At(968631552), gradAt("blocks.11.norm2.weight"), gradAt("blocks.11.norm2.bias"), runtime.Arena.At(968634624), gradAt("blocks.11.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.11.attn.proj.bias"), runtime.Arena.At(1743058176), gradAt("blocks.11.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.11.attn.proj.bias"), runtime.Arena.At(968422656), gradAt("blocks.11.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK48AttentionGrad, runtime.Arena.At(3524916480), runtime.Arena.At(3524719872), runtime.Arena.At(1704326400), runtime.Arena.At(1704329472), runtime.Arena.At(3524818176), runtime.Arena.At(3525014784), runtime.Arena.At(3531994368), runtime.Arena.At(1743058176), runtime.Arena.At(1743061248))
+	r.Launch(cudaK48AttentionGrad, runtime.Arena.At(3524916480), runtime.Arena.At(3524719872), runtime.Arena.At(929690880), runtime.Arena.At(929693952), runtime.Arena.At(3524818176), runtime.Arena.At(3525014784), runtime.Arena.At(3531994368), runtime.Arena.At(968422656), runtime.Arena.At(968425728))
 	// sum_leading + linear_dw   [n·197×1536]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.11.attn
 	// linear_dx   [n·197×1536]·[1536×768]   vit_b16.yaml:34:15 blocks.11.attn
 	// sum_leading + linear_dw   [n×768]ᵀ·[n×768]   vit_b16.yaml:34:15 blocks.11.attn
 	// linear_dx   [n×768]·[768×768]   vit_b16.yaml:34:15 blocks.11.attn
-	r.Launch(cudaK49K50K51K52, runtime.Arena.At(1743058176), runtime.Arena.At(3505353984), runtime.Arena.At(3527079168), runtime.Arena.At(3532095744), runtime.Arena.At(1743058176), paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(1723692288), runtime.Arena.At(3531994368), runtime.Arena.At(3531797760), runtime.Arena.At(3524719872), runtime.Arena.At(3532092672), runtime.Arena.At(3531994368), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3566681856))
+	r.Launch(cudaK49K50K51K52, runtime.Arena.At(968422656), runtime.Arena.At(3505353984), runtime.Arena.At(3527079168), runtime.Arena.At(3532095744), runtime.Arena.At(968422656), paramAt("blocks.11.attn.qkv.weight", 2359296), runtime.Arena.At(949056768), runtime.Arena.At(3531994368), runtime.Arena.At(3531797760), runtime.Arena.At(3524719872), runtime.Arena.At(3532092672), runtime.Arena.At(3531994368), paramAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3566681856))
 	// add   vit_b16.yaml:34:15 blocks.11.attn
 	// add   vit_b16.yaml:34:15 blocks.11.attn
 	// pad_tokens   vit_b16.yaml:31:11 blocks.11.0
-	r.Launch(cudaK53K54K55, gradAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(3532092672), gradAt("blocks.11.attn.qkv.bias"), gradAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3524719872), gradAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3531896064), runtime.Arena.At(1704326400))
+	r.Launch(cudaK53K54K55, gradAt("blocks.11.attn.qkv.bias"), runtime.Arena.At(3532092672), gradAt("blocks.11.attn.qkv.bias"), gradAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3524719872), gradAt("blocks.11.attn.qkv.weight"), runtime.Arena.At(3531896064), runtime.Arena.At(929690880))
 	r.From("vit_b16.yaml:32:15", "blocks.11.norm1")
 	// pad_tokens + add + layernorm_grad + drop_path
-	r.Launch(cudaK56LayernormGrad, runtime.Arena.At(3566681856), runtime.Arena.At(1723692288), runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), runtime.Arena.At(3567889664), runtime.Arena.At(3567914880), runtime.Arena.At(1704326400), runtime.Arena.At(3505353984), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3524719872), runtime.Arena.At(3567940096), runtime.Arena.At(3567943168))
+	r.Launch(cudaK56LayernormGrad, runtime.Arena.At(3566681856), runtime.Arena.At(949056768), runtime.Arena.At(3485988096), paramAt("blocks.11.norm1.weight"), runtime.Arena.At(3567889664), runtime.Arena.At(3567914880), runtime.Arena.At(929690880), runtime.Arena.At(3505353984), runtime.Imm.At(32), runtime.Imm.At(5958), runtime.Arena.At(3524719872), runtime.Arena.At(3567940096), runtime.Arena.At(3567943168))
 	r.From("vit_b16.yaml:40:15", "blocks.10.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.10.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.10.mlp.fc2
-	r.Launch(cudaK57K58, runtime.Arena.At(3524719872), runtime.Arena.At(1626862848), gradAt("blocks.10.mlp.fc2.weight"), gradAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(3485988096), runtime.Arena.At(3524719872), paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(1549399296), runtime.Arena.At(1704326400))
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.10.mlp.fc2
+	r.Launch(cudaK57K58, runtime.Arena.At(3524719872), runtime.Arena.At(774763776), gradAt("blocks.10.mlp.fc2.weight"), gradAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(3485988096), runtime.Arena.At(3524719872), paramAt("blocks.10.mlp.fc2.weight"), runtime.Arena.At(852227328), runtime.Arena.At(929690880))
 	r.From("vit_b16.yaml:38:15", "blocks.10.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.10.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.10.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.10.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.11.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(1704326400), runtime.Arena.At(3466622208), gradAt("blocks.10.mlp.fc1.weight"), gradAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1588131072), runtime.Arena.At(1704326400), paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(1549399296), gradAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(3485988096), gradAt("blocks.10.mlp.fc2.bias"), gradAt("blocks.11.norm1.weight"), runtime.Arena.At(3567940096), gradAt("blocks.11.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(929690880), runtime.Arena.At(3466622208), gradAt("blocks.10.mlp.fc1.weight"), gradAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(813495552), runtime.Arena.At(929690880), paramAt("blocks.10.mlp.fc1.weight"), runtime.Arena.At(774763776), gradAt("blocks.10.mlp.fc2.bias"), runtime.Arena.At(3485988096), gradAt("blocks.10.mlp.fc2.bias"), gradAt("blocks.11.norm1.weight"), runtime.Arena.At(3567940096), gradAt("blocks.11.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.10.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.10.norm2
 	// add   vit_b16.yaml:38:15 blocks.10.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.11.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(1549399296), runtime.Arena.At(3447256320), paramAt("blocks.10.norm2.weight"), runtime.Arena.At(3567839232), runtime.Arena.At(3567864448), runtime.Arena.At(3505353984), runtime.Arena.At(1607496960), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(1568765184), runtime.Arena.At(1588143360), runtime.Arena.At(1588146432), gradAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(1588131072), gradAt("blocks.10.mlp.fc1.bias"), gradAt("blocks.11.norm1.bias"), runtime.Arena.At(3567943168), gradAt("blocks.11.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(774763776), runtime.Arena.At(3447256320), paramAt("blocks.10.norm2.weight"), runtime.Arena.At(3567839232), runtime.Arena.At(3567864448), runtime.Arena.At(3505353984), runtime.Arena.At(832861440), runtime.Imm.At(31), runtime.Imm.At(5958), runtime.Arena.At(794129664), runtime.Arena.At(813507840), runtime.Arena.At(813510912), gradAt("blocks.10.mlp.fc1.bias"), runtime.Arena.At(813495552), gradAt("blocks.10.mlp.fc1.bias"), gradAt("blocks.11.norm1.bias"), runtime.Arena.At(3567943168), gradAt("blocks.11.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.10.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.10.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.10.attn
 	// add   vit_b16.yaml:37:15 blocks.10.norm2
 	// add   vit_b16.yaml:37:15 blocks.10.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(1568765184), runtime.Arena.At(3427890432), gradAt("blocks.10.attn.proj.weight"), gradAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1549399296), runtime.Arena.At(1568765184), paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(1626862848), gradAt("blocks.10.norm2.weight"), runtime.Arena.At(1588143360), gradAt("blocks.10.norm2.weight"), gradAt("blocks.10.norm2.bias"), runtime.Arena.At(1588146432), gradAt("blocks.10.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(794129664), runtime.Arena.At(3427890432), gradAt("blocks.10.attn.proj.weight"), gradAt("blocks.10.attn.proj.weight"), runtime.Arena.At(774763776), runtime.Arena.At(794129664), paramAt("blocks.10.attn.proj.weight"), runtime.Arena.At(852227328), gradAt("blocks.10.norm2.weight"), runtime.Arena.At(813507840), gradAt("blocks.10.norm2.weight"), gradAt("blocks.10.norm2.bias"), runtime.Arena.At(813510912), gradAt("blocks.10.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.10.attn.proj.bias"), runtime.Arena.At(1549399296), gradAt("blocks.10.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.10.attn.proj.bias"), runtime.Arena.At(774763776), gradAt("blocks.10.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(1626862848), runtime.Arena.At(2362766592), runtime.Arena.At(2362769664), runtime.Arena.At(2362772736), runtime.Arena.At(3427890432), runtime.Arena.At(3566379264), runtime.Arena.At(1549399296), runtime.Arena.At(1549402368), runtime.Arena.At(1549405440))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(852227328), runtime.Arena.At(2362766592), runtime.Arena.At(2362769664), runtime.Arena.At(2362772736), runtime.Arena.At(3427890432), runtime.Arena.At(3566379264), runtime.Arena.At(774763776), runtime.Arena.At(774766848), runtime.Arena.At(774769920))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.10.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.10.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(1549399296), runtime.Arena.At(3408524544), gradAt("blocks.10.attn.qkv.weight"), gradAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1684960512), runtime.Arena.At(1549399296), paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(1626862848))
+	r.Launch(cudaK65K66, runtime.Arena.At(774763776), runtime.Arena.At(3408524544), gradAt("blocks.10.attn.qkv.weight"), gradAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(910324992), runtime.Arena.At(774763776), paramAt("blocks.10.attn.qkv.weight"), runtime.Arena.At(852227328))
 	r.From("vit_b16.yaml:32:15", "blocks.10.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(1626862848), runtime.Arena.At(3389158656), paramAt("blocks.10.norm1.weight"), runtime.Arena.At(3567788800), runtime.Arena.At(3567814016), runtime.Arena.At(1607496960), runtime.Arena.At(1646228736), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(1665594624), runtime.Arena.At(1684969728), runtime.Arena.At(1684972800))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(3389158656), paramAt("blocks.10.norm1.weight"), runtime.Arena.At(3567788800), runtime.Arena.At(3567814016), runtime.Arena.At(832861440), runtime.Arena.At(871593216), runtime.Imm.At(29), runtime.Imm.At(5362), runtime.Arena.At(890959104), runtime.Arena.At(910334208), runtime.Arena.At(910337280))
 	r.From("vit_b16.yaml:40:15", "blocks.9.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.9.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.9.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.9.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.10.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(1665594624), runtime.Arena.At(1471935744), gradAt("blocks.9.mlp.fc2.weight"), gradAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1626862848), runtime.Arena.At(1665594624), paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1394472192), runtime.Arena.At(1549399296), gradAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(1684960512), gradAt("blocks.10.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(890959104), runtime.Arena.At(697300224), gradAt("blocks.9.mlp.fc2.weight"), gradAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(852227328), runtime.Arena.At(890959104), paramAt("blocks.9.mlp.fc2.weight"), runtime.Arena.At(1007154432), runtime.Arena.At(774763776), gradAt("blocks.10.attn.qkv.bias"), runtime.Arena.At(910324992), gradAt("blocks.10.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.9.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.9.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.9.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.9.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.10.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(1549399296), runtime.Arena.At(3369792768), gradAt("blocks.9.mlp.fc1.weight"), gradAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1433203968), runtime.Arena.At(1549399296), paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(1394472192), gradAt("blocks.9.mlp.fc2.bias"), runtime.Arena.At(1626862848), gradAt("blocks.9.mlp.fc2.bias"), gradAt("blocks.10.norm1.weight"), runtime.Arena.At(1684969728), gradAt("blocks.10.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(774763776), runtime.Arena.At(3369792768), gradAt("blocks.9.mlp.fc1.weight"), gradAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(736032000), runtime.Arena.At(774763776), paramAt("blocks.9.mlp.fc1.weight"), runtime.Arena.At(697300224), gradAt("blocks.9.mlp.fc2.bias"), runtime.Arena.At(852227328), gradAt("blocks.9.mlp.fc2.bias"), gradAt("blocks.10.norm1.weight"), runtime.Arena.At(910334208), gradAt("blocks.10.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.9.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.9.norm2
 	// add   vit_b16.yaml:38:15 blocks.9.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.10.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(1394472192), runtime.Arena.At(3350426880), paramAt("blocks.9.norm2.weight"), runtime.Arena.At(3567738368), runtime.Arena.At(3567763584), runtime.Arena.At(1646228736), runtime.Arena.At(1452569856), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(1413838080), runtime.Arena.At(1433216256), runtime.Arena.At(1433219328), gradAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(1433203968), gradAt("blocks.9.mlp.fc1.bias"), gradAt("blocks.10.norm1.bias"), runtime.Arena.At(1684972800), gradAt("blocks.10.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(697300224), runtime.Arena.At(3350426880), paramAt("blocks.9.norm2.weight"), runtime.Arena.At(3567738368), runtime.Arena.At(3567763584), runtime.Arena.At(871593216), runtime.Arena.At(755397888), runtime.Imm.At(28), runtime.Imm.At(5362), runtime.Arena.At(716666112), runtime.Arena.At(736044288), runtime.Arena.At(736047360), gradAt("blocks.9.mlp.fc1.bias"), runtime.Arena.At(736032000), gradAt("blocks.9.mlp.fc1.bias"), gradAt("blocks.10.norm1.bias"), runtime.Arena.At(910337280), gradAt("blocks.10.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.9.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.9.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.9.attn
 	// add   vit_b16.yaml:37:15 blocks.9.norm2
 	// add   vit_b16.yaml:37:15 blocks.9.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(1413838080), runtime.Arena.At(3331060992), gradAt("blocks.9.attn.proj.weight"), gradAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1394472192), runtime.Arena.At(1413838080), paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(1471935744), gradAt("blocks.9.norm2.weight"), runtime.Arena.At(1433216256), gradAt("blocks.9.norm2.weight"), gradAt("blocks.9.norm2.bias"), runtime.Arena.At(1433219328), gradAt("blocks.9.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(716666112), runtime.Arena.At(3331060992), gradAt("blocks.9.attn.proj.weight"), gradAt("blocks.9.attn.proj.weight"), runtime.Arena.At(697300224), runtime.Arena.At(716666112), paramAt("blocks.9.attn.proj.weight"), runtime.Arena.At(774763776), gradAt("blocks.9.norm2.weight"), runtime.Arena.At(736044288), gradAt("blocks.9.norm2.weight"), gradAt("blocks.9.norm2.bias"), runtime.Arena.At(736047360), gradAt("blocks.9.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.9.attn.proj.bias"), runtime.Arena.At(1394472192), gradAt("blocks.9.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.9.attn.proj.bias"), runtime.Arena.At(697300224), gradAt("blocks.9.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(1471935744), runtime.Arena.At(2304668928), runtime.Arena.At(2304672000), runtime.Arena.At(2304675072), runtime.Arena.At(3331060992), runtime.Arena.At(3566076672), runtime.Arena.At(1394472192), runtime.Arena.At(1394475264), runtime.Arena.At(1394478336))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(774763776), runtime.Arena.At(2304668928), runtime.Arena.At(2304672000), runtime.Arena.At(2304675072), runtime.Arena.At(3331060992), runtime.Arena.At(3566076672), runtime.Arena.At(697300224), runtime.Arena.At(697303296), runtime.Arena.At(697306368))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.9.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.9.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(1394472192), runtime.Arena.At(3311695104), gradAt("blocks.9.attn.qkv.weight"), gradAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1530033408), runtime.Arena.At(1394472192), paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(1471935744))
+	r.Launch(cudaK65K66, runtime.Arena.At(697300224), runtime.Arena.At(3311695104), gradAt("blocks.9.attn.qkv.weight"), gradAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(832861440), runtime.Arena.At(697300224), paramAt("blocks.9.attn.qkv.weight"), runtime.Arena.At(774763776))
 	r.From("vit_b16.yaml:32:15", "blocks.9.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(1471935744), runtime.Arena.At(3292329216), paramAt("blocks.9.norm1.weight"), runtime.Arena.At(3567687936), runtime.Arena.At(3567713152), runtime.Arena.At(1452569856), runtime.Arena.At(1491301632), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(1510667520), runtime.Arena.At(1530042624), runtime.Arena.At(1530045696))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(774763776), runtime.Arena.At(3292329216), paramAt("blocks.9.norm1.weight"), runtime.Arena.At(3567687936), runtime.Arena.At(3567713152), runtime.Arena.At(755397888), runtime.Arena.At(794129664), runtime.Imm.At(26), runtime.Imm.At(4766), runtime.Arena.At(813495552), runtime.Arena.At(832870656), runtime.Arena.At(832873728))
 	r.From("vit_b16.yaml:40:15", "blocks.8.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.8.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.8.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.8.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.9.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(1510667520), runtime.Arena.At(1317008640), gradAt("blocks.8.mlp.fc2.weight"), gradAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1471935744), runtime.Arena.At(1510667520), paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1239545088), runtime.Arena.At(1394472192), gradAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(1530033408), gradAt("blocks.9.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(813495552), runtime.Arena.At(619836672), gradAt("blocks.8.mlp.fc2.weight"), gradAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(774763776), runtime.Arena.At(813495552), paramAt("blocks.8.mlp.fc2.weight"), runtime.Arena.At(1084617984), runtime.Arena.At(697300224), gradAt("blocks.9.attn.qkv.bias"), runtime.Arena.At(832861440), gradAt("blocks.9.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.8.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.8.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.8.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.8.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.9.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(1394472192), runtime.Arena.At(3272963328), gradAt("blocks.8.mlp.fc1.weight"), gradAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1278276864), runtime.Arena.At(1394472192), paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(1239545088), gradAt("blocks.8.mlp.fc2.bias"), runtime.Arena.At(1471935744), gradAt("blocks.8.mlp.fc2.bias"), gradAt("blocks.9.norm1.weight"), runtime.Arena.At(1530042624), gradAt("blocks.9.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(697300224), runtime.Arena.At(3272963328), gradAt("blocks.8.mlp.fc1.weight"), gradAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(658568448), runtime.Arena.At(697300224), paramAt("blocks.8.mlp.fc1.weight"), runtime.Arena.At(619836672), gradAt("blocks.8.mlp.fc2.bias"), runtime.Arena.At(774763776), gradAt("blocks.8.mlp.fc2.bias"), gradAt("blocks.9.norm1.weight"), runtime.Arena.At(832870656), gradAt("blocks.9.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.8.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.8.norm2
 	// add   vit_b16.yaml:38:15 blocks.8.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.9.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(1239545088), runtime.Arena.At(3253597440), paramAt("blocks.8.norm2.weight"), runtime.Arena.At(3567637504), runtime.Arena.At(3567662720), runtime.Arena.At(1491301632), runtime.Arena.At(1297642752), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(1258910976), runtime.Arena.At(1278289152), runtime.Arena.At(1278292224), gradAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(1278276864), gradAt("blocks.8.mlp.fc1.bias"), gradAt("blocks.9.norm1.bias"), runtime.Arena.At(1530045696), gradAt("blocks.9.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(619836672), runtime.Arena.At(3253597440), paramAt("blocks.8.norm2.weight"), runtime.Arena.At(3567637504), runtime.Arena.At(3567662720), runtime.Arena.At(794129664), runtime.Arena.At(677934336), runtime.Imm.At(25), runtime.Imm.At(4766), runtime.Arena.At(639202560), runtime.Arena.At(658580736), runtime.Arena.At(658583808), gradAt("blocks.8.mlp.fc1.bias"), runtime.Arena.At(658568448), gradAt("blocks.8.mlp.fc1.bias"), gradAt("blocks.9.norm1.bias"), runtime.Arena.At(832873728), gradAt("blocks.9.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.8.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.8.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.8.attn
 	// add   vit_b16.yaml:37:15 blocks.8.norm2
 	// add   vit_b16.yaml:37:15 blocks.8.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(1258910976), runtime.Arena.At(3234231552), gradAt("blocks.8.attn.proj.weight"), gradAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1239545088), runtime.Arena.At(1258910976), paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(1317008640), gradAt("blocks.8.norm2.weight"), runtime.Arena.At(1278289152), gradAt("blocks.8.norm2.weight"), gradAt("blocks.8.norm2.bias"), runtime.Arena.At(1278292224), gradAt("blocks.8.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(639202560), runtime.Arena.At(3234231552), gradAt("blocks.8.attn.proj.weight"), gradAt("blocks.8.attn.proj.weight"), runtime.Arena.At(619836672), runtime.Arena.At(639202560), paramAt("blocks.8.attn.proj.weight"), runtime.Arena.At(697300224), gradAt("blocks.8.norm2.weight"), runtime.Arena.At(658580736), gradAt("blocks.8.norm2.weight"), gradAt("blocks.8.norm2.bias"), runtime.Arena.At(658583808), gradAt("blocks.8.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.8.attn.proj.bias"), runtime.Arena.At(1239545088), gradAt("blocks.8.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.8.attn.proj.bias"), runtime.Arena.At(619836672), gradAt("blocks.8.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(1317008640), runtime.Arena.At(2246571264), runtime.Arena.At(2246574336), runtime.Arena.At(2246577408), runtime.Arena.At(3234231552), runtime.Arena.At(3565774080), runtime.Arena.At(1239545088), runtime.Arena.At(1239548160), runtime.Arena.At(1239551232))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(697300224), runtime.Arena.At(2246571264), runtime.Arena.At(2246574336), runtime.Arena.At(2246577408), runtime.Arena.At(3234231552), runtime.Arena.At(3565774080), runtime.Arena.At(619836672), runtime.Arena.At(619839744), runtime.Arena.At(619842816))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.8.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.8.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(1239545088), runtime.Arena.At(3214865664), gradAt("blocks.8.attn.qkv.weight"), gradAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1375106304), runtime.Arena.At(1239545088), paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(1317008640))
+	r.Launch(cudaK65K66, runtime.Arena.At(619836672), runtime.Arena.At(3214865664), gradAt("blocks.8.attn.qkv.weight"), gradAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(755397888), runtime.Arena.At(619836672), paramAt("blocks.8.attn.qkv.weight"), runtime.Arena.At(697300224))
 	r.From("vit_b16.yaml:32:15", "blocks.8.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(1317008640), runtime.Arena.At(3195499776), paramAt("blocks.8.norm1.weight"), runtime.Arena.At(3567587072), runtime.Arena.At(3567612288), runtime.Arena.At(1297642752), runtime.Arena.At(1336374528), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(1355740416), runtime.Arena.At(1375115520), runtime.Arena.At(1375118592))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(697300224), runtime.Arena.At(3195499776), paramAt("blocks.8.norm1.weight"), runtime.Arena.At(3567587072), runtime.Arena.At(3567612288), runtime.Arena.At(677934336), runtime.Arena.At(716666112), runtime.Imm.At(23), runtime.Imm.At(4170), runtime.Arena.At(736032000), runtime.Arena.At(755407104), runtime.Arena.At(755410176))
 	r.From("vit_b16.yaml:40:15", "blocks.7.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.7.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.7.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.7.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.8.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(1355740416), runtime.Arena.At(1162081536), gradAt("blocks.7.mlp.fc2.weight"), gradAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1317008640), runtime.Arena.At(1355740416), paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1084617984), runtime.Arena.At(1239545088), gradAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(1375106304), gradAt("blocks.8.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(736032000), runtime.Arena.At(542373120), gradAt("blocks.7.mlp.fc2.weight"), gradAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(697300224), runtime.Arena.At(736032000), paramAt("blocks.7.mlp.fc2.weight"), runtime.Arena.At(1162081536), runtime.Arena.At(619836672), gradAt("blocks.8.attn.qkv.bias"), runtime.Arena.At(755397888), gradAt("blocks.8.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.7.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.7.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.7.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.7.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.8.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(1239545088), runtime.Arena.At(3176133888), gradAt("blocks.7.mlp.fc1.weight"), gradAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1123349760), runtime.Arena.At(1239545088), paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(1084617984), gradAt("blocks.7.mlp.fc2.bias"), runtime.Arena.At(1317008640), gradAt("blocks.7.mlp.fc2.bias"), gradAt("blocks.8.norm1.weight"), runtime.Arena.At(1375115520), gradAt("blocks.8.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(619836672), runtime.Arena.At(3176133888), gradAt("blocks.7.mlp.fc1.weight"), gradAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(581104896), runtime.Arena.At(619836672), paramAt("blocks.7.mlp.fc1.weight"), runtime.Arena.At(542373120), gradAt("blocks.7.mlp.fc2.bias"), runtime.Arena.At(697300224), gradAt("blocks.7.mlp.fc2.bias"), gradAt("blocks.8.norm1.weight"), runtime.Arena.At(755407104), gradAt("blocks.8.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.7.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.7.norm2
 	// add   vit_b16.yaml:38:15 blocks.7.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.8.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(1084617984), runtime.Arena.At(3156768000), paramAt("blocks.7.norm2.weight"), runtime.Arena.At(3567536640), runtime.Arena.At(3567561856), runtime.Arena.At(1336374528), runtime.Arena.At(1142715648), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(1103983872), runtime.Arena.At(1123362048), runtime.Arena.At(1123365120), gradAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(1123349760), gradAt("blocks.7.mlp.fc1.bias"), gradAt("blocks.8.norm1.bias"), runtime.Arena.At(1375118592), gradAt("blocks.8.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(542373120), runtime.Arena.At(3156768000), paramAt("blocks.7.norm2.weight"), runtime.Arena.At(3567536640), runtime.Arena.At(3567561856), runtime.Arena.At(716666112), runtime.Arena.At(600470784), runtime.Imm.At(22), runtime.Imm.At(4170), runtime.Arena.At(561739008), runtime.Arena.At(581117184), runtime.Arena.At(581120256), gradAt("blocks.7.mlp.fc1.bias"), runtime.Arena.At(581104896), gradAt("blocks.7.mlp.fc1.bias"), gradAt("blocks.8.norm1.bias"), runtime.Arena.At(755410176), gradAt("blocks.8.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.7.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.7.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.7.attn
 	// add   vit_b16.yaml:37:15 blocks.7.norm2
 	// add   vit_b16.yaml:37:15 blocks.7.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(1103983872), runtime.Arena.At(3137402112), gradAt("blocks.7.attn.proj.weight"), gradAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1084617984), runtime.Arena.At(1103983872), paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(1162081536), gradAt("blocks.7.norm2.weight"), runtime.Arena.At(1123362048), gradAt("blocks.7.norm2.weight"), gradAt("blocks.7.norm2.bias"), runtime.Arena.At(1123365120), gradAt("blocks.7.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(561739008), runtime.Arena.At(3137402112), gradAt("blocks.7.attn.proj.weight"), gradAt("blocks.7.attn.proj.weight"), runtime.Arena.At(542373120), runtime.Arena.At(561739008), paramAt("blocks.7.attn.proj.weight"), runtime.Arena.At(619836672), gradAt("blocks.7.norm2.weight"), runtime.Arena.At(581117184), gradAt("blocks.7.norm2.weight"), gradAt("blocks.7.norm2.bias"), runtime.Arena.At(581120256), gradAt("blocks.7.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.7.attn.proj.bias"), runtime.Arena.At(1084617984), gradAt("blocks.7.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.7.attn.proj.bias"), runtime.Arena.At(542373120), gradAt("blocks.7.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(1162081536), runtime.Arena.At(2188473600), runtime.Arena.At(2188476672), runtime.Arena.At(2188479744), runtime.Arena.At(3137402112), runtime.Arena.At(3565471488), runtime.Arena.At(1084617984), runtime.Arena.At(1084621056), runtime.Arena.At(1084624128))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(619836672), runtime.Arena.At(2188473600), runtime.Arena.At(2188476672), runtime.Arena.At(2188479744), runtime.Arena.At(3137402112), runtime.Arena.At(3565471488), runtime.Arena.At(542373120), runtime.Arena.At(542376192), runtime.Arena.At(542379264))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.7.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.7.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(1084617984), runtime.Arena.At(3118036224), gradAt("blocks.7.attn.qkv.weight"), gradAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1220179200), runtime.Arena.At(1084617984), paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(1162081536))
+	r.Launch(cudaK65K66, runtime.Arena.At(542373120), runtime.Arena.At(3118036224), gradAt("blocks.7.attn.qkv.weight"), gradAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(677934336), runtime.Arena.At(542373120), paramAt("blocks.7.attn.qkv.weight"), runtime.Arena.At(619836672))
 	r.From("vit_b16.yaml:32:15", "blocks.7.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(1162081536), runtime.Arena.At(3098670336), paramAt("blocks.7.norm1.weight"), runtime.Arena.At(3567486208), runtime.Arena.At(3567511424), runtime.Arena.At(1142715648), runtime.Arena.At(1181447424), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(1200813312), runtime.Arena.At(1220188416), runtime.Arena.At(1220191488))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(619836672), runtime.Arena.At(3098670336), paramAt("blocks.7.norm1.weight"), runtime.Arena.At(3567486208), runtime.Arena.At(3567511424), runtime.Arena.At(600470784), runtime.Arena.At(639202560), runtime.Imm.At(20), runtime.Imm.At(3575), runtime.Arena.At(658568448), runtime.Arena.At(677943552), runtime.Arena.At(677946624))
 	r.From("vit_b16.yaml:40:15", "blocks.6.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.6.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.6.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.6.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.7.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(1200813312), runtime.Arena.At(1007154432), gradAt("blocks.6.mlp.fc2.weight"), gradAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(1162081536), runtime.Arena.At(1200813312), paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(929690880), runtime.Arena.At(1084617984), gradAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(1220179200), gradAt("blocks.7.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(658568448), runtime.Arena.At(464909568), gradAt("blocks.6.mlp.fc2.weight"), gradAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(619836672), runtime.Arena.At(658568448), paramAt("blocks.6.mlp.fc2.weight"), runtime.Arena.At(1239545088), runtime.Arena.At(542373120), gradAt("blocks.7.attn.qkv.bias"), runtime.Arena.At(677934336), gradAt("blocks.7.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.6.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.6.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.6.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.6.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.7.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(1084617984), runtime.Arena.At(3079304448), gradAt("blocks.6.mlp.fc1.weight"), gradAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(968422656), runtime.Arena.At(1084617984), paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(929690880), gradAt("blocks.6.mlp.fc2.bias"), runtime.Arena.At(1162081536), gradAt("blocks.6.mlp.fc2.bias"), gradAt("blocks.7.norm1.weight"), runtime.Arena.At(1220188416), gradAt("blocks.7.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(542373120), runtime.Arena.At(3079304448), gradAt("blocks.6.mlp.fc1.weight"), gradAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(503641344), runtime.Arena.At(542373120), paramAt("blocks.6.mlp.fc1.weight"), runtime.Arena.At(464909568), gradAt("blocks.6.mlp.fc2.bias"), runtime.Arena.At(619836672), gradAt("blocks.6.mlp.fc2.bias"), gradAt("blocks.7.norm1.weight"), runtime.Arena.At(677943552), gradAt("blocks.7.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.6.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.6.norm2
 	// add   vit_b16.yaml:38:15 blocks.6.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.7.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(929690880), runtime.Arena.At(3059938560), paramAt("blocks.6.norm2.weight"), runtime.Arena.At(3567435776), runtime.Arena.At(3567460992), runtime.Arena.At(1181447424), runtime.Arena.At(987788544), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(949056768), runtime.Arena.At(968434944), runtime.Arena.At(968438016), gradAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(968422656), gradAt("blocks.6.mlp.fc1.bias"), gradAt("blocks.7.norm1.bias"), runtime.Arena.At(1220191488), gradAt("blocks.7.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(464909568), runtime.Arena.At(3059938560), paramAt("blocks.6.norm2.weight"), runtime.Arena.At(3567435776), runtime.Arena.At(3567460992), runtime.Arena.At(639202560), runtime.Arena.At(523007232), runtime.Imm.At(19), runtime.Imm.At(3575), runtime.Arena.At(484275456), runtime.Arena.At(503653632), runtime.Arena.At(503656704), gradAt("blocks.6.mlp.fc1.bias"), runtime.Arena.At(503641344), gradAt("blocks.6.mlp.fc1.bias"), gradAt("blocks.7.norm1.bias"), runtime.Arena.At(677946624), gradAt("blocks.7.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.6.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.6.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.6.attn
 	// add   vit_b16.yaml:37:15 blocks.6.norm2
 	// add   vit_b16.yaml:37:15 blocks.6.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(949056768), runtime.Arena.At(3040572672), gradAt("blocks.6.attn.proj.weight"), gradAt("blocks.6.attn.proj.weight"), runtime.Arena.At(929690880), runtime.Arena.At(949056768), paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(1007154432), gradAt("blocks.6.norm2.weight"), runtime.Arena.At(968434944), gradAt("blocks.6.norm2.weight"), gradAt("blocks.6.norm2.bias"), runtime.Arena.At(968438016), gradAt("blocks.6.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(484275456), runtime.Arena.At(3040572672), gradAt("blocks.6.attn.proj.weight"), gradAt("blocks.6.attn.proj.weight"), runtime.Arena.At(464909568), runtime.Arena.At(484275456), paramAt("blocks.6.attn.proj.weight"), runtime.Arena.At(542373120), gradAt("blocks.6.norm2.weight"), runtime.Arena.At(503653632), gradAt("blocks.6.norm2.weight"), gradAt("blocks.6.norm2.bias"), runtime.Arena.At(503656704), gradAt("blocks.6.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.6.attn.proj.bias"), runtime.Arena.At(929690880), gradAt("blocks.6.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.6.attn.proj.bias"), runtime.Arena.At(464909568), gradAt("blocks.6.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(1007154432), runtime.Arena.At(2130375936), runtime.Arena.At(2130379008), runtime.Arena.At(2130382080), runtime.Arena.At(3040572672), runtime.Arena.At(3565168896), runtime.Arena.At(929690880), runtime.Arena.At(929693952), runtime.Arena.At(929697024))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(542373120), runtime.Arena.At(2130375936), runtime.Arena.At(2130379008), runtime.Arena.At(2130382080), runtime.Arena.At(3040572672), runtime.Arena.At(3565168896), runtime.Arena.At(464909568), runtime.Arena.At(464912640), runtime.Arena.At(464915712))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.6.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.6.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(929690880), runtime.Arena.At(3021206784), gradAt("blocks.6.attn.qkv.weight"), gradAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1065252096), runtime.Arena.At(929690880), paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(1007154432))
+	r.Launch(cudaK65K66, runtime.Arena.At(464909568), runtime.Arena.At(3021206784), gradAt("blocks.6.attn.qkv.weight"), gradAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(600470784), runtime.Arena.At(464909568), paramAt("blocks.6.attn.qkv.weight"), runtime.Arena.At(542373120))
 	r.From("vit_b16.yaml:32:15", "blocks.6.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(1007154432), runtime.Arena.At(3001840896), paramAt("blocks.6.norm1.weight"), runtime.Arena.At(3567385344), runtime.Arena.At(3567410560), runtime.Arena.At(987788544), runtime.Arena.At(1026520320), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(1045886208), runtime.Arena.At(1065261312), runtime.Arena.At(1065264384))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(542373120), runtime.Arena.At(3001840896), paramAt("blocks.6.norm1.weight"), runtime.Arena.At(3567385344), runtime.Arena.At(3567410560), runtime.Arena.At(523007232), runtime.Arena.At(561739008), runtime.Imm.At(17), runtime.Imm.At(2979), runtime.Arena.At(581104896), runtime.Arena.At(600480000), runtime.Arena.At(600483072))
 	r.From("vit_b16.yaml:40:15", "blocks.5.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.5.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.5.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.5.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.6.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(1045886208), runtime.Arena.At(852227328), gradAt("blocks.5.mlp.fc2.weight"), gradAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(1007154432), runtime.Arena.At(1045886208), paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(774763776), runtime.Arena.At(929690880), gradAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(1065252096), gradAt("blocks.6.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(581104896), runtime.Arena.At(387446016), gradAt("blocks.5.mlp.fc2.weight"), gradAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(542373120), runtime.Arena.At(581104896), paramAt("blocks.5.mlp.fc2.weight"), runtime.Arena.At(1317008640), runtime.Arena.At(464909568), gradAt("blocks.6.attn.qkv.bias"), runtime.Arena.At(600470784), gradAt("blocks.6.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.5.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.5.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.5.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.5.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.6.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(929690880), runtime.Arena.At(2982475008), gradAt("blocks.5.mlp.fc1.weight"), gradAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(813495552), runtime.Arena.At(929690880), paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(774763776), gradAt("blocks.5.mlp.fc2.bias"), runtime.Arena.At(1007154432), gradAt("blocks.5.mlp.fc2.bias"), gradAt("blocks.6.norm1.weight"), runtime.Arena.At(1065261312), gradAt("blocks.6.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(464909568), runtime.Arena.At(2982475008), gradAt("blocks.5.mlp.fc1.weight"), gradAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(426177792), runtime.Arena.At(464909568), paramAt("blocks.5.mlp.fc1.weight"), runtime.Arena.At(387446016), gradAt("blocks.5.mlp.fc2.bias"), runtime.Arena.At(542373120), gradAt("blocks.5.mlp.fc2.bias"), gradAt("blocks.6.norm1.weight"), runtime.Arena.At(600480000), gradAt("blocks.6.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.5.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.5.norm2
 	// add   vit_b16.yaml:38:15 blocks.5.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.6.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(774763776), runtime.Arena.At(2963109120), paramAt("blocks.5.norm2.weight"), runtime.Arena.At(3567334912), runtime.Arena.At(3567360128), runtime.Arena.At(1026520320), runtime.Arena.At(832861440), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(794129664), runtime.Arena.At(813507840), runtime.Arena.At(813510912), gradAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(813495552), gradAt("blocks.5.mlp.fc1.bias"), gradAt("blocks.6.norm1.bias"), runtime.Arena.At(1065264384), gradAt("blocks.6.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(387446016), runtime.Arena.At(2963109120), paramAt("blocks.5.norm2.weight"), runtime.Arena.At(3567334912), runtime.Arena.At(3567360128), runtime.Arena.At(561739008), runtime.Arena.At(445543680), runtime.Imm.At(16), runtime.Imm.At(2979), runtime.Arena.At(406811904), runtime.Arena.At(426190080), runtime.Arena.At(426193152), gradAt("blocks.5.mlp.fc1.bias"), runtime.Arena.At(426177792), gradAt("blocks.5.mlp.fc1.bias"), gradAt("blocks.6.norm1.bias"), runtime.Arena.At(600483072), gradAt("blocks.6.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.5.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.5.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.5.attn
 	// add   vit_b16.yaml:37:15 blocks.5.norm2
 	// add   vit_b16.yaml:37:15 blocks.5.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(794129664), runtime.Arena.At(2943743232), gradAt("blocks.5.attn.proj.weight"), gradAt("blocks.5.attn.proj.weight"), runtime.Arena.At(774763776), runtime.Arena.At(794129664), paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(852227328), gradAt("blocks.5.norm2.weight"), runtime.Arena.At(813507840), gradAt("blocks.5.norm2.weight"), gradAt("blocks.5.norm2.bias"), runtime.Arena.At(813510912), gradAt("blocks.5.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(406811904), runtime.Arena.At(2943743232), gradAt("blocks.5.attn.proj.weight"), gradAt("blocks.5.attn.proj.weight"), runtime.Arena.At(387446016), runtime.Arena.At(406811904), paramAt("blocks.5.attn.proj.weight"), runtime.Arena.At(464909568), gradAt("blocks.5.norm2.weight"), runtime.Arena.At(426190080), gradAt("blocks.5.norm2.weight"), gradAt("blocks.5.norm2.bias"), runtime.Arena.At(426193152), gradAt("blocks.5.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.5.attn.proj.bias"), runtime.Arena.At(774763776), gradAt("blocks.5.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.5.attn.proj.bias"), runtime.Arena.At(387446016), gradAt("blocks.5.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(852227328), runtime.Arena.At(2072278272), runtime.Arena.At(2072281344), runtime.Arena.At(2072284416), runtime.Arena.At(2943743232), runtime.Arena.At(3564866304), runtime.Arena.At(774763776), runtime.Arena.At(774766848), runtime.Arena.At(774769920))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(464909568), runtime.Arena.At(2072278272), runtime.Arena.At(2072281344), runtime.Arena.At(2072284416), runtime.Arena.At(2943743232), runtime.Arena.At(3564866304), runtime.Arena.At(387446016), runtime.Arena.At(387449088), runtime.Arena.At(387452160))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.5.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.5.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(774763776), runtime.Arena.At(2924377344), gradAt("blocks.5.attn.qkv.weight"), gradAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(910324992), runtime.Arena.At(774763776), paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(852227328))
+	r.Launch(cudaK65K66, runtime.Arena.At(387446016), runtime.Arena.At(2924377344), gradAt("blocks.5.attn.qkv.weight"), gradAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(523007232), runtime.Arena.At(387446016), paramAt("blocks.5.attn.qkv.weight"), runtime.Arena.At(464909568))
 	r.From("vit_b16.yaml:32:15", "blocks.5.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(852227328), runtime.Arena.At(2905011456), paramAt("blocks.5.norm1.weight"), runtime.Arena.At(3567284480), runtime.Arena.At(3567309696), runtime.Arena.At(832861440), runtime.Arena.At(871593216), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(890959104), runtime.Arena.At(910334208), runtime.Arena.At(910337280))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(464909568), runtime.Arena.At(2905011456), paramAt("blocks.5.norm1.weight"), runtime.Arena.At(3567284480), runtime.Arena.At(3567309696), runtime.Arena.At(445543680), runtime.Arena.At(484275456), runtime.Imm.At(14), runtime.Imm.At(2383), runtime.Arena.At(503641344), runtime.Arena.At(523016448), runtime.Arena.At(523019520))
 	r.From("vit_b16.yaml:40:15", "blocks.4.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.4.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.4.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.4.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.5.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(890959104), runtime.Arena.At(697300224), gradAt("blocks.4.mlp.fc2.weight"), gradAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(852227328), runtime.Arena.At(890959104), paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(619836672), runtime.Arena.At(774763776), gradAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(910324992), gradAt("blocks.5.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(503641344), runtime.Arena.At(309982464), gradAt("blocks.4.mlp.fc2.weight"), gradAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(464909568), runtime.Arena.At(503641344), paramAt("blocks.4.mlp.fc2.weight"), runtime.Arena.At(1394472192), runtime.Arena.At(387446016), gradAt("blocks.5.attn.qkv.bias"), runtime.Arena.At(523007232), gradAt("blocks.5.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.4.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.4.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.4.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.4.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.5.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(774763776), runtime.Arena.At(2885645568), gradAt("blocks.4.mlp.fc1.weight"), gradAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(658568448), runtime.Arena.At(774763776), paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(619836672), gradAt("blocks.4.mlp.fc2.bias"), runtime.Arena.At(852227328), gradAt("blocks.4.mlp.fc2.bias"), gradAt("blocks.5.norm1.weight"), runtime.Arena.At(910334208), gradAt("blocks.5.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(387446016), runtime.Arena.At(2885645568), gradAt("blocks.4.mlp.fc1.weight"), gradAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(348714240), runtime.Arena.At(387446016), paramAt("blocks.4.mlp.fc1.weight"), runtime.Arena.At(309982464), gradAt("blocks.4.mlp.fc2.bias"), runtime.Arena.At(464909568), gradAt("blocks.4.mlp.fc2.bias"), gradAt("blocks.5.norm1.weight"), runtime.Arena.At(523016448), gradAt("blocks.5.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.4.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.4.norm2
 	// add   vit_b16.yaml:38:15 blocks.4.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.5.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(619836672), runtime.Arena.At(2866279680), paramAt("blocks.4.norm2.weight"), runtime.Arena.At(3567234048), runtime.Arena.At(3567259264), runtime.Arena.At(871593216), runtime.Arena.At(677934336), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(639202560), runtime.Arena.At(658580736), runtime.Arena.At(658583808), gradAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(658568448), gradAt("blocks.4.mlp.fc1.bias"), gradAt("blocks.5.norm1.bias"), runtime.Arena.At(910337280), gradAt("blocks.5.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(309982464), runtime.Arena.At(2866279680), paramAt("blocks.4.norm2.weight"), runtime.Arena.At(3567234048), runtime.Arena.At(3567259264), runtime.Arena.At(484275456), runtime.Arena.At(368080128), runtime.Imm.At(13), runtime.Imm.At(2383), runtime.Arena.At(329348352), runtime.Arena.At(348726528), runtime.Arena.At(348729600), gradAt("blocks.4.mlp.fc1.bias"), runtime.Arena.At(348714240), gradAt("blocks.4.mlp.fc1.bias"), gradAt("blocks.5.norm1.bias"), runtime.Arena.At(523019520), gradAt("blocks.5.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.4.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.4.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.4.attn
 	// add   vit_b16.yaml:37:15 blocks.4.norm2
 	// add   vit_b16.yaml:37:15 blocks.4.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(639202560), runtime.Arena.At(2846913792), gradAt("blocks.4.attn.proj.weight"), gradAt("blocks.4.attn.proj.weight"), runtime.Arena.At(619836672), runtime.Arena.At(639202560), paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(697300224), gradAt("blocks.4.norm2.weight"), runtime.Arena.At(658580736), gradAt("blocks.4.norm2.weight"), gradAt("blocks.4.norm2.bias"), runtime.Arena.At(658583808), gradAt("blocks.4.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(329348352), runtime.Arena.At(2846913792), gradAt("blocks.4.attn.proj.weight"), gradAt("blocks.4.attn.proj.weight"), runtime.Arena.At(309982464), runtime.Arena.At(329348352), paramAt("blocks.4.attn.proj.weight"), runtime.Arena.At(387446016), gradAt("blocks.4.norm2.weight"), runtime.Arena.At(348726528), gradAt("blocks.4.norm2.weight"), gradAt("blocks.4.norm2.bias"), runtime.Arena.At(348729600), gradAt("blocks.4.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.4.attn.proj.bias"), runtime.Arena.At(619836672), gradAt("blocks.4.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.4.attn.proj.bias"), runtime.Arena.At(309982464), gradAt("blocks.4.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(697300224), runtime.Arena.At(2014180608), runtime.Arena.At(2014183680), runtime.Arena.At(2014186752), runtime.Arena.At(2846913792), runtime.Arena.At(3564563712), runtime.Arena.At(619836672), runtime.Arena.At(619839744), runtime.Arena.At(619842816))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(387446016), runtime.Arena.At(2014180608), runtime.Arena.At(2014183680), runtime.Arena.At(2014186752), runtime.Arena.At(2846913792), runtime.Arena.At(3564563712), runtime.Arena.At(309982464), runtime.Arena.At(309985536), runtime.Arena.At(309988608))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.4.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.4.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(619836672), runtime.Arena.At(2827547904), gradAt("blocks.4.attn.qkv.weight"), gradAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(755397888), runtime.Arena.At(619836672), paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(697300224))
+	r.Launch(cudaK65K66, runtime.Arena.At(309982464), runtime.Arena.At(2827547904), gradAt("blocks.4.attn.qkv.weight"), gradAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(445543680), runtime.Arena.At(309982464), paramAt("blocks.4.attn.qkv.weight"), runtime.Arena.At(387446016))
 	r.From("vit_b16.yaml:32:15", "blocks.4.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(697300224), runtime.Arena.At(2808182016), paramAt("blocks.4.norm1.weight"), runtime.Arena.At(3567183616), runtime.Arena.At(3567208832), runtime.Arena.At(677934336), runtime.Arena.At(716666112), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(736032000), runtime.Arena.At(755407104), runtime.Arena.At(755410176))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(387446016), runtime.Arena.At(2808182016), paramAt("blocks.4.norm1.weight"), runtime.Arena.At(3567183616), runtime.Arena.At(3567208832), runtime.Arena.At(368080128), runtime.Arena.At(406811904), runtime.Imm.At(11), runtime.Imm.At(1787), runtime.Arena.At(426177792), runtime.Arena.At(445552896), runtime.Arena.At(445555968))
 	r.From("vit_b16.yaml:40:15", "blocks.3.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.3.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.3.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.3.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.4.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(736032000), runtime.Arena.At(542373120), gradAt("blocks.3.mlp.fc2.weight"), gradAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(697300224), runtime.Arena.At(736032000), paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(464909568), runtime.Arena.At(619836672), gradAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(755397888), gradAt("blocks.4.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(426177792), runtime.Arena.At(232518912), gradAt("blocks.3.mlp.fc2.weight"), gradAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(387446016), runtime.Arena.At(426177792), paramAt("blocks.3.mlp.fc2.weight"), runtime.Arena.At(1471935744), runtime.Arena.At(309982464), gradAt("blocks.4.attn.qkv.bias"), runtime.Arena.At(445543680), gradAt("blocks.4.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.3.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.3.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.3.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.3.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.4.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(619836672), runtime.Arena.At(2788816128), gradAt("blocks.3.mlp.fc1.weight"), gradAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(503641344), runtime.Arena.At(619836672), paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(464909568), gradAt("blocks.3.mlp.fc2.bias"), runtime.Arena.At(697300224), gradAt("blocks.3.mlp.fc2.bias"), gradAt("blocks.4.norm1.weight"), runtime.Arena.At(755407104), gradAt("blocks.4.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(309982464), runtime.Arena.At(2788816128), gradAt("blocks.3.mlp.fc1.weight"), gradAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(271250688), runtime.Arena.At(309982464), paramAt("blocks.3.mlp.fc1.weight"), runtime.Arena.At(232518912), gradAt("blocks.3.mlp.fc2.bias"), runtime.Arena.At(387446016), gradAt("blocks.3.mlp.fc2.bias"), gradAt("blocks.4.norm1.weight"), runtime.Arena.At(445552896), gradAt("blocks.4.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.3.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.3.norm2
 	// add   vit_b16.yaml:38:15 blocks.3.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.4.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(464909568), runtime.Arena.At(2769450240), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(3567133184), runtime.Arena.At(3567158400), runtime.Arena.At(716666112), runtime.Arena.At(523007232), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(484275456), runtime.Arena.At(503653632), runtime.Arena.At(503656704), gradAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(503641344), gradAt("blocks.3.mlp.fc1.bias"), gradAt("blocks.4.norm1.bias"), runtime.Arena.At(755410176), gradAt("blocks.4.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(232518912), runtime.Arena.At(2769450240), paramAt("blocks.3.norm2.weight"), runtime.Arena.At(3567133184), runtime.Arena.At(3567158400), runtime.Arena.At(406811904), runtime.Arena.At(290616576), runtime.Imm.At(10), runtime.Imm.At(1787), runtime.Arena.At(251884800), runtime.Arena.At(271262976), runtime.Arena.At(271266048), gradAt("blocks.3.mlp.fc1.bias"), runtime.Arena.At(271250688), gradAt("blocks.3.mlp.fc1.bias"), gradAt("blocks.4.norm1.bias"), runtime.Arena.At(445555968), gradAt("blocks.4.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.3.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.3.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.3.attn
 	// add   vit_b16.yaml:37:15 blocks.3.norm2
 	// add   vit_b16.yaml:37:15 blocks.3.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(484275456), runtime.Arena.At(2750084352), gradAt("blocks.3.attn.proj.weight"), gradAt("blocks.3.attn.proj.weight"), runtime.Arena.At(464909568), runtime.Arena.At(484275456), paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(542373120), gradAt("blocks.3.norm2.weight"), runtime.Arena.At(503653632), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"), runtime.Arena.At(503656704), gradAt("blocks.3.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(251884800), runtime.Arena.At(2750084352), gradAt("blocks.3.attn.proj.weight"), gradAt("blocks.3.attn.proj.weight"), runtime.Arena.At(232518912), runtime.Arena.At(251884800), paramAt("blocks.3.attn.proj.weight"), runtime.Arena.At(309982464), gradAt("blocks.3.norm2.weight"), runtime.Arena.At(271262976), gradAt("blocks.3.norm2.weight"), gradAt("blocks.3.norm2.bias"), runtime.Arena.At(271266048), gradAt("blocks.3.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.3.attn.proj.bias"), runtime.Arena.At(464909568), gradAt("blocks.3.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.3.attn.proj.bias"), runtime.Arena.At(232518912), gradAt("blocks.3.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(542373120), runtime.Arena.At(1956082944), runtime.Arena.At(1956086016), runtime.Arena.At(1956089088), runtime.Arena.At(2750084352), runtime.Arena.At(3564261120), runtime.Arena.At(464909568), runtime.Arena.At(464912640), runtime.Arena.At(464915712))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(309982464), runtime.Arena.At(1956082944), runtime.Arena.At(1956086016), runtime.Arena.At(1956089088), runtime.Arena.At(2750084352), runtime.Arena.At(3564261120), runtime.Arena.At(232518912), runtime.Arena.At(232521984), runtime.Arena.At(232525056))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.3.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.3.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(464909568), runtime.Arena.At(2730718464), gradAt("blocks.3.attn.qkv.weight"), gradAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(600470784), runtime.Arena.At(464909568), paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(542373120))
+	r.Launch(cudaK65K66, runtime.Arena.At(232518912), runtime.Arena.At(2730718464), gradAt("blocks.3.attn.qkv.weight"), gradAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(368080128), runtime.Arena.At(232518912), paramAt("blocks.3.attn.qkv.weight"), runtime.Arena.At(309982464))
 	r.From("vit_b16.yaml:32:15", "blocks.3.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(542373120), runtime.Arena.At(2711352576), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(3567082752), runtime.Arena.At(3567107968), runtime.Arena.At(523007232), runtime.Arena.At(561739008), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(581104896), runtime.Arena.At(600480000), runtime.Arena.At(600483072))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(309982464), runtime.Arena.At(2711352576), paramAt("blocks.3.norm1.weight"), runtime.Arena.At(3567082752), runtime.Arena.At(3567107968), runtime.Arena.At(290616576), runtime.Arena.At(329348352), runtime.Imm.At(8), runtime.Imm.At(1192), runtime.Arena.At(348714240), runtime.Arena.At(368089344), runtime.Arena.At(368092416))
 	r.From("vit_b16.yaml:40:15", "blocks.2.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.2.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.2.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.2.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.3.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(581104896), runtime.Arena.At(387446016), gradAt("blocks.2.mlp.fc2.weight"), gradAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(542373120), runtime.Arena.At(581104896), paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(309982464), runtime.Arena.At(464909568), gradAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(600470784), gradAt("blocks.3.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(348714240), runtime.Arena.At(155055360), gradAt("blocks.2.mlp.fc2.weight"), gradAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(309982464), runtime.Arena.At(348714240), paramAt("blocks.2.mlp.fc2.weight"), runtime.Arena.At(1549399296), runtime.Arena.At(232518912), gradAt("blocks.3.attn.qkv.bias"), runtime.Arena.At(368080128), gradAt("blocks.3.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.2.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.2.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.2.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.2.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.3.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(464909568), runtime.Arena.At(2691986688), gradAt("blocks.2.mlp.fc1.weight"), gradAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(348714240), runtime.Arena.At(464909568), paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(309982464), gradAt("blocks.2.mlp.fc2.bias"), runtime.Arena.At(542373120), gradAt("blocks.2.mlp.fc2.bias"), gradAt("blocks.3.norm1.weight"), runtime.Arena.At(600480000), gradAt("blocks.3.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(232518912), runtime.Arena.At(2691986688), gradAt("blocks.2.mlp.fc1.weight"), gradAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(193787136), runtime.Arena.At(232518912), paramAt("blocks.2.mlp.fc1.weight"), runtime.Arena.At(155055360), gradAt("blocks.2.mlp.fc2.bias"), runtime.Arena.At(309982464), gradAt("blocks.2.mlp.fc2.bias"), gradAt("blocks.3.norm1.weight"), runtime.Arena.At(368089344), gradAt("blocks.3.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.2.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.2.norm2
 	// add   vit_b16.yaml:38:15 blocks.2.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.3.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(309982464), runtime.Arena.At(2672620800), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(3567032320), runtime.Arena.At(3567057536), runtime.Arena.At(561739008), runtime.Arena.At(368080128), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(329348352), runtime.Arena.At(348726528), runtime.Arena.At(348729600), gradAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(348714240), gradAt("blocks.2.mlp.fc1.bias"), gradAt("blocks.3.norm1.bias"), runtime.Arena.At(600483072), gradAt("blocks.3.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(155055360), runtime.Arena.At(2672620800), paramAt("blocks.2.norm2.weight"), runtime.Arena.At(3567032320), runtime.Arena.At(3567057536), runtime.Arena.At(329348352), runtime.Arena.At(213153024), runtime.Imm.At(7), runtime.Imm.At(1192), runtime.Arena.At(174421248), runtime.Arena.At(193799424), runtime.Arena.At(193802496), gradAt("blocks.2.mlp.fc1.bias"), runtime.Arena.At(193787136), gradAt("blocks.2.mlp.fc1.bias"), gradAt("blocks.3.norm1.bias"), runtime.Arena.At(368092416), gradAt("blocks.3.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.2.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.2.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.2.attn
 	// add   vit_b16.yaml:37:15 blocks.2.norm2
 	// add   vit_b16.yaml:37:15 blocks.2.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(329348352), runtime.Arena.At(2653254912), gradAt("blocks.2.attn.proj.weight"), gradAt("blocks.2.attn.proj.weight"), runtime.Arena.At(309982464), runtime.Arena.At(329348352), paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(387446016), gradAt("blocks.2.norm2.weight"), runtime.Arena.At(348726528), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"), runtime.Arena.At(348729600), gradAt("blocks.2.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(174421248), runtime.Arena.At(2653254912), gradAt("blocks.2.attn.proj.weight"), gradAt("blocks.2.attn.proj.weight"), runtime.Arena.At(155055360), runtime.Arena.At(174421248), paramAt("blocks.2.attn.proj.weight"), runtime.Arena.At(232518912), gradAt("blocks.2.norm2.weight"), runtime.Arena.At(193799424), gradAt("blocks.2.norm2.weight"), gradAt("blocks.2.norm2.bias"), runtime.Arena.At(193802496), gradAt("blocks.2.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.2.attn.proj.bias"), runtime.Arena.At(309982464), gradAt("blocks.2.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.2.attn.proj.bias"), runtime.Arena.At(155055360), gradAt("blocks.2.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(387446016), runtime.Arena.At(1897985280), runtime.Arena.At(1897988352), runtime.Arena.At(1897991424), runtime.Arena.At(2653254912), runtime.Arena.At(3563958528), runtime.Arena.At(309982464), runtime.Arena.At(309985536), runtime.Arena.At(309988608))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(232518912), runtime.Arena.At(1897985280), runtime.Arena.At(1897988352), runtime.Arena.At(1897991424), runtime.Arena.At(2653254912), runtime.Arena.At(3563958528), runtime.Arena.At(155055360), runtime.Arena.At(155058432), runtime.Arena.At(155061504))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.2.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.2.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(309982464), runtime.Arena.At(2633889024), gradAt("blocks.2.attn.qkv.weight"), gradAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(445543680), runtime.Arena.At(309982464), paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(387446016))
+	r.Launch(cudaK65K66, runtime.Arena.At(155055360), runtime.Arena.At(2633889024), gradAt("blocks.2.attn.qkv.weight"), gradAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(290616576), runtime.Arena.At(155055360), paramAt("blocks.2.attn.qkv.weight"), runtime.Arena.At(232518912))
 	r.From("vit_b16.yaml:32:15", "blocks.2.norm1")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(387446016), runtime.Arena.At(2614523136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(3566981888), runtime.Arena.At(3567007104), runtime.Arena.At(368080128), runtime.Arena.At(406811904), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(426177792), runtime.Arena.At(445552896), runtime.Arena.At(445555968))
+	r.Launch(cudaK61LayernormGrad, runtime.Arena.At(232518912), runtime.Arena.At(2614523136), paramAt("blocks.2.norm1.weight"), runtime.Arena.At(3566981888), runtime.Arena.At(3567007104), runtime.Arena.At(213153024), runtime.Arena.At(251884800), runtime.Imm.At(5), runtime.Imm.At(596), runtime.Arena.At(271250688), runtime.Arena.At(290625792), runtime.Arena.At(290628864))
 	r.From("vit_b16.yaml:40:15", "blocks.1.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.1.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.1.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.1.mlp.fc2
 	// add   vit_b16.yaml:34:15 blocks.2.attn
-	r.Launch(cudaK57K58K67, runtime.Arena.At(426177792), runtime.Arena.At(232518912), gradAt("blocks.1.mlp.fc2.weight"), gradAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(387446016), runtime.Arena.At(426177792), paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(155055360), runtime.Arena.At(309982464), gradAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(445543680), gradAt("blocks.2.attn.qkv.bias"))
+	r.Launch(cudaK57K58K67, runtime.Arena.At(271250688), runtime.Arena.At(77591808), gradAt("blocks.1.mlp.fc2.weight"), gradAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(232518912), runtime.Arena.At(271250688), paramAt("blocks.1.mlp.fc2.weight"), runtime.Arena.At(1626862848), runtime.Arena.At(155055360), gradAt("blocks.2.attn.qkv.bias"), runtime.Arena.At(290616576), gradAt("blocks.2.attn.qkv.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.1.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.1.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.1.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.1.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.2.norm1
-	r.Launch(cudaK59K60K41K42, runtime.Arena.At(309982464), runtime.Arena.At(2595157248), gradAt("blocks.1.mlp.fc1.weight"), gradAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(193787136), runtime.Arena.At(309982464), paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(155055360), gradAt("blocks.1.mlp.fc2.bias"), runtime.Arena.At(387446016), gradAt("blocks.1.mlp.fc2.bias"), gradAt("blocks.2.norm1.weight"), runtime.Arena.At(445552896), gradAt("blocks.2.norm1.weight"))
+	r.Launch(cudaK59K60K41K42, runtime.Arena.At(155055360), runtime.Arena.At(2595157248), gradAt("blocks.1.mlp.fc1.weight"), gradAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(116323584), runtime.Arena.At(155055360), paramAt("blocks.1.mlp.fc1.weight"), runtime.Arena.At(77591808), gradAt("blocks.1.mlp.fc2.bias"), runtime.Arena.At(232518912), gradAt("blocks.1.mlp.fc2.bias"), gradAt("blocks.2.norm1.weight"), runtime.Arena.At(290625792), gradAt("blocks.2.norm1.weight"))
 	r.From("vit_b16.yaml:37:15", "blocks.1.norm2")
 	// layernorm_grad + add + drop_path   vit_b16.yaml:37:15 blocks.1.norm2
 	// add   vit_b16.yaml:38:15 blocks.1.mlp.fc1
 	// add   vit_b16.yaml:32:15 blocks.2.norm1
-	r.Launch(cudaK61K44K45, runtime.Arena.At(155055360), runtime.Arena.At(2575791360), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(3566931456), runtime.Arena.At(3566956672), runtime.Arena.At(406811904), runtime.Arena.At(213153024), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(174421248), runtime.Arena.At(193799424), runtime.Arena.At(193802496), gradAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(193787136), gradAt("blocks.1.mlp.fc1.bias"), gradAt("blocks.2.norm1.bias"), runtime.Arena.At(445555968), gradAt("blocks.2.norm1.bias"))
+	r.Launch(cudaK61K44K45, runtime.Arena.At(77591808), runtime.Arena.At(2575791360), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(3566931456), runtime.Arena.At(3566956672), runtime.Arena.At(251884800), runtime.Arena.At(135689472), runtime.Imm.At(4), runtime.Imm.At(596), runtime.Arena.At(96957696), runtime.Arena.At(116335872), runtime.Arena.At(116338944), gradAt("blocks.1.mlp.fc1.bias"), runtime.Arena.At(116323584), gradAt("blocks.1.mlp.fc1.bias"), gradAt("blocks.2.norm1.bias"), runtime.Arena.At(290628864), gradAt("blocks.2.norm1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.1.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.1.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.1.attn
 	// add   vit_b16.yaml:37:15 blocks.1.norm2
 	// add   vit_b16.yaml:37:15 blocks.1.norm2
-	r.Launch(cudaK62K63K42K45, runtime.Arena.At(174421248), runtime.Arena.At(2556425472), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.weight"), runtime.Arena.At(155055360), runtime.Arena.At(174421248), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(232518912), gradAt("blocks.1.norm2.weight"), runtime.Arena.At(193799424), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"), runtime.Arena.At(193802496), gradAt("blocks.1.norm2.bias"))
+	r.Launch(cudaK62K63K42K45, runtime.Arena.At(96957696), runtime.Arena.At(2556425472), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.weight"), runtime.Arena.At(77591808), runtime.Arena.At(96957696), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(155055360), gradAt("blocks.1.norm2.weight"), runtime.Arena.At(116335872), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"), runtime.Arena.At(116338944), gradAt("blocks.1.norm2.bias"))
 	// add
-	r.Launch(cudaK41Add, gradAt("blocks.1.attn.proj.bias"), runtime.Arena.At(155055360), gradAt("blocks.1.attn.proj.bias"))
+	r.Launch(cudaK41Add, gradAt("blocks.1.attn.proj.bias"), runtime.Arena.At(77591808), gradAt("blocks.1.attn.proj.bias"))
 	// attention_grad
-	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(232518912), runtime.Arena.At(1839887616), runtime.Arena.At(1839890688), runtime.Arena.At(1839893760), runtime.Arena.At(2556425472), runtime.Arena.At(3563655936), runtime.Arena.At(155055360), runtime.Arena.At(155058432), runtime.Arena.At(155061504))
+	r.Launch(cudaK64AttentionGrad, runtime.Arena.At(155055360), runtime.Arena.At(1839887616), runtime.Arena.At(1839890688), runtime.Arena.At(1839893760), runtime.Arena.At(2556425472), runtime.Arena.At(3563655936), runtime.Arena.At(77591808), runtime.Arena.At(77594880), runtime.Arena.At(77597952))
 	// sum_leading + linear_dw + add   [n·197×2304]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.1.attn
 	// linear_dx   [n·197×2304]·[2304×768]   vit_b16.yaml:34:15 blocks.1.attn
-	r.Launch(cudaK65K66, runtime.Arena.At(155055360), runtime.Arena.At(2537059584), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(271250688), runtime.Arena.At(155055360), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(232518912))
+	r.Launch(cudaK65K66, runtime.Arena.At(77591808), runtime.Arena.At(2537059584), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(193787136), runtime.Arena.At(77591808), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(155055360))
 	r.From("vit_b16.yaml:32:15", "blocks.1.norm1")
 	// layernorm_grad + add   vit_b16.yaml:32:15 blocks.1.norm1
 	// add   vit_b16.yaml:34:15 blocks.1.attn
-	r.Launch(cudaK68K67, runtime.Arena.At(232518912), runtime.Arena.At(2517693696), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(3566881024), runtime.Arena.At(3566906240), runtime.Arena.At(213153024), runtime.Arena.At(251884800), runtime.Arena.At(271259904), runtime.Arena.At(271262976), gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(271250688), gradAt("blocks.1.attn.qkv.bias"))
+	r.Launch(cudaK68K67, runtime.Arena.At(155055360), runtime.Arena.At(2517693696), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(3566881024), runtime.Arena.At(3566906240), runtime.Arena.At(135689472), runtime.Arena.At(174421248), runtime.Arena.At(193796352), runtime.Arena.At(193799424), gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(193787136), gradAt("blocks.1.attn.qkv.bias"))
 	r.From("vit_b16.yaml:40:15", "blocks.0.mlp.fc2")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×3072]   vit_b16.yaml:40:15 blocks.0.mlp.fc2
-	// linear_dx + gelu_grad   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.0.mlp.fc2
+	// linear_dx + mul   [n·197×768]·[768×3072]   vit_b16.yaml:40:15 blocks.0.mlp.fc2
 	// add   vit_b16.yaml:32:15 blocks.1.norm1
 	// add   vit_b16.yaml:32:15 blocks.1.norm1
-	r.Launch(cudaK69K70K42K45, runtime.Arena.At(251884800), runtime.Arena.At(77591808), gradAt("blocks.0.mlp.fc2.weight"), gradAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(232518912), runtime.Arena.At(251884800), paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(128256), runtime.Arena.At(155055360), gradAt("blocks.1.norm1.weight"), runtime.Arena.At(271259904), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"), runtime.Arena.At(271262976), gradAt("blocks.1.norm1.bias"))
+	r.Launch(cudaK69K70K42K45, runtime.Arena.At(174421248), runtime.Arena.At(128256), gradAt("blocks.0.mlp.fc2.weight"), gradAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(155055360), runtime.Arena.At(174421248), paramAt("blocks.0.mlp.fc2.weight"), runtime.Arena.At(1704326400), runtime.Arena.At(77591808), gradAt("blocks.1.norm1.weight"), runtime.Arena.At(193796352), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"), runtime.Arena.At(193799424), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_b16.yaml:38:15", "blocks.0.mlp.fc1")
 	// sum_leading + linear_dw + add   [n·197×3072]ᵀ·[n·197×768]   vit_b16.yaml:38:15 blocks.0.mlp.fc1
 	// linear_dx   [n·197×3072]·[3072×768]   vit_b16.yaml:38:15 blocks.0.mlp.fc1
 	// add   vit_b16.yaml:40:15 blocks.0.mlp.fc2
-	r.Launch(cudaK59K60K41, runtime.Arena.At(155055360), runtime.Arena.At(2498327808), gradAt("blocks.0.mlp.fc1.weight"), gradAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(19494144), runtime.Arena.At(155055360), paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(128256), gradAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(232518912), gradAt("blocks.0.mlp.fc2.bias"))
+	r.Launch(cudaK59K60K41, runtime.Arena.At(77591808), runtime.Arena.At(2498327808), gradAt("blocks.0.mlp.fc1.weight"), gradAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(19494144), runtime.Arena.At(77591808), paramAt("blocks.0.mlp.fc1.weight"), runtime.Arena.At(128256), gradAt("blocks.0.mlp.fc2.bias"), runtime.Arena.At(155055360), gradAt("blocks.0.mlp.fc2.bias"))
 	r.From("vit_b16.yaml:37:15", "blocks.0.norm2")
 	// layernorm_grad + add   vit_b16.yaml:37:15 blocks.0.norm2
 	// add   vit_b16.yaml:38:15 blocks.0.mlp.fc1
-	r.Launch(cudaK68K44, runtime.Arena.At(128256), runtime.Arena.At(2478961920), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(3566830592), runtime.Arena.At(3566855808), runtime.Arena.At(251884800), runtime.Arena.At(58225920), runtime.Arena.At(19506432), runtime.Arena.At(19509504), gradAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(19494144), gradAt("blocks.0.mlp.fc1.bias"))
+	r.Launch(cudaK68K44, runtime.Arena.At(128256), runtime.Arena.At(2478961920), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(3566830592), runtime.Arena.At(3566855808), runtime.Arena.At(174421248), runtime.Arena.At(58225920), runtime.Arena.At(19506432), runtime.Arena.At(19509504), gradAt("blocks.0.mlp.fc1.bias"), runtime.Arena.At(19494144), gradAt("blocks.0.mlp.fc1.bias"))
 	r.From("vit_b16.yaml:34:15", "blocks.0.attn")
 	// sum_leading + linear_dw + add   [n·197×768]ᵀ·[n·197×768]   vit_b16.yaml:34:15 blocks.0.attn
 	// linear_dx   [n·197×768]·[768×768]   vit_b16.yaml:34:15 blocks.0.attn

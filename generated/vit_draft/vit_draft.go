@@ -35,8 +35,8 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "afc04011a0adcedb447bfe35a4c26eb4ee6d5f57934a42dba853c036b784472f",
-			"cuda": "57049a8e51382618d0184222de322d068b661ed1c0d708fdde574e6313d2705f",
+			"cpu":  "b89098d7cbebb1992a98e3c94c708ca593be233aede1cb6c608dc0c1675a5512",
+			"cuda": "2b74836125597162120483ba9c07c2e86373402522c530e1c142b1becc316418",
 		},
 		Image:      [3]int{1, 96, 96},
 		Classes:    10,

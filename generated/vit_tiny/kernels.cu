@@ -464,25 +464,26 @@ VG_KERNEL(128, k20_config::resident) k20_attention(const vg_state* __restrict__ 
 VG_EXPORT(k20_attention)
 
 // vit_tiny.yaml:31:15 blocks.0.fc1
-// linear + add + gelu   [n·17×64]·[128×64]ᵀ
+// linear + add + gelu + gelu_slope   [n·17×64]·[128×64]ᵀ
 // grid 68, block 256, shared 18432 bytes
 struct k21_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 128 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 128 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 128 + at.col, v2, at.n);
   }
 };
 using k21_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
 VG_KERNEL(256, 2) k21_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
-    float* __restrict__ gelu_out) {
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out,
+    float* __restrict__ gelu_slope_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k21_epilogue epilogue{bias, add_out, gelu_out};
+  const k21_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm<k21_tile, 17>(c, c.batch() * 17, 128, 64,
       vg_matrix{y_in, 64},
       vg_matrix{weight, 64},
@@ -629,25 +630,26 @@ VG_KERNEL(256, 1) k27_layernorm(const vg_state* __restrict__ state, char* worksp
 VG_EXPORT(k27_layernorm)
 
 // vit_tiny.yaml:31:15 blocks.1.fc1
-// linear + add + gelu   [n×64]·[128×64]ᵀ
+// linear + add + gelu + gelu_slope   [n×64]·[128×64]ᵀ
 // grid 4, block 256, shared 18432 bytes
 struct k28_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 128 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 128 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 128 + at.col, v2, at.n);
   }
 };
 using k28_tile = vg_gemm_tile<vg_nt, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
 VG_KERNEL(256, 2) k28_gemm_nt(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ add_out,
-    float* __restrict__ gelu_out) {
+    const float* __restrict__ y_in, const float* __restrict__ weight, const float* __restrict__ bias, float* __restrict__ gelu_out,
+    float* __restrict__ gelu_slope_out) {
   const vg_call c{state, workspace, counters, vg_block_index(), vg_block_count()};
-  const k28_epilogue epilogue{bias, add_out, gelu_out};
+  const k28_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm<k28_tile, 1>(c, c.batch(), 128, 64,
       vg_matrix{y_in, 64},
       vg_matrix{weight, 64},
@@ -821,18 +823,18 @@ VG_FN void k35_gemm_tn_part(const vg_call& c, const float* drop_path_in, const f
 }
 
 // vit_tiny.yaml:33:15 blocks.1.fc2
-// linear_dx + gelu_grad   [n×64]·[64×128]
+// linear_dx + mul   [n×64]·[64×128]
 struct k36_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 128 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 128 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 128 + at.col, at.n);
+    vg_store(mul_out + at.row * 128 + at.col, v0, at.n);
   }
 };
 using k36_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k36_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* add_in, float* gelu_grad_out) {
-  const k36_epilogue epilogue{add_in, gelu_grad_out};
+VG_FN void k36_gemm_nn_part(const vg_call& c, const float* drop_path_in, const float* weight, const float* gelu_slope_in, float* mul_out) {
+  const k36_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm<k36_tile, 1>(c, c.batch(), 128, 64,
       vg_matrix{drop_path_in, 64},
       vg_matrix{weight, 128},
@@ -843,14 +845,14 @@ VG_FN void k36_gemm_nn_part(const vg_call& c, const float* drop_path_in, const f
 // grid 8, block 256, shared 18432 bytes
 VG_KERNEL(256, 2) k35_k36(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_drop_path_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in, float* __restrict__ b_gelu_grad_out) {
+    const float* __restrict__ b_drop_path_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in, float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
     k35_gemm_tn_part(c, a_drop_path_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 4, 4};
-    k36_gemm_nn_part(c, b_drop_path_in, b_weight, b_add_in, b_gelu_grad_out);
+    k36_gemm_nn_part(c, b_drop_path_in, b_weight, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k35_k36)
@@ -870,11 +872,11 @@ struct k37_row_sum {
   }
 };
 using k37_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k37_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k37_gemm_tn_part(const vg_call& c, const float* mul_in, const float* y_in, float* d_weight, float* d_bias) {
   const k37_epilogue epilogue{d_weight};
   const k37_row_sum row_sum{d_bias};
   vg_gemm<k37_tile, 1>(c, 128, 64, c.batch(),
-      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{mul_in, 128},
       vg_matrix{y_in, 64},
       epilogue, row_sum);
 }
@@ -888,10 +890,10 @@ struct k38_epilogue {
   }
 };
 using k38_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k38_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k38_gemm_nn_part(const vg_call& c, const float* mul_in, const float* weight, float* linear_dx_out) {
   const k38_epilogue epilogue{linear_dx_out};
   vg_gemm<k38_tile, 1>(c, c.batch(), 64, 128,
-      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{mul_in, 128},
       vg_matrix{weight, 64},
       epilogue, vg_none{});
 }
@@ -899,15 +901,15 @@ VG_FN void k38_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const f
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 8, block 256, shared 18432 bytes
 VG_KERNEL(256, 2) k37_k38(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_mul_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 4) {
     const vg_call c{state, workspace, counters, block, 4};
-    k37_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k37_gemm_tn_part(c, a_mul_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace, counters, block - 4, 4};
-    k38_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k38_gemm_nn_part(c, b_mul_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k37_k38)
@@ -1198,18 +1200,18 @@ VG_FN void k49_gemm_tn_part(const vg_call& c, const float* add_in, const float* 
 }
 
 // vit_tiny.yaml:33:15 blocks.0.fc2
-// linear_dx + gelu_grad   [n·17×64]·[64×128]
+// linear_dx + mul   [n·17×64]·[64×128]
 struct k50_epilogue {
-  const float* add_in2;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in2 + at.row * 128 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 128 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 128 + at.col, at.n);
+    vg_store(mul_out + at.row * 128 + at.col, v0, at.n);
   }
 };
 using k50_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 1>;
-VG_FN void k50_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* add_in2, float* gelu_grad_out) {
-  const k50_epilogue epilogue{add_in2, gelu_grad_out};
+VG_FN void k50_gemm_nn_part(const vg_call& c, const float* add_in, const float* weight, const float* gelu_slope_in, float* mul_out) {
+  const k50_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm<k50_tile, 17>(c, c.batch() * 17, 128, 64,
       vg_matrix{add_in, 64},
       vg_matrix{weight, 128},
@@ -1220,14 +1222,14 @@ VG_FN void k50_gemm_nn_part(const vg_call& c, const float* add_in, const float* 
 // grid 116, block 256, shared 18432 bytes
 VG_KERNEL(256, 2) k49_k50(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
     const float* __restrict__ a_add_in, const float* __restrict__ a_gelu_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_add_in2, float* __restrict__ b_gelu_grad_out) {
+    const float* __restrict__ b_add_in, const float* __restrict__ b_weight, const float* __restrict__ b_gelu_slope_in, float* __restrict__ b_mul_out) {
   const int block = vg_block_index();
   if (block < 48) {
     const vg_call c{state, workspace, counters, block, 48};
     k49_gemm_tn_part(c, a_add_in, a_gelu_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 399360, counters + 48, block - 48, 68};
-    k50_gemm_nn_part(c, b_add_in, b_weight, b_add_in2, b_gelu_grad_out);
+    k50_gemm_nn_part(c, b_add_in, b_weight, b_gelu_slope_in, b_mul_out);
   }
 }
 VG_EXPORT(k49_k50)
@@ -1247,11 +1249,11 @@ struct k51_row_sum {
   }
 };
 using k51_tile = vg_gemm_tile<vg_tn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 12>;
-VG_FN void k51_gemm_tn_part(const vg_call& c, const float* gelu_grad_in, const float* y_in, float* d_weight, float* d_bias) {
+VG_FN void k51_gemm_tn_part(const vg_call& c, const float* mul_in, const float* y_in, float* d_weight, float* d_bias) {
   const k51_epilogue epilogue{d_weight};
   const k51_row_sum row_sum{d_bias};
   vg_gemm<k51_tile, 17>(c, 128, 64, c.batch() * 17,
-      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{mul_in, 128},
       vg_matrix{y_in, 64},
       epilogue, row_sum);
 }
@@ -1265,10 +1267,10 @@ struct k52_epilogue {
   }
 };
 using k52_tile = vg_gemm_tile<vg_nn, vg_math::fp32, 32, 64, 16, 3, 2, 4, 2>;
-VG_FN void k52_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const float* weight, float* linear_dx_out) {
+VG_FN void k52_gemm_nn_part(const vg_call& c, const float* mul_in, const float* weight, float* linear_dx_out) {
   const k52_epilogue epilogue{linear_dx_out};
   vg_gemm<k52_tile, 17>(c, c.batch() * 17, 64, 128,
-      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{mul_in, 128},
       vg_matrix{weight, 64},
       epilogue, vg_none{});
 }
@@ -1276,15 +1278,15 @@ VG_FN void k52_gemm_nn_part(const vg_call& c, const float* gelu_grad_in, const f
 // One launch for 2 kernels that wait for nothing of each other.
 // grid 116, block 256, shared 18432 bytes
 VG_KERNEL(256, 2) k51_k52(const vg_state* __restrict__ state, char* workspace, uint32_t* counters,
-    const float* __restrict__ a_gelu_grad_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
-    const float* __restrict__ b_gelu_grad_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
+    const float* __restrict__ a_mul_in, const float* __restrict__ a_y_in, float* __restrict__ a_d_weight, float* __restrict__ a_d_bias,
+    const float* __restrict__ b_mul_in, const float* __restrict__ b_weight, float* __restrict__ b_linear_dx_out) {
   const int block = vg_block_index();
   if (block < 48) {
     const vg_call c{state, workspace, counters, block, 48};
-    k51_gemm_tn_part(c, a_gelu_grad_in, a_y_in, a_d_weight, a_d_bias);
+    k51_gemm_tn_part(c, a_mul_in, a_y_in, a_d_weight, a_d_bias);
   } else {
     const vg_call c{state, workspace + 399360, counters + 48, block - 48, 68};
-    k52_gemm_nn_part(c, b_gelu_grad_in, b_weight, b_linear_dx_out);
+    k52_gemm_nn_part(c, b_mul_in, b_weight, b_linear_dx_out);
   }
 }
 VG_EXPORT(k51_k52)

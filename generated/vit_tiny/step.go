@@ -276,11 +276,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(2788352), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(4551168), runtime.Arena.At(4555520), runtime.Arena.At(3066880))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	// linear + add + gelu   [n·17×64]·[128×64]ᵀ
+	// linear + add + gelu + gelu_slope   [n·17×64]·[128×64]ᵀ
 	r.Launch(k26GemmNt, runtime.Arena.At(3066880), paramAt("blocks.0.fc1.weight"), paramAt("blocks.0.fc1.bias"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
 	// linear + add   [n·17×128]·[64×128]ᵀ
-	r.Launch(k27GemmNt, runtime.Arena.At(1395712), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(2788352), runtime.Arena.At(3345408))
+	r.Launch(k27GemmNt, runtime.Arena.At(838656), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(2788352), runtime.Arena.At(3345408))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
 	// layernorm
 	r.Launch(k22Layernorm, runtime.Arena.At(3345408), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(4559872), runtime.Arena.At(4564224), runtime.Arena.At(3623936))
@@ -306,11 +306,11 @@ func grad(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(k35Layernorm, runtime.Arena.At(3984384), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(4066304), runtime.Arena.At(4066560), runtime.Arena.At(4000768))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	// linear + add + gelu   [n×64]·[128×64]ᵀ
+	// linear + add + gelu + gelu_slope   [n×64]·[128×64]ᵀ
 	r.Launch(k36GemmNt, runtime.Arena.At(4000768), paramAt("blocks.1.fc1.weight"), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(3902464), runtime.Arena.At(3935232))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// linear + add + drop_path   [n×128]·[64×128]ᵀ
-	r.Launch(k37GemmNt, runtime.Arena.At(3935232), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(3984384), runtime.Arena.At(4017152))
+	r.Launch(k37GemmNt, runtime.Arena.At(3902464), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(3984384), runtime.Arena.At(4017152))
 	r.From("vit_tiny.yaml:36:5", "norm")
 	// layernorm
 	r.Launch(k35Layernorm, runtime.Arena.At(4017152), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(4066816), runtime.Arena.At(4067072), runtime.Arena.At(4033536))
@@ -333,32 +333,32 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k43DropPath, runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(4049920), runtime.Arena.At(4017152))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// sum_leading + linear_dw   [n×64]ᵀ·[n×128]
-	r.Launch(k44GemmTn, runtime.Arena.At(4017152), runtime.Arena.At(3935232), gradAt("blocks.1.fc2.weight"), gradAt("blocks.1.fc2.bias"))
-	// linear_dx + gelu_grad   [n×64]·[64×128]
-	r.Launch(k45GemmNn, runtime.Arena.At(4017152), paramAt("blocks.1.fc2.weight"), runtime.Arena.At(3902464), runtime.Arena.At(3935232))
+	r.Launch(k44GemmTn, runtime.Arena.At(4017152), runtime.Arena.At(3902464), gradAt("blocks.1.fc2.weight"), gradAt("blocks.1.fc2.bias"))
+	// linear_dx + mul   [n×64]·[64×128]
+	r.Launch(k45GemmNn, runtime.Arena.At(4017152), paramAt("blocks.1.fc2.weight"), runtime.Arena.At(3935232), runtime.Arena.At(3902464))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
 	// sum_leading + linear_dw   [n×128]ᵀ·[n×64]
-	r.Launch(k46GemmTn, runtime.Arena.At(3935232), runtime.Arena.At(4000768), gradAt("blocks.1.fc1.weight"), gradAt("blocks.1.fc1.bias"))
+	r.Launch(k46GemmTn, runtime.Arena.At(3902464), runtime.Arena.At(4000768), gradAt("blocks.1.fc1.weight"), gradAt("blocks.1.fc1.bias"))
 	// linear_dx   [n×128]·[128×64]
-	r.Launch(k47GemmNn, runtime.Arena.At(3935232), paramAt("blocks.1.fc1.weight"), runtime.Arena.At(3902464))
+	r.Launch(k47GemmNn, runtime.Arena.At(3902464), paramAt("blocks.1.fc1.weight"), runtime.Arena.At(3935232))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(k48LayernormGrad, runtime.Arena.At(3902464), runtime.Arena.At(3984384), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(4066304), runtime.Arena.At(4066560), runtime.Arena.At(4049920), runtime.Arena.At(4526080), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(3918848), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
+	r.Launch(k48LayernormGrad, runtime.Arena.At(3935232), runtime.Arena.At(3984384), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(4066304), runtime.Arena.At(4066560), runtime.Arena.At(4049920), runtime.Arena.At(4526080), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(3902464), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// sum_leading + linear_dw   [n×64]ᵀ·[n×64]
-	r.Launch(k49GemmTn, runtime.Arena.At(3918848), runtime.Arena.At(3968000), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.bias"))
+	r.Launch(k49GemmTn, runtime.Arena.At(3902464), runtime.Arena.At(3968000), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.bias"))
 	// linear_dx   [n×64]·[64×64]
-	r.Launch(k50GemmNn, runtime.Arena.At(3918848), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(3902464))
+	r.Launch(k50GemmNn, runtime.Arena.At(3902464), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(3918848))
 	// head_linear_dw   4 heads: [n×64], [n×256]
-	r.Launch(k51HeadLinearDw, runtime.Arena.At(3902464), runtime.Arena.At(4180992), gradAt("blocks.1.attn.qkv.weight", 32768))
+	r.Launch(k51HeadLinearDw, runtime.Arena.At(3918848), runtime.Arena.At(4180992), gradAt("blocks.1.attn.qkv.weight", 32768))
 	// head_linear_dw   4 heads: [n×64], [n×4]
-	r.Launch(k52HeadLinearDw, runtime.Arena.At(3902464), runtime.Arena.At(4182016), runtime.Arena.At(3918848))
+	r.Launch(k52HeadLinearDw, runtime.Arena.At(3918848), runtime.Arena.At(4182016), runtime.Arena.At(3902464))
 	// scale
-	r.Launch(k53Scale, runtime.Arena.At(3918848), gradAt("blocks.1.attn.qkv.bias", 512))
+	r.Launch(k53Scale, runtime.Arena.At(3902464), gradAt("blocks.1.attn.qkv.bias", 512))
 	// head_linear_t   4 heads: [n×64], [64×1]
-	r.Launch(k54HeadLinearT, runtime.Arena.At(3902464), paramAt("blocks.1.attn.qkv.bias", 512), runtime.Arena.At(4248576))
+	r.Launch(k54HeadLinearT, runtime.Arena.At(3918848), paramAt("blocks.1.attn.qkv.bias", 512), runtime.Arena.At(4248576))
 	// head_linear_t   4 heads: [n×64], [64×64]
-	r.Launch(k55HeadLinearT, runtime.Arena.At(3902464), paramAt("blocks.1.attn.qkv.weight", 32768), runtime.Arena.At(4247552))
+	r.Launch(k55HeadLinearT, runtime.Arena.At(3918848), paramAt("blocks.1.attn.qkv.weight", 32768), runtime.Arena.At(4247552))
 	// latent_attention_grad
 	r.Launch(k56LatentAttentionGrad, runtime.Arena.At(4247552), runtime.Arena.At(4314112), runtime.Arena.At(3623936), runtime.Arena.At(4180992), runtime.Arena.At(4445184), runtime.Arena.At(4379648), runtime.Arena.At(3902464), runtime.Imm.At(3), runtime.Imm.At(3277))
 	// head_linear_dw   4 heads: [n×64], [n×256]
@@ -377,17 +377,17 @@ func grad(r *runtime.Recorder) {
 	r.Launch(k62LayernormGrad, runtime.Arena.At(4493312), runtime.Arena.At(3902464), runtime.Arena.At(3345408), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(4559872), runtime.Arena.At(4564224), runtime.Arena.At(3623936), runtime.Arena.At(4180992), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
 	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×128]
-	r.Launch(k63GemmTn, runtime.Arena.At(4180992), runtime.Arena.At(1395712), gradAt("blocks.0.fc2.weight"), gradAt("blocks.0.fc2.bias"))
-	// linear_dx + gelu_grad   [n·17×64]·[64×128]
-	r.Launch(k64GemmNn, runtime.Arena.At(4180992), paramAt("blocks.0.fc2.weight"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
+	r.Launch(k63GemmTn, runtime.Arena.At(4180992), runtime.Arena.At(838656), gradAt("blocks.0.fc2.weight"), gradAt("blocks.0.fc2.bias"))
+	// linear_dx + mul   [n·17×64]·[64×128]
+	r.Launch(k64GemmNn, runtime.Arena.At(4180992), paramAt("blocks.0.fc2.weight"), runtime.Arena.At(1395712), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
 	// sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]
-	r.Launch(k65GemmTn, runtime.Arena.At(1395712), runtime.Arena.At(3066880), gradAt("blocks.0.fc1.weight"), gradAt("blocks.0.fc1.bias"))
+	r.Launch(k65GemmTn, runtime.Arena.At(838656), runtime.Arena.At(3066880), gradAt("blocks.0.fc1.weight"), gradAt("blocks.0.fc1.bias"))
 	// linear_dx   [n·17×128]·[128×64]
-	r.Launch(k66GemmNn, runtime.Arena.At(1395712), paramAt("blocks.0.fc1.weight"), runtime.Arena.At(838656))
+	r.Launch(k66GemmNn, runtime.Arena.At(838656), paramAt("blocks.0.fc1.weight"), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
 	// layernorm_grad + add
-	r.Launch(k67LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(2788352), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(4551168), runtime.Arena.At(4555520), runtime.Arena.At(4180992), runtime.Arena.At(1674240), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
+	r.Launch(k67LayernormGrad, runtime.Arena.At(1395712), runtime.Arena.At(2788352), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(4551168), runtime.Arena.At(4555520), runtime.Arena.At(4180992), runtime.Arena.At(1674240), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
 	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×64]
 	r.Launch(k68GemmTn, runtime.Arena.At(1674240), runtime.Arena.At(2509824), gradAt("blocks.0.attn.proj.weight"), gradAt("blocks.0.attn.proj.bias"))

@@ -52,27 +52,27 @@ var cudaKernels = []runtime.CUDAKernel{
 	{Kernel: runtime.Kernel{Name: "k18_cross_entropy", Family: "row", Layer: "loss", Pos: "vit_tiny.yaml:39:8", Doc: "cross_entropy", FLOPs: 0, Bytes: 3328, FixedBytes: 0, Outs: []runtime.Span{{Arg: 2, Elems: 1, PerSample: true}, {Arg: 3, Elems: 1, PerSample: true}}}, Grid: 8, Block: 256, Shared: 256},
 	{Kernel: runtime.Kernel{Name: "k19_layernorm", Family: "row", Layer: "blocks.0.norm1", Pos: "vit_tiny.yaml:25:15", Doc: "layernorm", FLOPs: 0, Bytes: 566272, FixedBytes: 512, Outs: []runtime.Span{{Arg: 3, Elems: 17, PerSample: true}, {Arg: 4, Elems: 17, PerSample: true}, {Arg: 5, Elems: 64, Rows: 17, PerSample: true}}}, Grid: 136, Block: 256, Shared: 256},
 	{Kernel: runtime.Kernel{Name: "k20_attention", Family: "attention", Layer: "blocks.0.attn", Pos: "vit_tiny.yaml:26:15", Doc: "attention", FLOPs: 4734976, Bytes: 1131520, FixedBytes: 0, Outs: []runtime.Span{{Arg: 3, Elems: 64, Rows: 17, PerSample: true}, {Arg: 4, Elems: 17, Rows: 4, PerSample: true}}}, Grid: 128, Block: 128, Shared: 15744},
-	{Kernel: runtime.Kernel{Name: "k21_gemm_nt", Family: "gemm", Layer: "blocks.0.fc1", Pos: "vit_tiny.yaml:31:15", Doc: "linear + add + gelu   [n·17×64]·[128×64]ᵀ", FLOPs: 17825792, Bytes: 1425920, FixedBytes: 33280, Outs: []runtime.Span{{Arg: 3, Elems: 128, Rows: 17, PerSample: true}, {Arg: 4, Elems: 128, Rows: 17, PerSample: true}}}, Grid: 68, Block: 256, Shared: 18432},
+	{Kernel: runtime.Kernel{Name: "k21_gemm_nt", Family: "gemm", Layer: "blocks.0.fc1", Pos: "vit_tiny.yaml:31:15", Doc: "linear + add + gelu + gelu_slope   [n·17×64]·[128×64]ᵀ", FLOPs: 17825792, Bytes: 1425920, FixedBytes: 33280, Outs: []runtime.Span{{Arg: 3, Elems: 128, Rows: 17, PerSample: true}, {Arg: 4, Elems: 128, Rows: 17, PerSample: true}}}, Grid: 68, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k10_k22", Family: "gemm", Layer: "blocks.1.attn", Pos: "vit_tiny.yaml:26:15", Doc: "linear + add   [n·17×64]·[128×64]ᵀ  |  slice_tokens", FLOPs: 17825792, Bytes: 901632, FixedBytes: 33280, Outs: []runtime.Span{{Arg: 3, Elems: 128, Rows: 17, PerSample: true}, {Arg: 5, Elems: 64, PerSample: true}}}, Grid: 72, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k23_gemm_nt", Family: "gemm", Layer: "blocks.1.attn", Pos: "vit_tiny.yaml:26:15", Doc: "linear + add   [n×64]·[64×64]ᵀ", FLOPs: 524288, Bytes: 49408, FixedBytes: 16640, Outs: []runtime.Span{{Arg: 3, Elems: 64, PerSample: true}}}, Grid: 2, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k24_attention", Family: "attention", Layer: "blocks.1.attn", Pos: "vit_tiny.yaml:26:15", Doc: "attention", FLOPs: 278528, Bytes: 590848, FixedBytes: 0, Outs: []runtime.Span{{Arg: 3, Elems: 64, PerSample: true}, {Arg: 4, Elems: 1, Rows: 4, PerSample: true}}}, Grid: 64, Block: 128, Shared: 25984},
 	{Kernel: runtime.Kernel{Name: "k25_gemm_nt", Family: "gemm", Layer: "blocks.1.attn", Pos: "vit_tiny.yaml:26:15", Doc: "linear + add + drop_path   [n×64]·[64×64]ᵀ", FLOPs: 524288, Bytes: 49408, FixedBytes: 16640, Outs: []runtime.Span{{Arg: 5, Elems: 64, PerSample: true}}}, Grid: 2, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k26_slice_tokens", Family: "pointwise", Layer: "blocks.1.0", Pos: "vit_tiny.yaml:24:11", Doc: "slice_tokens + add", FLOPs: 0, Bytes: 49152, FixedBytes: 0, Outs: []runtime.Span{{Arg: 2, Elems: 64, PerSample: true}}}, Grid: 4, Block: 256, Shared: 0},
 	{Kernel: runtime.Kernel{Name: "k27_layernorm", Family: "row", Layer: "blocks.1.norm2", Pos: "vit_tiny.yaml:30:15", Doc: "layernorm", FLOPs: 0, Bytes: 33792, FixedBytes: 512, Outs: []runtime.Span{{Arg: 3, Elems: 1, PerSample: true}, {Arg: 4, Elems: 1, PerSample: true}, {Arg: 5, Elems: 64, PerSample: true}}}, Grid: 8, Block: 256, Shared: 256},
-	{Kernel: runtime.Kernel{Name: "k28_gemm_nt", Family: "gemm", Layer: "blocks.1.fc1", Pos: "vit_tiny.yaml:31:15", Doc: "linear + add + gelu   [n×64]·[128×64]ᵀ", FLOPs: 1048576, Bytes: 115200, FixedBytes: 33280, Outs: []runtime.Span{{Arg: 3, Elems: 128, PerSample: true}, {Arg: 4, Elems: 128, PerSample: true}}}, Grid: 4, Block: 256, Shared: 18432},
+	{Kernel: runtime.Kernel{Name: "k28_gemm_nt", Family: "gemm", Layer: "blocks.1.fc1", Pos: "vit_tiny.yaml:31:15", Doc: "linear + add + gelu + gelu_slope   [n×64]·[128×64]ᵀ", FLOPs: 1048576, Bytes: 115200, FixedBytes: 33280, Outs: []runtime.Span{{Arg: 3, Elems: 128, PerSample: true}, {Arg: 4, Elems: 128, PerSample: true}}}, Grid: 4, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k29_gemm_nt", Family: "gemm", Layer: "blocks.1.fc2", Pos: "vit_tiny.yaml:33:15", Doc: "linear + add + drop_path   [n×128]·[64×128]ᵀ", FLOPs: 1048576, Bytes: 98560, FixedBytes: 33024, Outs: []runtime.Span{{Arg: 6, Elems: 64, PerSample: true}}}, Grid: 4, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k30_cross_entropy", Family: "row", Layer: "loss", Pos: "vit_tiny.yaml:39:8", Doc: "cross_entropy + broadcast_batch + cross_entropy_grad", FLOPs: 0, Bytes: 5888, FixedBytes: 0, Outs: []runtime.Span{{Arg: 2, Elems: 1, PerSample: true}, {Arg: 3, Elems: 1, PerSample: true}, {Arg: 4, Elems: 10, PerSample: true}}}, Grid: 8, Block: 256, Shared: 256},
 	{Kernel: runtime.Kernel{Name: "k31_k32", Family: "gemm", Layer: "head", Pos: "vit_tiny.yaml:37:5", Doc: "sum_leading + linear_dw   [n×10]ᵀ·[n×64]  |  linear_dx   [n×10]·[10×64]", FLOPs: 163840, Bytes: 43048, FixedBytes: 5160, Outs: []runtime.Span{{Arg: 2, Elems: 64, Rows: 10}, {Arg: 3, Elems: 10}, {Arg: 6, Elems: 64, PerSample: true}}}, Grid: 3, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k33_layernorm_grad", Family: "row", Layer: "norm", Pos: "vit_tiny.yaml:36:5", Doc: "layernorm_grad", FLOPs: 0, Bytes: 50432, FixedBytes: 768, Outs: []runtime.Span{{Arg: 5, Elems: 64, PerSample: true}, {Arg: 6, Elems: 64}, {Arg: 7, Elems: 64}}}, Grid: 8, Block: 256, Shared: 8464},
 	{Kernel: runtime.Kernel{Name: "k34_drop_path", Family: "pointwise", Layer: "blocks.1.1.4", Pos: "vit_tiny.yaml:34:15", Doc: "drop_path", FLOPs: 0, Bytes: 32768, FixedBytes: 0, Outs: []runtime.Span{{Arg: 3, Elems: 64, PerSample: true}}}, Grid: 4, Block: 256, Shared: 0},
-	{Kernel: runtime.Kernel{Name: "k35_k36", Family: "gemm", Layer: "blocks.1.fc2", Pos: "vit_tiny.yaml:33:15", Doc: "sum_leading + linear_dw   [n×64]ᵀ·[n×128]  |  linear_dx + gelu_grad   [n×64]·[64×128]", FLOPs: 2097152, Bytes: 196864, FixedBytes: 65792, Outs: []runtime.Span{{Arg: 2, Elems: 128, Rows: 64}, {Arg: 3, Elems: 64}, {Arg: 7, Elems: 128, PerSample: true}}}, Grid: 8, Block: 256, Shared: 18432},
+	{Kernel: runtime.Kernel{Name: "k35_k36", Family: "gemm", Layer: "blocks.1.fc2", Pos: "vit_tiny.yaml:33:15", Doc: "sum_leading + linear_dw   [n×64]ᵀ·[n×128]  |  linear_dx + mul   [n×64]·[64×128]", FLOPs: 2097152, Bytes: 196864, FixedBytes: 65792, Outs: []runtime.Span{{Arg: 2, Elems: 128, Rows: 64}, {Arg: 3, Elems: 64}, {Arg: 7, Elems: 128, PerSample: true}}}, Grid: 8, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k37_k38", Family: "gemm", Layer: "blocks.1.fc1", Pos: "vit_tiny.yaml:31:15", Doc: "sum_leading + linear_dw   [n×128]ᵀ·[n×64]  |  linear_dx   [n×128]·[128×64]", FLOPs: 2097152, Bytes: 164352, FixedBytes: 66048, Outs: []runtime.Span{{Arg: 2, Elems: 64, Rows: 128}, {Arg: 3, Elems: 128}, {Arg: 6, Elems: 64, PerSample: true}}}, Grid: 8, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k39_layernorm_grad", Family: "row", Layer: "blocks.1.norm2", Pos: "vit_tiny.yaml:30:15", Doc: "layernorm_grad + add + drop_path", FLOPs: 0, Bytes: 83200, FixedBytes: 768, Outs: []runtime.Span{{Arg: 6, Elems: 64, PerSample: true}, {Arg: 9, Elems: 64, PerSample: true}, {Arg: 10, Elems: 64}, {Arg: 11, Elems: 64}}}, Grid: 8, Block: 256, Shared: 8464},
 	{Kernel: runtime.Kernel{Name: "k40_k41_k42", Family: "gemm", Layer: "blocks.1.attn", Pos: "vit_tiny.yaml:26:15", Doc: "sum_leading + linear_dw   [n×64]ᵀ·[n×64]  |  linear_dx   [n×64]·[64×64]  |  pad_tokens", FLOPs: 1048576, Bytes: 393472, FixedBytes: 33024, Outs: []runtime.Span{{Arg: 2, Elems: 64, Rows: 64}, {Arg: 3, Elems: 64}, {Arg: 6, Elems: 64, PerSample: true}, {Arg: 8, Elems: 64, Rows: 17, PerSample: true}}}, Grid: 72, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k43_attention_grad", Family: "attention", Layer: "blocks.1.attn", Pos: "vit_tiny.yaml:26:15", Doc: "attention_grad", FLOPs: 696320, Bytes: 1180672, FixedBytes: 0, Outs: []runtime.Span{{Arg: 6, Elems: 64, PerSample: true}, {Arg: 7, Elems: 64, Rows: 17, Stride: 128, PerSample: true}, {Arg: 8, Elems: 64, Rows: 17, Stride: 128, PerSample: true}}}, Grid: 128, Block: 128, Shared: 21952},
 	{Kernel: runtime.Kernel{Name: "k45_k46_k44_k47", Family: "gemm", Layer: "blocks.1.attn", Pos: "vit_tiny.yaml:26:15", Doc: "sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]  |  linear_dx   [n·17×128]·[128×64]  |  sum_leading + linear_dw   [n×64]ᵀ·[n×64]  |  linear_dx   [n×64]·[64×64]", FLOPs: 36700160, Bytes: 1835776, FixedBytes: 99072, Outs: []runtime.Span{{Arg: 2, Elems: 64, Rows: 128}, {Arg: 3, Elems: 128}, {Arg: 6, Elems: 64, Rows: 17, PerSample: true}, {Arg: 9, Elems: 64, Rows: 64}, {Arg: 10, Elems: 64}, {Arg: 13, Elems: 64, PerSample: true}}}, Grid: 120, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k48_layernorm_grad", Family: "row", Layer: "blocks.1.norm1", Pos: "vit_tiny.yaml:25:15", Doc: "pad_tokens + add + layernorm_grad", FLOPs: 0, Bytes: 1139968, FixedBytes: 768, Outs: []runtime.Span{{Arg: 7, Elems: 64, Rows: 17, PerSample: true}, {Arg: 8, Elems: 64}, {Arg: 9, Elems: 64}}}, Grid: 136, Block: 256, Shared: 8464},
-	{Kernel: runtime.Kernel{Name: "k49_k50", Family: "gemm", Layer: "blocks.0.fc2", Pos: "vit_tiny.yaml:33:15", Doc: "sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×128]  |  linear_dx + gelu_grad   [n·17×64]·[64×128]", FLOPs: 35651584, Bytes: 2294016, FixedBytes: 65792, Outs: []runtime.Span{{Arg: 2, Elems: 128, Rows: 64}, {Arg: 3, Elems: 64}, {Arg: 7, Elems: 128, Rows: 17, PerSample: true}}}, Grid: 116, Block: 256, Shared: 18432},
+	{Kernel: runtime.Kernel{Name: "k49_k50", Family: "gemm", Layer: "blocks.0.fc2", Pos: "vit_tiny.yaml:33:15", Doc: "sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×128]  |  linear_dx + mul   [n·17×64]·[64×128]", FLOPs: 35651584, Bytes: 2294016, FixedBytes: 65792, Outs: []runtime.Span{{Arg: 2, Elems: 128, Rows: 64}, {Arg: 3, Elems: 64}, {Arg: 7, Elems: 128, Rows: 17, PerSample: true}}}, Grid: 116, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k51_k52", Family: "gemm", Layer: "blocks.0.fc1", Pos: "vit_tiny.yaml:31:15", Doc: "sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]  |  linear_dx   [n·17×128]·[128×64]", FLOPs: 35651584, Bytes: 1737216, FixedBytes: 66048, Outs: []runtime.Span{{Arg: 2, Elems: 64, Rows: 128}, {Arg: 3, Elems: 128}, {Arg: 6, Elems: 64, Rows: 17, PerSample: true}}}, Grid: 116, Block: 256, Shared: 18432},
 	{Kernel: runtime.Kernel{Name: "k53_layernorm_grad", Family: "row", Layer: "blocks.0.norm2", Pos: "vit_tiny.yaml:30:15", Doc: "layernorm_grad + add", FLOPs: 0, Bytes: 1123584, FixedBytes: 768, Outs: []runtime.Span{{Arg: 6, Elems: 64, Rows: 17, PerSample: true}, {Arg: 7, Elems: 64}, {Arg: 8, Elems: 64}}}, Grid: 136, Block: 256, Shared: 8464},
 	{Kernel: runtime.Kernel{Name: "k54_k55", Family: "gemm", Layer: "blocks.0.attn", Pos: "vit_tiny.yaml:26:15", Doc: "sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×64]  |  linear_dx   [n·17×64]·[64×64]", FLOPs: 17825792, Bytes: 1147136, FixedBytes: 33024, Outs: []runtime.Span{{Arg: 2, Elems: 64, Rows: 64}, {Arg: 3, Elems: 64}, {Arg: 6, Elems: 64, Rows: 17, PerSample: true}}}, Grid: 58, Block: 256, Shared: 18432},
@@ -287,92 +287,92 @@ func gradCUDA(r *runtime.Recorder) {
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(3902464), paramAt("blocks.0.norm2.weight"), paramAt("blocks.0.norm2.bias"), runtime.Arena.At(5419520), runtime.Arena.At(5423872), runtime.Arena.At(4180992))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
-	// linear + add + gelu   [n·17×64]·[128×64]ᵀ
-	r.Launch(cudaK21GemmNt, runtime.Arena.At(4180992), paramAt("blocks.0.fc1.weight"), paramAt("blocks.0.fc1.bias"), runtime.Arena.At(838656), runtime.Arena.At(1395712))
+	// linear + add + gelu + gelu_slope   [n·17×64]·[128×64]ᵀ
+	r.Launch(cudaK21GemmNt, runtime.Arena.At(4180992), paramAt("blocks.0.fc1.weight"), paramAt("blocks.0.fc1.bias"), runtime.Arena.At(838656), runtime.Arena.At(2509824))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
 	// linear + add   [n·17×128]·[64×128]ᵀ
-	r.Launch(cudaK08GemmNt, runtime.Arena.At(1395712), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(3902464), runtime.Arena.At(4459520))
+	r.Launch(cudaK08GemmNt, runtime.Arena.At(838656), paramAt("blocks.0.fc2.weight"), paramAt("blocks.0.fc2.bias"), runtime.Arena.At(3902464), runtime.Arena.At(4459520))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
 	// layernorm
 	r.Launch(cudaK19Layernorm, runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), paramAt("blocks.1.norm1.bias"), runtime.Arena.At(5428224), runtime.Arena.At(5432576), runtime.Arena.At(4738048))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// linear + add   [n·17×64]·[128×64]ᵀ   vit_tiny.yaml:26:15 blocks.1.attn
 	// slice_tokens   vit_tiny.yaml:26:15 blocks.1.attn
-	r.Launch(cudaK10K22, runtime.Arena.At(4738048), paramAt("blocks.1.attn.qkv.weight", 16384), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(1952768), runtime.Arena.At(4738048), runtime.Arena.At(5328896))
+	r.Launch(cudaK10K22, runtime.Arena.At(4738048), paramAt("blocks.1.attn.qkv.weight", 16384), paramAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(1395712), runtime.Arena.At(4738048), runtime.Arena.At(5328896))
 	// linear + add   [n×64]·[64×64]ᵀ
 	r.Launch(cudaK23GemmNt, runtime.Arena.At(5328896), paramAt("blocks.1.attn.qkv.weight"), paramAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(5345280))
 	// attention
-	r.Launch(cudaK24Attention, runtime.Arena.At(5345280), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Arena.At(5361664), runtime.Arena.At(5436928), runtime.Imm.At(3), runtime.Imm.At(3277))
+	r.Launch(cudaK24Attention, runtime.Arena.At(5345280), runtime.Arena.At(1395712), runtime.Arena.At(1395968), runtime.Arena.At(5361664), runtime.Arena.At(5436928), runtime.Imm.At(3), runtime.Imm.At(3277))
 	// linear + add + drop_path   [n×64]·[64×64]ᵀ
-	r.Launch(cudaK25GemmNt, runtime.Arena.At(5361664), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2509824))
+	r.Launch(cudaK25GemmNt, runtime.Arena.At(5361664), paramAt("blocks.1.attn.proj.weight"), paramAt("blocks.1.attn.proj.bias"), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(1952768))
 	r.From("vit_tiny.yaml:24:11", "blocks.1.0")
 	// slice_tokens + add
-	r.Launch(cudaK26SliceTokens, runtime.Arena.At(4459520), runtime.Arena.At(2509824), runtime.Arena.At(2608128))
+	r.Launch(cudaK26SliceTokens, runtime.Arena.At(4459520), runtime.Arena.At(1952768), runtime.Arena.At(2051072))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
 	// layernorm
-	r.Launch(cudaK27Layernorm, runtime.Arena.At(2608128), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(2673664), runtime.Arena.At(2673920), runtime.Arena.At(2624512))
+	r.Launch(cudaK27Layernorm, runtime.Arena.At(2051072), paramAt("blocks.1.norm2.weight"), paramAt("blocks.1.norm2.bias"), runtime.Arena.At(2116608), runtime.Arena.At(2116864), runtime.Arena.At(2067456))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
-	// linear + add + gelu   [n×64]·[128×64]ᵀ
-	r.Launch(cudaK28GemmNt, runtime.Arena.At(2624512), paramAt("blocks.1.fc1.weight"), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(2509824), runtime.Arena.At(2542592))
+	// linear + add + gelu + gelu_slope   [n×64]·[128×64]ᵀ
+	r.Launch(cudaK28GemmNt, runtime.Arena.At(2067456), paramAt("blocks.1.fc1.weight"), paramAt("blocks.1.fc1.bias"), runtime.Arena.At(1952768), runtime.Arena.At(1985536))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// linear + add + drop_path   [n×128]·[64×128]ᵀ
-	r.Launch(cudaK29GemmNt, runtime.Arena.At(2542592), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2608128), runtime.Arena.At(2575360))
+	r.Launch(cudaK29GemmNt, runtime.Arena.At(1952768), paramAt("blocks.1.fc2.weight"), paramAt("blocks.1.fc2.bias"), runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2051072), runtime.Arena.At(2018304))
 	r.From("vit_tiny.yaml:36:5", "norm")
 	// layernorm
-	r.Launch(cudaK27Layernorm, runtime.Arena.At(2575360), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2674176), runtime.Arena.At(2674432), runtime.Arena.At(2591744))
+	r.Launch(cudaK27Layernorm, runtime.Arena.At(2018304), paramAt("norm.weight"), paramAt("norm.bias"), runtime.Arena.At(2117120), runtime.Arena.At(2117376), runtime.Arena.At(2034688))
 	r.From("vit_tiny.yaml:37:5", "head")
 	// linear + add   [n×64]·[10×64]ᵀ
-	r.Launch(cudaK17GemmNt, runtime.Arena.At(2591744), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
+	r.Launch(cudaK17GemmNt, runtime.Arena.At(2034688), paramAt("head.weight"), paramAt("head.bias"), runtime.Arena.At(0))
 	r.From("vit_tiny.yaml:39:8", "loss")
 	// cross_entropy + broadcast_batch + cross_entropy_grad
-	r.Launch(cudaK30CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(2657280))
+	r.Launch(cudaK30CrossEntropy, runtime.Arena.At(0), runtime.Label.At(0), runtime.Arena.At(2560), runtime.Arena.At(2816), runtime.Arena.At(2100224))
 	r.From("vit_tiny.yaml:37:5", "head")
 	// sum_leading + linear_dw   [n×10]ᵀ·[n×64]   vit_tiny.yaml:37:5 head
 	// linear_dx   [n×10]·[10×64]   vit_tiny.yaml:37:5 head
-	r.Launch(cudaK31K32, runtime.Arena.At(2657280), runtime.Arena.At(2591744), gradAt("head.weight"), gradAt("head.bias"), runtime.Arena.At(2657280), paramAt("head.weight"), runtime.Arena.At(2640896))
+	r.Launch(cudaK31K32, runtime.Arena.At(2100224), runtime.Arena.At(2034688), gradAt("head.weight"), gradAt("head.bias"), runtime.Arena.At(2100224), paramAt("head.weight"), runtime.Arena.At(2083840))
 	r.From("vit_tiny.yaml:36:5", "norm")
 	// layernorm_grad
-	r.Launch(cudaK33LayernormGrad, runtime.Arena.At(2640896), runtime.Arena.At(2575360), paramAt("norm.weight"), runtime.Arena.At(2674176), runtime.Arena.At(2674432), runtime.Arena.At(2657280), gradAt("norm.weight"), gradAt("norm.bias"))
+	r.Launch(cudaK33LayernormGrad, runtime.Arena.At(2083840), runtime.Arena.At(2018304), paramAt("norm.weight"), runtime.Arena.At(2117120), runtime.Arena.At(2117376), runtime.Arena.At(2100224), gradAt("norm.weight"), gradAt("norm.bias"))
 	r.From("vit_tiny.yaml:34:15", "blocks.1.1.4")
 	// drop_path
-	r.Launch(cudaK34DropPath, runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2657280), runtime.Arena.At(2640896))
+	r.Launch(cudaK34DropPath, runtime.Imm.At(5), runtime.Imm.At(6554), runtime.Arena.At(2100224), runtime.Arena.At(2083840))
 	r.From("vit_tiny.yaml:33:15", "blocks.1.fc2")
 	// sum_leading + linear_dw   [n×64]ᵀ·[n×128]   vit_tiny.yaml:33:15 blocks.1.fc2
-	// linear_dx + gelu_grad   [n×64]·[64×128]   vit_tiny.yaml:33:15 blocks.1.fc2
-	r.Launch(cudaK35K36, runtime.Arena.At(2640896), runtime.Arena.At(2542592), gradAt("blocks.1.fc2.weight"), gradAt("blocks.1.fc2.bias"), runtime.Arena.At(2640896), paramAt("blocks.1.fc2.weight"), runtime.Arena.At(2509824), runtime.Arena.At(2575360))
+	// linear_dx + mul   [n×64]·[64×128]   vit_tiny.yaml:33:15 blocks.1.fc2
+	r.Launch(cudaK35K36, runtime.Arena.At(2083840), runtime.Arena.At(1952768), gradAt("blocks.1.fc2.weight"), gradAt("blocks.1.fc2.bias"), runtime.Arena.At(2083840), paramAt("blocks.1.fc2.weight"), runtime.Arena.At(1985536), runtime.Arena.At(2018304))
 	r.From("vit_tiny.yaml:31:15", "blocks.1.fc1")
 	// sum_leading + linear_dw   [n×128]ᵀ·[n×64]   vit_tiny.yaml:31:15 blocks.1.fc1
 	// linear_dx   [n×128]·[128×64]   vit_tiny.yaml:31:15 blocks.1.fc1
-	r.Launch(cudaK37K38, runtime.Arena.At(2575360), runtime.Arena.At(2624512), gradAt("blocks.1.fc1.weight"), gradAt("blocks.1.fc1.bias"), runtime.Arena.At(2575360), paramAt("blocks.1.fc1.weight"), runtime.Arena.At(2509824))
+	r.Launch(cudaK37K38, runtime.Arena.At(2018304), runtime.Arena.At(2067456), gradAt("blocks.1.fc1.weight"), gradAt("blocks.1.fc1.bias"), runtime.Arena.At(2018304), paramAt("blocks.1.fc1.weight"), runtime.Arena.At(1952768))
 	r.From("vit_tiny.yaml:30:15", "blocks.1.norm2")
 	// layernorm_grad + add + drop_path
-	r.Launch(cudaK39LayernormGrad, runtime.Arena.At(2509824), runtime.Arena.At(2608128), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(2673664), runtime.Arena.At(2673920), runtime.Arena.At(2657280), runtime.Arena.At(2526208), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(2542592), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
+	r.Launch(cudaK39LayernormGrad, runtime.Arena.At(1952768), runtime.Arena.At(2051072), paramAt("blocks.1.norm2.weight"), runtime.Arena.At(2116608), runtime.Arena.At(2116864), runtime.Arena.At(2100224), runtime.Arena.At(1969152), runtime.Imm.At(4), runtime.Imm.At(6554), runtime.Arena.At(1985536), gradAt("blocks.1.norm2.weight"), gradAt("blocks.1.norm2.bias"))
 	r.From("vit_tiny.yaml:26:15", "blocks.1.attn")
 	// sum_leading + linear_dw   [n×64]ᵀ·[n×64]   vit_tiny.yaml:26:15 blocks.1.attn
 	// linear_dx   [n×64]·[64×64]   vit_tiny.yaml:26:15 blocks.1.attn
 	// pad_tokens   vit_tiny.yaml:24:11 blocks.1.0
-	r.Launch(cudaK40K41K42, runtime.Arena.At(2542592), runtime.Arena.At(5361664), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.bias"), runtime.Arena.At(2542592), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(5378048), runtime.Arena.At(2526208), runtime.Arena.At(5016576))
+	r.Launch(cudaK40K41K42, runtime.Arena.At(1985536), runtime.Arena.At(5361664), gradAt("blocks.1.attn.proj.weight"), gradAt("blocks.1.attn.proj.bias"), runtime.Arena.At(1985536), paramAt("blocks.1.attn.proj.weight"), runtime.Arena.At(5378048), runtime.Arena.At(1969152), runtime.Arena.At(5016576))
 	// attention_grad
-	r.Launch(cudaK43AttentionGrad, runtime.Arena.At(5378048), runtime.Arena.At(5345280), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Arena.At(5361664), runtime.Arena.At(5436928), runtime.Arena.At(5394432), runtime.Arena.At(2509824), runtime.Arena.At(2510080), runtime.Imm.At(3), runtime.Imm.At(3277))
+	r.Launch(cudaK43AttentionGrad, runtime.Arena.At(5378048), runtime.Arena.At(5345280), runtime.Arena.At(1395712), runtime.Arena.At(1395968), runtime.Arena.At(5361664), runtime.Arena.At(5436928), runtime.Arena.At(5394432), runtime.Arena.At(1952768), runtime.Arena.At(1953024), runtime.Imm.At(3), runtime.Imm.At(3277))
 	// sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]   vit_tiny.yaml:26:15 blocks.1.attn
 	// linear_dx   [n·17×128]·[128×64]   vit_tiny.yaml:26:15 blocks.1.attn
 	// sum_leading + linear_dw   [n×64]ᵀ·[n×64]   vit_tiny.yaml:26:15 blocks.1.attn
 	// linear_dx   [n×64]·[64×64]   vit_tiny.yaml:26:15 blocks.1.attn
-	r.Launch(cudaK45K46K44K47, runtime.Arena.At(2509824), runtime.Arena.At(4738048), gradAt("blocks.1.attn.qkv.weight", 16384), gradAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(2509824), paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(1952768), runtime.Arena.At(5394432), runtime.Arena.At(5328896), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(5394432), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(2231296))
+	r.Launch(cudaK45K46K44K47, runtime.Arena.At(1952768), runtime.Arena.At(4738048), gradAt("blocks.1.attn.qkv.weight", 16384), gradAt("blocks.1.attn.qkv.bias", 256), runtime.Arena.At(1952768), paramAt("blocks.1.attn.qkv.weight", 16384), runtime.Arena.At(1395712), runtime.Arena.At(5394432), runtime.Arena.At(5328896), gradAt("blocks.1.attn.qkv.weight"), gradAt("blocks.1.attn.qkv.bias"), runtime.Arena.At(5394432), paramAt("blocks.1.attn.qkv.weight"), runtime.Arena.At(1674240))
 	r.From("vit_tiny.yaml:25:15", "blocks.1.norm1")
 	// pad_tokens + add + layernorm_grad
-	r.Launch(cudaK48LayernormGrad, runtime.Arena.At(2231296), runtime.Arena.At(1952768), runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(5428224), runtime.Arena.At(5432576), runtime.Arena.At(5016576), runtime.Arena.At(2509824), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
+	r.Launch(cudaK48LayernormGrad, runtime.Arena.At(1674240), runtime.Arena.At(1395712), runtime.Arena.At(4459520), paramAt("blocks.1.norm1.weight"), runtime.Arena.At(5428224), runtime.Arena.At(5432576), runtime.Arena.At(5016576), runtime.Arena.At(1952768), gradAt("blocks.1.norm1.weight"), gradAt("blocks.1.norm1.bias"))
 	r.From("vit_tiny.yaml:33:15", "blocks.0.fc2")
 	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×128]   vit_tiny.yaml:33:15 blocks.0.fc2
-	// linear_dx + gelu_grad   [n·17×64]·[64×128]   vit_tiny.yaml:33:15 blocks.0.fc2
-	r.Launch(cudaK49K50, runtime.Arena.At(2509824), runtime.Arena.At(1395712), gradAt("blocks.0.fc2.weight"), gradAt("blocks.0.fc2.bias"), runtime.Arena.At(2509824), paramAt("blocks.0.fc2.weight"), runtime.Arena.At(838656), runtime.Arena.At(1952768))
+	// linear_dx + mul   [n·17×64]·[64×128]   vit_tiny.yaml:33:15 blocks.0.fc2
+	r.Launch(cudaK49K50, runtime.Arena.At(1952768), runtime.Arena.At(838656), gradAt("blocks.0.fc2.weight"), gradAt("blocks.0.fc2.bias"), runtime.Arena.At(1952768), paramAt("blocks.0.fc2.weight"), runtime.Arena.At(2509824), runtime.Arena.At(1395712))
 	r.From("vit_tiny.yaml:31:15", "blocks.0.fc1")
 	// sum_leading + linear_dw   [n·17×128]ᵀ·[n·17×64]   vit_tiny.yaml:31:15 blocks.0.fc1
 	// linear_dx   [n·17×128]·[128×64]   vit_tiny.yaml:31:15 blocks.0.fc1
-	r.Launch(cudaK51K52, runtime.Arena.At(1952768), runtime.Arena.At(4180992), gradAt("blocks.0.fc1.weight"), gradAt("blocks.0.fc1.bias"), runtime.Arena.At(1952768), paramAt("blocks.0.fc1.weight"), runtime.Arena.At(838656))
+	r.Launch(cudaK51K52, runtime.Arena.At(1395712), runtime.Arena.At(4180992), gradAt("blocks.0.fc1.weight"), gradAt("blocks.0.fc1.bias"), runtime.Arena.At(1395712), paramAt("blocks.0.fc1.weight"), runtime.Arena.At(838656))
 	r.From("vit_tiny.yaml:30:15", "blocks.0.norm2")
 	// layernorm_grad + add
-	r.Launch(cudaK53LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(3902464), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(5419520), runtime.Arena.At(5423872), runtime.Arena.At(2509824), runtime.Arena.At(1674240), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
+	r.Launch(cudaK53LayernormGrad, runtime.Arena.At(838656), runtime.Arena.At(3902464), paramAt("blocks.0.norm2.weight"), runtime.Arena.At(5419520), runtime.Arena.At(5423872), runtime.Arena.At(1952768), runtime.Arena.At(1674240), gradAt("blocks.0.norm2.weight"), gradAt("blocks.0.norm2.bias"))
 	r.From("vit_tiny.yaml:26:15", "blocks.0.attn")
 	// sum_leading + linear_dw   [n·17×64]ᵀ·[n·17×64]   vit_tiny.yaml:26:15 blocks.0.attn
 	// linear_dx   [n·17×64]·[64×64]   vit_tiny.yaml:26:15 blocks.0.attn

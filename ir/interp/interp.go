@@ -194,7 +194,7 @@ var functions = [...]func(*call){
 	ir.OpMul:            mul,
 	ir.OpScale:          scale,
 	ir.OpGelu:           gelu,
-	ir.OpGeluGrad:       geluGrad,
+	ir.OpGeluSlope:      geluSlope,
 	ir.OpRelu:           relu,
 	ir.OpReluGrad:       reluGrad,
 	ir.OpSilu:           silu,

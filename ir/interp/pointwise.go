@@ -47,16 +47,16 @@ func gelu(c *call) {
 	unary(c, func(x float64) float64 { return x * normalCDF(x) })
 }
 
-func geluGrad(c *call) {
+func geluSlope(c *call) {
 	if c.node.Bool("tanh") {
-		binary(c, func(dy, x float64) float64 {
+		unary(c, func(x float64) float64 {
 			u, du := geluTanhArg(x)
 			t := math.Tanh(u)
-			return dy * (0.5*(1+t) + 0.5*x*(1-t*t)*du)
+			return 0.5*(1+t) + 0.5*x*(1-t*t)*du
 		})
 		return
 	}
-	binary(c, func(dy, x float64) float64 { return dy * (normalCDF(x) + x*normalPDF(x)) })
+	unary(c, func(x float64) float64 { return normalCDF(x) + x*normalPDF(x) })
 }
 
 func relu(c *call) { unary(c, func(x float64) float64 { return max(x, 0) }) }

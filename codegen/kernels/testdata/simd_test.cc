@@ -74,10 +74,10 @@ void exp2_below() {
 }
 
 double gelu(double x) { return x * 0.5 * (1 + erf(x * M_SQRT1_2)); }
-double gelu_grad(double x) { return 0.5 * (1 + erf(x * M_SQRT1_2)) + x * exp(-x * x / 2) * 0.39894228040143267794; }
+double gelu_slope(double x) { return 0.5 * (1 + erf(x * M_SQRT1_2)) + x * exp(-x * x / 2) * 0.39894228040143267794; }
 double tanh_arg(double x) { return 0.79788456080286535588 * (x + 0.044715 * x * x * x); }
 double gelu_tanh(double x) { return x * 0.5 * (1 + tanh(tanh_arg(x))); }
-double gelu_tanh_grad(double x) {
+double gelu_tanh_slope(double x) {
   const double t = tanh(tanh_arg(x));
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * 0.79788456080286535588 * (1 + 3 * 0.044715 * x * x);
 }
@@ -104,9 +104,9 @@ void activation(const char* name, vector_fn f, double (*want)(double), double bo
 
 void activations() {
   activation("gelu", vg_gelu, gelu, 1.2e-7);
-  activation("gelu_grad", [](vf x) { return vg_gelu_grad(vf(1.0f), x); }, gelu_grad, 1.2e-7);
+  activation("gelu_slope", vg_gelu_slope, gelu_slope, 1.2e-7);
   activation("gelu_tanh", vg_gelu_tanh, gelu_tanh);
-  activation("gelu_tanh_grad", [](vf x) { return vg_gelu_tanh_grad(vf(1.0f), x); }, gelu_tanh_grad);
+  activation("gelu_tanh_slope", vg_gelu_tanh_slope, gelu_tanh_slope);
   activation("silu", vg_silu, silu);
   activation("silu_grad", [](vf x) { return vg_silu_grad(vf(1.0f), x); }, silu_grad);
   activation("relu", vg_relu, relu);
@@ -117,9 +117,9 @@ void activations() {
     that(at1(vg_gelu, x) == x && at1(vg_gelu, -x) == 0, text("gelu(%g)", x));
     that(at1(vg_gelu_tanh, x) == x && at1(vg_gelu_tanh, -x) == 0, text("gelu_tanh(%g)", x));
     that(at1(vg_silu, x) == x && at1(vg_silu, -x) == 0, text("silu(%g)", x));
-    const float g = at1([](vf y) { return vg_gelu_grad(vf(1.0f), y); }, x);
-    const float h = at1([](vf y) { return vg_gelu_tanh_grad(vf(1.0f), y); }, -x);
-    that(g == 1 && h == 0, text("gelu gradients at %g: %g %g", x, g, h));
+    const float g = at1(vg_gelu_slope, x);
+    const float h = at1(vg_gelu_tanh_slope, -x);
+    that(g == 1 && h == 0, text("gelu slopes at %g: %g %g", x, g, h));
   }
 }
 

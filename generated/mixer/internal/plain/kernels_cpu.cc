@@ -283,25 +283,26 @@ void k13_layernorm(const vg_call& c) {
 }
 
 // mixer.yaml:29:15 blocks.0.mlp_tokens.fc1, blocks.1.mlp_tokens.fc1, blocks.2.mlp_tokens.fc1, blocks.3.mlp_tokens.fc1
-// linear + add + gelu   [n·128×49]·[64×49]ᵀ
+// linear + add + gelu + gelu_slope   [n·128×49]·[64×49]ᵀ
 struct k14_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 64 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 64 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 64 + at.col, v2, at.n);
   }
 };
 void k14_gemm_nt(const vg_call& c) {
   const float* transpose_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   const float* bias = c.arg<float>(2);
-  float* add_out = c.arg<float>(3);
-  float* gelu_out = c.arg<float>(4);
-  const k14_epilogue epilogue{bias, add_out, gelu_out};
+  float* gelu_out = c.arg<float>(3);
+  float* gelu_slope_out = c.arg<float>(4);
+  const k14_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm_nt<128>(c, int64_t(c.batch()) * 128, 64, 49,
       vg_matrix{transpose_in, 49},
       weight, 49,
@@ -331,25 +332,26 @@ void k15_gemm_nt(const vg_call& c) {
 }
 
 // mixer.yaml:35:15 blocks.0.mlp_channels.fc1, blocks.1.mlp_channels.fc1, blocks.2.mlp_channels.fc1, blocks.3.mlp_channels.fc1
-// linear + add + gelu   [n·49×128]·[512×128]ᵀ
+// linear + add + gelu + gelu_slope   [n·49×128]·[512×128]ᵀ
 struct k16_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 512 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 512 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 512 + at.col, v2, at.n);
   }
 };
 void k16_gemm_nt(const vg_call& c) {
   const float* y_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   const float* bias = c.arg<float>(2);
-  float* add_out = c.arg<float>(3);
-  float* gelu_out = c.arg<float>(4);
-  const k16_epilogue epilogue{bias, add_out, gelu_out};
+  float* gelu_out = c.arg<float>(3);
+  float* gelu_slope_out = c.arg<float>(4);
+  const k16_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm_nt<49>(c, int64_t(c.batch()) * 49, 512, 128,
       vg_matrix{y_in, 128},
       weight, 128,
@@ -525,21 +527,21 @@ void k23_gemm_tn(const vg_call& c) {
 }
 
 // mixer.yaml:37:15 blocks.3.mlp_channels.fc2
-// linear_dx + gelu_grad   [n·49×128]·[128×512]
+// linear_dx + mul   [n·49×128]·[128×512]
 struct k24_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 512 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 512 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 512 + at.col, at.n);
+    vg_store(mul_out + at.row * 512 + at.col, v0, at.n);
   }
 };
 void k24_gemm_nn(const vg_call& c) {
   const float* dx_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
-  const float* add_in = c.arg<float>(2);
-  float* gelu_grad_out = c.arg<float>(3);
-  const k24_epilogue epilogue{add_in, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(2);
+  float* mul_out = c.arg<float>(3);
+  const k24_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm_nn<49>(c, int64_t(c.batch()) * 49, 512, 128,
       vg_matrix{dx_in, 128},
       weight, 512,
@@ -555,12 +557,12 @@ struct k25_epilogue {
   }
 };
 void k25_gemm_nn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   float* linear_dx_out = c.arg<float>(2);
   const k25_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<49>(c, int64_t(c.batch()) * 49, 128, 512,
-      vg_matrix{gelu_grad_in, 512},
+      vg_matrix{mul_in, 512},
       weight, 128,
       epilogue);
 }
@@ -580,14 +582,14 @@ struct k26_row_sum {
   }
 };
 void k26_gemm_tn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* y_in = c.arg<float>(1);
   float* d_weight = c.arg<float>(2);
   float* d_bias = c.arg<float>(3);
   const k26_epilogue epilogue{d_weight};
   const k26_row_sum row_sum{d_bias};
   vg_gemm_tn<49>(c, 512, 128, int64_t(c.batch()) * 49,
-      vg_matrix{gelu_grad_in, 512},
+      vg_matrix{mul_in, 512},
       vg_matrix{y_in, 128},
       epilogue, row_sum);
 }
@@ -659,21 +661,21 @@ void k29_gemm_tn(const vg_call& c) {
 }
 
 // mixer.yaml:31:15 blocks.3.mlp_tokens.fc2, blocks.2.mlp_tokens.fc2, blocks.1.mlp_tokens.fc2, blocks.0.mlp_tokens.fc2
-// linear_dx + gelu_grad   [n·128×49]·[49×64]
+// linear_dx + mul   [n·128×49]·[49×64]
 struct k30_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 64 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 64 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 64 + at.col, at.n);
+    vg_store(mul_out + at.row * 64 + at.col, v0, at.n);
   }
 };
 void k30_gemm_nn(const vg_call& c) {
   const float* transpose_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
-  const float* add_in = c.arg<float>(2);
-  float* gelu_grad_out = c.arg<float>(3);
-  const k30_epilogue epilogue{add_in, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(2);
+  float* mul_out = c.arg<float>(3);
+  const k30_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm_nn<128>(c, int64_t(c.batch()) * 128, 64, 49,
       vg_matrix{transpose_in, 49},
       weight, 64,
@@ -689,12 +691,12 @@ struct k31_epilogue {
   }
 };
 void k31_gemm_nn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   float* linear_dx_out = c.arg<float>(2);
   const k31_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<128>(c, int64_t(c.batch()) * 128, 49, 64,
-      vg_matrix{gelu_grad_in, 64},
+      vg_matrix{mul_in, 64},
       weight, 49,
       epilogue);
 }
@@ -714,14 +716,14 @@ struct k32_row_sum {
   }
 };
 void k32_gemm_tn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* transpose_in = c.arg<float>(1);
   float* d_weight = c.arg<float>(2);
   float* d_bias = c.arg<float>(3);
   const k32_epilogue epilogue{d_weight};
   const k32_row_sum row_sum{d_bias};
   vg_gemm_tn<128>(c, 64, 49, int64_t(c.batch()) * 128,
-      vg_matrix{gelu_grad_in, 64},
+      vg_matrix{mul_in, 64},
       vg_matrix{transpose_in, 49},
       epilogue, row_sum);
 }
@@ -793,21 +795,21 @@ void k35_gemm_tn(const vg_call& c) {
 }
 
 // mixer.yaml:37:15 blocks.2.mlp_channels.fc2, blocks.1.mlp_channels.fc2, blocks.0.mlp_channels.fc2
-// linear_dx + gelu_grad   [n·49×128]·[128×512]
+// linear_dx + mul   [n·49×128]·[128×512]
 struct k36_epilogue {
-  const float* add_in2;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in2 + at.row * 512 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 512 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 512 + at.col, at.n);
+    vg_store(mul_out + at.row * 512 + at.col, v0, at.n);
   }
 };
 void k36_gemm_nn(const vg_call& c) {
   const float* add_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
-  const float* add_in2 = c.arg<float>(2);
-  float* gelu_grad_out = c.arg<float>(3);
-  const k36_epilogue epilogue{add_in2, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(2);
+  float* mul_out = c.arg<float>(3);
+  const k36_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm_nn<49>(c, int64_t(c.batch()) * 49, 512, 128,
       vg_matrix{add_in, 128},
       weight, 512,

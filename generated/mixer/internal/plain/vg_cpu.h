@@ -980,12 +980,12 @@ VG_FN vf vg_gelu(vf x) {
   const vg_normal t = vg_normal_tail(x);
   return vg_fma(-t.a * t.bell, t.ratio, vg_relu(x));
 }
-// dy (Phi(x) + x phi(x)), phi(x) = exp(-x^2/2) / sqrt(2 pi): with t = |x| phi(x) - Phi(-|x|),
+// Its slope, Phi(x) + x phi(x), phi(x) = exp(-x^2/2) / sqrt(2 pi): with t = |x| phi(x) - Phi(-|x|),
 // 1 + t above zero and -t below.
-VG_FN vf vg_gelu_grad(vf dy, vf x) {
+VG_FN vf vg_gelu_slope(vf x) {
   const vg_normal n = vg_normal_tail(x);
   const vf t = n.bell * vg_fma(vf(0.398942280f), n.a, -n.ratio);
-  return dy * vg_select(x > vf(0.0f), vf(1.0f) + t, -t);
+  return vg_select(x > vf(0.0f), vf(1.0f) + t, -t);
 }
 
 // x (1 + tanh u) / 2, u = sqrt(2/pi) (x + 0.044715 x^3).
@@ -996,12 +996,12 @@ VG_FN vf vg_gelu_tanh(vf x) {
   const vf half = vf(0.5f) * x;
   return vg_fma(half, vg_tanh(vg_gelu_tanh_arg(x)), half);
 }
-VG_FN vf vg_gelu_tanh_grad(vf dy, vf x) {
+VG_FN vf vg_gelu_tanh_slope(vf x) {
   const vf t = vg_tanh(vg_gelu_tanh_arg(x));
   const vf du = vf(0.797884561f) * vg_fma(vf(3 * 0.044715f) * x, x, vf(1.0f));
   // Where tanh has saturated its slope is zero, however large x^3 is.
   const vf slope = vg_select(vg_abs(x) > vf(10.0f), vf(0.0f), (vf(1.0f) - t * t) * du);
-  return dy * vg_fma(vf(0.5f) * x, slope, vg_fma(vf(0.5f), t, vf(0.5f)));
+  return vg_fma(vf(0.5f) * x, slope, vg_fma(vf(0.5f), t, vf(0.5f)));
 }
 
 // x sigmoid(x).
@@ -1015,9 +1015,9 @@ VG_FN vf vg_silu_grad(vf dy, vf x) {
 VG_FN vp vg_relu(vp) { return {}; }
 VG_FN vp vg_relu_grad(vp, vp) { return {}; }
 VG_FN vp vg_gelu(vp) { return {}; }
-VG_FN vp vg_gelu_grad(vp, vp) { return {}; }
+VG_FN vp vg_gelu_slope(vp) { return {}; }
 VG_FN vp vg_gelu_tanh(vp) { return {}; }
-VG_FN vp vg_gelu_tanh_grad(vp, vp) { return {}; }
+VG_FN vp vg_gelu_tanh_slope(vp) { return {}; }
 VG_FN vp vg_silu(vp) { return {}; }
 VG_FN vp vg_silu_grad(vp, vp) { return {}; }
 

@@ -559,29 +559,30 @@ void k26_layernorm(const vg_call& c) {
 }
 
 // vit.yaml:33:15 blks.0.mlp.dense1
-// linear + add + gelu + dropout   [n·37×512]·[2048×512]ᵀ
+// linear + add + gelu + dropout + gelu_slope   [n·37×512]·[2048×512]ᵀ
 struct k27_epilogue {
   const float* bias;
-  float* add_out;
   vg_dropout draw2;
   float* dropout_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 2048 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     const V v2 = v1 * draw2.scale<V>(at.row * 2048 + at.col, at.n);
     vg_store(dropout_out + at.row * 2048 + at.col, v2, at.n);
+    const V v3 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 2048 + at.col, v3, at.n);
   }
 };
 void k27_gemm_nt(const vg_call& c) {
   const float* y_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   const float* bias = c.arg<float>(2);
-  float* add_out = c.arg<float>(3);
-  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(4)));
-  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(5)));
-  float* dropout_out = c.arg<float>(6);
-  const k27_epilogue epilogue{bias, add_out, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  float* dropout_out = c.arg<float>(5);
+  float* gelu_slope_out = c.arg<float>(6);
+  const k27_epilogue epilogue{bias, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out, gelu_slope_out};
   vg_gemm_nt<37>(c, int64_t(c.batch()) * 37, 2048, 512,
       vg_matrix{y_in, 512},
       weight, 512,
@@ -712,29 +713,30 @@ void k33_layernorm(const vg_call& c) {
 }
 
 // vit.yaml:33:15 blks.1.mlp.dense1
-// linear + add + gelu + dropout   [n×512]·[2048×512]ᵀ
+// linear + add + gelu + dropout + gelu_slope   [n×512]·[2048×512]ᵀ
 struct k34_epilogue {
   const float* bias;
-  float* add_out;
   vg_dropout draw2;
   float* dropout_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 2048 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     const V v2 = v1 * draw2.scale<V>((int64_t(at.sample) * 37 + at.token) * 2048 + at.col, at.n);
     vg_store(dropout_out + at.row * 2048 + at.col, v2, at.n);
+    const V v3 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 2048 + at.col, v3, at.n);
   }
 };
 void k34_gemm_nt(const vg_call& c) {
   const float* y_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   const float* bias = c.arg<float>(2);
-  float* add_out = c.arg<float>(3);
-  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(4)));
-  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(5)));
-  float* dropout_out = c.arg<float>(6);
-  const k34_epilogue epilogue{bias, add_out, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out};
+  const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(3)));
+  const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(4)));
+  float* dropout_out = c.arg<float>(5);
+  float* gelu_slope_out = c.arg<float>(6);
+  const k34_epilogue epilogue{bias, vg_dropout(c.step(), dropout_site, dropout_thr), dropout_out, gelu_slope_out};
   vg_gemm_nt<1>(c, c.batch(), 2048, 512,
       vg_matrix{y_in, 512},
       weight, 512,
@@ -925,15 +927,15 @@ void k42_gemm_tn(const vg_call& c) {
 }
 
 // vit.yaml:36:15 blks.1.mlp.dense2
-// linear_dx + dropout + gelu_grad   [n×512]·[512×2048]
+// linear_dx + dropout + mul   [n×512]·[512×2048]
 struct k43_epilogue {
   vg_dropout draw0;
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc * draw0.scale<V>((int64_t(at.sample) * 37 + at.token) * 2048 + at.col, at.n);
-    const V v1 = vg_gelu_grad(v0, vg_load<V>(add_in + at.row * 2048 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 2048 + at.col, v1, at.n);
+    const V v1 = v0 * vg_load<V>(gelu_slope_in + at.row * 2048 + at.col, at.n);
+    vg_store(mul_out + at.row * 2048 + at.col, v1, at.n);
   }
 };
 void k43_gemm_nn(const vg_call& c) {
@@ -941,9 +943,9 @@ void k43_gemm_nn(const vg_call& c) {
   const float* weight = c.arg<float>(1);
   const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(2)));
   const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(3)));
-  const float* add_in = c.arg<float>(4);
-  float* gelu_grad_out = c.arg<float>(5);
-  const k43_epilogue epilogue{vg_dropout(c.step(), dropout_site, dropout_thr), add_in, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(4);
+  float* mul_out = c.arg<float>(5);
+  const k43_epilogue epilogue{vg_dropout(c.step(), dropout_site, dropout_thr), gelu_slope_in, mul_out};
   vg_gemm_nn<1>(c, c.batch(), 2048, 512,
       vg_matrix{dropout_in, 512},
       weight, 2048,
@@ -959,12 +961,12 @@ struct k44_epilogue {
   }
 };
 void k44_gemm_nn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   float* linear_dx_out = c.arg<float>(2);
   const k44_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 512, 2048,
-      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{mul_in, 2048},
       weight, 512,
       epilogue);
 }
@@ -984,14 +986,14 @@ struct k45_row_sum {
   }
 };
 void k45_gemm_tn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* y_in = c.arg<float>(1);
   float* d_weight = c.arg<float>(2);
   float* d_bias = c.arg<float>(3);
   const k45_epilogue epilogue{d_weight};
   const k45_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 2048, 512, c.batch(),
-      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{mul_in, 2048},
       vg_matrix{y_in, 512},
       epilogue, row_sum);
 }
@@ -1284,15 +1286,15 @@ void k58_gemm_tn(const vg_call& c) {
 }
 
 // vit.yaml:36:15 blks.0.mlp.dense2
-// linear_dx + dropout + gelu_grad   [n·37×512]·[512×2048]
+// linear_dx + dropout + mul   [n·37×512]·[512×2048]
 struct k59_epilogue {
   vg_dropout draw0;
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc * draw0.scale<V>(at.row * 2048 + at.col, at.n);
-    const V v1 = vg_gelu_grad(v0, vg_load<V>(add_in + at.row * 2048 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 2048 + at.col, v1, at.n);
+    const V v1 = v0 * vg_load<V>(gelu_slope_in + at.row * 2048 + at.col, at.n);
+    vg_store(mul_out + at.row * 2048 + at.col, v1, at.n);
   }
 };
 void k59_gemm_nn(const vg_call& c) {
@@ -1300,9 +1302,9 @@ void k59_gemm_nn(const vg_call& c) {
   const float* weight = c.arg<float>(1);
   const uint32_t dropout_site = uint32_t(uintptr_t(c.arg<char>(2)));
   const uint32_t dropout_thr = uint32_t(uintptr_t(c.arg<char>(3)));
-  const float* add_in = c.arg<float>(4);
-  float* gelu_grad_out = c.arg<float>(5);
-  const k59_epilogue epilogue{vg_dropout(c.step(), dropout_site, dropout_thr), add_in, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(4);
+  float* mul_out = c.arg<float>(5);
+  const k59_epilogue epilogue{vg_dropout(c.step(), dropout_site, dropout_thr), gelu_slope_in, mul_out};
   vg_gemm_nn<37>(c, int64_t(c.batch()) * 37, 2048, 512,
       vg_matrix{dropout_in, 512},
       weight, 2048,
@@ -1318,12 +1320,12 @@ struct k60_epilogue {
   }
 };
 void k60_gemm_nn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   float* linear_dx_out = c.arg<float>(2);
   const k60_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<37>(c, int64_t(c.batch()) * 37, 512, 2048,
-      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{mul_in, 2048},
       weight, 512,
       epilogue);
 }
@@ -1343,14 +1345,14 @@ struct k61_row_sum {
   }
 };
 void k61_gemm_tn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* y_in = c.arg<float>(1);
   float* d_weight = c.arg<float>(2);
   float* d_bias = c.arg<float>(3);
   const k61_epilogue epilogue{d_weight};
   const k61_row_sum row_sum{d_bias};
   vg_gemm_tn<37>(c, 2048, 512, int64_t(c.batch()) * 37,
-      vg_matrix{gelu_grad_in, 2048},
+      vg_matrix{mul_in, 2048},
       vg_matrix{y_in, 512},
       epilogue, row_sum);
 }

@@ -548,25 +548,26 @@ void k25_gemm_nt(const vg_call& c) {
 }
 
 // vit_b16.yaml:38:15 blocks.0.mlp.fc1, blocks.1.mlp.fc1, blocks.2.mlp.fc1, blocks.3.mlp.fc1, blocks.4.mlp.fc1, blocks.5.mlp.fc1, blocks.6.mlp.fc1, blocks.7.mlp.fc1, blocks.8.mlp.fc1, blocks.9.mlp.fc1, blocks.10.mlp.fc1
-// linear + add + gelu   [n·197×768]·[3072×768]ᵀ
+// linear + add + gelu + gelu_slope   [n·197×768]·[3072×768]ᵀ
 struct k26_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 3072 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 3072 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 3072 + at.col, v2, at.n);
   }
 };
 void k26_gemm_nt(const vg_call& c) {
   const float* y_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   const float* bias = c.arg<float>(2);
-  float* add_out = c.arg<float>(3);
-  float* gelu_out = c.arg<float>(4);
-  const k26_epilogue epilogue{bias, add_out, gelu_out};
+  float* gelu_out = c.arg<float>(3);
+  float* gelu_slope_out = c.arg<float>(4);
+  const k26_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm_nt<197>(c, int64_t(c.batch()) * 197, 3072, 768,
       vg_matrix{y_in, 768},
       weight, 768,
@@ -779,25 +780,26 @@ void k35_layernorm(const vg_call& c) {
 }
 
 // vit_b16.yaml:38:15 blocks.11.mlp.fc1
-// linear + add + gelu   [n×768]·[3072×768]ᵀ
+// linear + add + gelu + gelu_slope   [n×768]·[3072×768]ᵀ
 struct k36_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 3072 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 3072 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 3072 + at.col, v2, at.n);
   }
 };
 void k36_gemm_nt(const vg_call& c) {
   const float* y_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   const float* bias = c.arg<float>(2);
-  float* add_out = c.arg<float>(3);
-  float* gelu_out = c.arg<float>(4);
-  const k36_epilogue epilogue{bias, add_out, gelu_out};
+  float* gelu_out = c.arg<float>(3);
+  float* gelu_slope_out = c.arg<float>(4);
+  const k36_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm_nt<1>(c, c.batch(), 3072, 768,
       vg_matrix{y_in, 768},
       weight, 768,
@@ -1000,21 +1002,21 @@ void k44_gemm_tn(const vg_call& c) {
 }
 
 // vit_b16.yaml:40:15 blocks.11.mlp.fc2
-// linear_dx + gelu_grad   [n×768]·[768×3072]
+// linear_dx + mul   [n×768]·[768×3072]
 struct k45_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 3072 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 3072 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 3072 + at.col, at.n);
+    vg_store(mul_out + at.row * 3072 + at.col, v0, at.n);
   }
 };
 void k45_gemm_nn(const vg_call& c) {
   const float* drop_path_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
-  const float* add_in = c.arg<float>(2);
-  float* gelu_grad_out = c.arg<float>(3);
-  const k45_epilogue epilogue{add_in, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(2);
+  float* mul_out = c.arg<float>(3);
+  const k45_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm_nn<1>(c, c.batch(), 3072, 768,
       vg_matrix{drop_path_in, 768},
       weight, 3072,
@@ -1038,7 +1040,7 @@ struct k46_row_sum {
   }
 };
 void k46_gemm_tn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* y_in = c.arg<float>(1);
   const float* d_weight = c.arg<float>(2);
   float* d_weight2 = c.arg<float>(3);
@@ -1046,7 +1048,7 @@ void k46_gemm_tn(const vg_call& c) {
   const k46_epilogue epilogue{d_weight, d_weight2};
   const k46_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<1>(c, 3072, 768, c.batch(),
-      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{mul_in, 3072},
       vg_matrix{y_in, 768},
       epilogue, row_sum);
 }
@@ -1060,12 +1062,12 @@ struct k47_epilogue {
   }
 };
 void k47_gemm_nn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   float* linear_dx_out = c.arg<float>(2);
   const k47_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 768, 3072,
-      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{mul_in, 3072},
       weight, 768,
       epilogue);
 }
@@ -1513,21 +1515,21 @@ void k67_gemm_tn(const vg_call& c) {
 }
 
 // vit_b16.yaml:40:15 blocks.10.mlp.fc2, blocks.9.mlp.fc2, blocks.8.mlp.fc2, blocks.7.mlp.fc2, blocks.6.mlp.fc2, blocks.5.mlp.fc2, blocks.4.mlp.fc2, blocks.3.mlp.fc2, blocks.2.mlp.fc2, blocks.1.mlp.fc2
-// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+// linear_dx + mul   [n·197×768]·[768×3072]
 struct k68_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 3072 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 3072 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 3072 + at.col, at.n);
+    vg_store(mul_out + at.row * 3072 + at.col, v0, at.n);
   }
 };
 void k68_gemm_nn(const vg_call& c) {
   const float* drop_path_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
-  const float* add_in = c.arg<float>(2);
-  float* gelu_grad_out = c.arg<float>(3);
-  const k68_epilogue epilogue{add_in, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(2);
+  float* mul_out = c.arg<float>(3);
+  const k68_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 3072, 768,
       vg_matrix{drop_path_in, 768},
       weight, 3072,
@@ -1551,7 +1553,7 @@ struct k69_row_sum {
   }
 };
 void k69_gemm_tn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* y_in = c.arg<float>(1);
   const float* d_weight = c.arg<float>(2);
   float* d_weight2 = c.arg<float>(3);
@@ -1559,7 +1561,7 @@ void k69_gemm_tn(const vg_call& c) {
   const k69_epilogue epilogue{d_weight, d_weight2};
   const k69_row_sum row_sum{sum_leading_out};
   vg_gemm_tn<197>(c, 3072, 768, int64_t(c.batch()) * 197,
-      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{mul_in, 3072},
       vg_matrix{y_in, 768},
       epilogue, row_sum);
 }
@@ -1573,12 +1575,12 @@ struct k70_epilogue {
   }
 };
 void k70_gemm_nn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   float* linear_dx_out = c.arg<float>(2);
   const k70_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 768, 3072,
-      vg_matrix{gelu_grad_in, 3072},
+      vg_matrix{mul_in, 3072},
       weight, 768,
       epilogue);
 }
@@ -1815,21 +1817,21 @@ void k79_gemm_tn(const vg_call& c) {
 }
 
 // vit_b16.yaml:40:15 blocks.0.mlp.fc2
-// linear_dx + gelu_grad   [n·197×768]·[768×3072]
+// linear_dx + mul   [n·197×768]·[768×3072]
 struct k80_epilogue {
-  const float* add_in2;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in2 + at.row * 3072 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 3072 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 3072 + at.col, at.n);
+    vg_store(mul_out + at.row * 3072 + at.col, v0, at.n);
   }
 };
 void k80_gemm_nn(const vg_call& c) {
   const float* add_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
-  const float* add_in2 = c.arg<float>(2);
-  float* gelu_grad_out = c.arg<float>(3);
-  const k80_epilogue epilogue{add_in2, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(2);
+  float* mul_out = c.arg<float>(3);
+  const k80_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm_nn<197>(c, int64_t(c.batch()) * 197, 3072, 768,
       vg_matrix{add_in, 768},
       weight, 3072,

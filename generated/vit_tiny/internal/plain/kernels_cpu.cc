@@ -550,25 +550,26 @@ void k25_gemm_nt(const vg_call& c) {
 }
 
 // vit_tiny.yaml:31:15 blocks.0.fc1
-// linear + add + gelu   [n·17×64]·[128×64]ᵀ
+// linear + add + gelu + gelu_slope   [n·17×64]·[128×64]ᵀ
 struct k26_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 128 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 128 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 128 + at.col, v2, at.n);
   }
 };
 void k26_gemm_nt(const vg_call& c) {
   const float* y_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   const float* bias = c.arg<float>(2);
-  float* add_out = c.arg<float>(3);
-  float* gelu_out = c.arg<float>(4);
-  const k26_epilogue epilogue{bias, add_out, gelu_out};
+  float* gelu_out = c.arg<float>(3);
+  float* gelu_slope_out = c.arg<float>(4);
+  const k26_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm_nt<17>(c, int64_t(c.batch()) * 17, 128, 64,
       vg_matrix{y_in, 64},
       weight, 64,
@@ -766,25 +767,26 @@ void k35_layernorm(const vg_call& c) {
 }
 
 // vit_tiny.yaml:31:15 blocks.1.fc1
-// linear + add + gelu   [n×64]·[128×64]ᵀ
+// linear + add + gelu + gelu_slope   [n×64]·[128×64]ᵀ
 struct k36_epilogue {
   const float* bias;
-  float* add_out;
   float* gelu_out;
+  float* gelu_slope_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
     const V v0 = acc + vg_load<V>(bias + at.col, at.n);
-    vg_store(add_out + at.row * 128 + at.col, v0, at.n);
     const V v1 = vg_gelu(v0);
     vg_store(gelu_out + at.row * 128 + at.col, v1, at.n);
+    const V v2 = vg_gelu_slope(v0);
+    vg_store(gelu_slope_out + at.row * 128 + at.col, v2, at.n);
   }
 };
 void k36_gemm_nt(const vg_call& c) {
   const float* y_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   const float* bias = c.arg<float>(2);
-  float* add_out = c.arg<float>(3);
-  float* gelu_out = c.arg<float>(4);
-  const k36_epilogue epilogue{bias, add_out, gelu_out};
+  float* gelu_out = c.arg<float>(3);
+  float* gelu_slope_out = c.arg<float>(4);
+  const k36_epilogue epilogue{bias, gelu_out, gelu_slope_out};
   vg_gemm_nt<1>(c, c.batch(), 128, 64,
       vg_matrix{y_in, 64},
       weight, 64,
@@ -975,21 +977,21 @@ void k44_gemm_tn(const vg_call& c) {
 }
 
 // vit_tiny.yaml:33:15 blocks.1.fc2
-// linear_dx + gelu_grad   [n×64]·[64×128]
+// linear_dx + mul   [n×64]·[64×128]
 struct k45_epilogue {
-  const float* add_in;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in + at.row * 128 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 128 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 128 + at.col, at.n);
+    vg_store(mul_out + at.row * 128 + at.col, v0, at.n);
   }
 };
 void k45_gemm_nn(const vg_call& c) {
   const float* drop_path_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
-  const float* add_in = c.arg<float>(2);
-  float* gelu_grad_out = c.arg<float>(3);
-  const k45_epilogue epilogue{add_in, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(2);
+  float* mul_out = c.arg<float>(3);
+  const k45_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm_nn<1>(c, c.batch(), 128, 64,
       vg_matrix{drop_path_in, 64},
       weight, 128,
@@ -1011,14 +1013,14 @@ struct k46_row_sum {
   }
 };
 void k46_gemm_tn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* y_in = c.arg<float>(1);
   float* d_weight = c.arg<float>(2);
   float* d_bias = c.arg<float>(3);
   const k46_epilogue epilogue{d_weight};
   const k46_row_sum row_sum{d_bias};
   vg_gemm_tn<1>(c, 128, 64, c.batch(),
-      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{mul_in, 128},
       vg_matrix{y_in, 64},
       epilogue, row_sum);
 }
@@ -1032,12 +1034,12 @@ struct k47_epilogue {
   }
 };
 void k47_gemm_nn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   float* linear_dx_out = c.arg<float>(2);
   const k47_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<1>(c, c.batch(), 64, 128,
-      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{mul_in, 128},
       weight, 64,
       epilogue);
 }
@@ -1401,21 +1403,21 @@ void k63_gemm_tn(const vg_call& c) {
 }
 
 // vit_tiny.yaml:33:15 blocks.0.fc2
-// linear_dx + gelu_grad   [n·17×64]·[64×128]
+// linear_dx + mul   [n·17×64]·[64×128]
 struct k64_epilogue {
-  const float* add_in2;
-  float* gelu_grad_out;
+  const float* gelu_slope_in;
+  float* mul_out;
   template <class V> VG_FN void operator()(V acc, vg_at at) const {
-    const V v0 = vg_gelu_grad(acc, vg_load<V>(add_in2 + at.row * 128 + at.col, at.n));
-    vg_store(gelu_grad_out + at.row * 128 + at.col, v0, at.n);
+    const V v0 = acc * vg_load<V>(gelu_slope_in + at.row * 128 + at.col, at.n);
+    vg_store(mul_out + at.row * 128 + at.col, v0, at.n);
   }
 };
 void k64_gemm_nn(const vg_call& c) {
   const float* add_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
-  const float* add_in2 = c.arg<float>(2);
-  float* gelu_grad_out = c.arg<float>(3);
-  const k64_epilogue epilogue{add_in2, gelu_grad_out};
+  const float* gelu_slope_in = c.arg<float>(2);
+  float* mul_out = c.arg<float>(3);
+  const k64_epilogue epilogue{gelu_slope_in, mul_out};
   vg_gemm_nn<17>(c, int64_t(c.batch()) * 17, 128, 64,
       vg_matrix{add_in, 64},
       weight, 128,
@@ -1437,14 +1439,14 @@ struct k65_row_sum {
   }
 };
 void k65_gemm_tn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* y_in = c.arg<float>(1);
   float* d_weight = c.arg<float>(2);
   float* d_bias = c.arg<float>(3);
   const k65_epilogue epilogue{d_weight};
   const k65_row_sum row_sum{d_bias};
   vg_gemm_tn<17>(c, 128, 64, int64_t(c.batch()) * 17,
-      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{mul_in, 128},
       vg_matrix{y_in, 64},
       epilogue, row_sum);
 }
@@ -1458,12 +1460,12 @@ struct k66_epilogue {
   }
 };
 void k66_gemm_nn(const vg_call& c) {
-  const float* gelu_grad_in = c.arg<float>(0);
+  const float* mul_in = c.arg<float>(0);
   const float* weight = c.arg<float>(1);
   float* linear_dx_out = c.arg<float>(2);
   const k66_epilogue epilogue{linear_dx_out};
   vg_gemm_nn<17>(c, int64_t(c.batch()) * 17, 64, 128,
-      vg_matrix{gelu_grad_in, 128},
+      vg_matrix{mul_in, 128},
       weight, 64,
       epilogue);
 }
