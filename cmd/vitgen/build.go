@@ -24,8 +24,8 @@ func buildCommand() *cobra.Command {
 		Long: `Compiles a spec, or takes a generated package, and builds the trainer binary.
 
 Its kernels for the CPU are built for every instruction set, and the binary chooses
-when it starts. With --isa native they are built for this machine's alone, in a third
-of the time; a machine that lacks it refuses the binary.
+when it starts. With --isa native they are built for this machine's alone, in two
+thirds of the time; on a machine that lacks it the binary says so and stops.
 
 With --target cpu,cuda the binary runs on CUDA devices too: the package's kernels
 are compiled to PTX and the trainer is built with -tags cuda. That takes nvcc or
