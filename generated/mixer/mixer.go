@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "6ff214357c520c6b23071f3e610d6a80a4fe994af44419344bdc0c658694160d",
+			"cpu":  "db4c1b8e6493b264c13bbb2a41044b6492990038ed312e387b8f2c152eb4a140",
 			"cuda": "416dfeb801105fd563aa05d3e4bf0452626ed37ae6bbbf8b45f966825c5873ac",
 		},
 		Image:      [3]int{1, 28, 28},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "4d3991ef28dbd1577f4941b87ddc1bff06d1410e132b52c732178416a26e6c2b",
+			"cpu":  "9c7f49f2015730afb201a6623c9af82afa45155dbda75aebc192d8b64b1c020b",
 			"cuda": "18751d2f493b209718e88b4814336e31c244c2f702cdc1f83be69ea1e4b3fb4f",
 		},
 		Image:      [3]int{3, 224, 224},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "b89098d7cbebb1992a98e3c94c708ca593be233aede1cb6c608dc0c1675a5512",
+			"cpu":  "fa55e641a91459f7715c05ec08b7e7781f6c698168caf1553b26a3190a750f44",
 			"cuda": "2b74836125597162120483ba9c07c2e86373402522c530e1c142b1becc316418",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -351,7 +351,7 @@ VG_NOINLINE void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, 
   packer.begin(panels);
   for (int64_t kb = 0; kb < last; kb++) {
     packer.pack(s, p0, panels, kb, a);
-    vg_tiles<P::rs>(panels, q_all, s.depth(kb), a, P::panel, P::ks, b + s.b_at(kb, 0), c, ldc, kb > 0);
+    vg_tiles<P::rs>(panels, q_all, s.depth(kb), a, P::panel, P::ks, b + s.b_at(kb, 0), c, ldc, kb > 0, nullptr);
   }
   packer.pack(s, p0, panels, last, a);
   for (int64_t q0 = 0; q0 < q_all; q0 += kColumnPanels) {
@@ -359,7 +359,8 @@ VG_NOINLINE void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, 
     for (int64_t i = 0; i < panels; i++) {
       float* ci = last > 0 ? c + i * kMR * ldc + q0 * kNR : c;
       epilogue.fetch_panel(s, p0 + i, q0, q);
-      vg_tiles<P::rs>(1, q, s.depth(last), a + i * P::panel, P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0);
+      vg_row_tiles<P::rs>(q, s.depth(last), a + i * P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0,
+                          vg_ahead(i, s.depth(last), b + s.b_at(last, q0 + q)));
       epilogue.panels(s, ci, ldc, p0 + i, 1, q0, q);
     }
   }
@@ -403,7 +404,7 @@ VG_NOINLINE void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, v
         for (int64_t i = 0; i < kbs; i++) {
           const float* bq = b + i * kKC * s.width() + q0 * kNR * s.depth(kb0 + i);
           vg_tiles<PA::rs>(panels, q, s.depth(kb0 + i), a + i * kRowPanels * PA::panel, PA::panel, PA::ks, bq, cq, ldc,
-                           kb0 + i > 0);
+                           kb0 + i > 0, bq + q * kNR * s.depth(kb0 + i));
         }
         if (to == s.k) epilogue.panels(s, cq, ldc, p, panels, q0, q);
       }

@@ -1583,7 +1583,7 @@ static_assert(kMR <= kLanes && 64 % kNR == 0, "packing and workspace formulas re
 // meanwhile. The micro-kernel proper has R = kMR rows and V = kNV vectors;
 // smaller ones are for the edges of small products. ldb: from row to row of B,
 // kNR in a packed panel. LINES: cache lines from ahead on that it has fetched in
-// every step.
+// every step; one is for later and goes to L2, more are for now.
 template <int RS, int R = kMR, int V = kNV, int LINES = 0>
 VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b, int64_t ldb, float* c, int64_t ldc,
                          bool add, const float* next, const float* ahead = nullptr) {
@@ -1612,7 +1612,7 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
     }
     a += RS == 1 ? ks : 1;
     b += ldb;
-    for (int i = 0; i < LINES; i++, ahead += kLine) __builtin_prefetch(ahead);
+    for (int i = 0; i < LINES; i++, ahead += kLine) __builtin_prefetch(ahead, 0, LINES == 1 ? 2 : 3);
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; r++)
@@ -1620,17 +1620,37 @@ VG_NOINLINE void vg_tile(int64_t kc, const float* a, int64_t ks, const float* b,
     for (int j = 0; j < V; j++) vg_store_full(c + r * ldc + j * kLanes, acc[r][j]);
 }
 
+// C over one row panel and at most kColumnPanels panels of B, meanwhile fetching
+// half of as many panels at ahead, unless that is NULL.
+template <int RS>
+VG_NOINLINE void vg_row_tiles(int64_t col_panels, int64_t kc, const float* a, int64_t ks, const float* b, float* c,
+                              int64_t ldc, bool add, const float* ahead) {
+  for (int64_t j = 0; j < col_panels; j++, b += kc * kNR, c += kNR) {
+    if (ahead)
+      vg_tile<RS, kMR, kNV, 1>(kc, a, ks, b, kNR, c, ldc, add, c + kNR, ahead + j * kc * kNR);
+    else
+      vg_tile<RS>(kc, a, ks, b, kNR, c, ldc, add, c + kNR);
+  }
+}
+
+// What row panel i has fetched of the panels of B at next: the second and the
+// third a half each.
+VG_FN const float* vg_ahead(int64_t i, int64_t kc, const float* next) {
+  return next && (i == 1 || i == 2) ? next + (i - 1) * kc * kLine : nullptr;
+}
+
 // C over row_panels x col_panels tiles. a_panel: elements from one row panel of
-// A to the next; the panels of B follow each other.
+// A to the next; the panels of B follow each other, and those at after, or NULL, are
+// wanted next.
 template <int RS>
 VG_NOINLINE void vg_tiles(int64_t row_panels, int64_t col_panels, int64_t kc, const float* a, int64_t a_panel,
-                          int64_t ks, const float* b, float* c, int64_t ldc, bool add) {
-  for (int64_t j0 = 0; j0 < col_panels; j0 += kColumnPanels) {
-    const int64_t j1 = vg_min64(col_panels, j0 + kColumnPanels);
+                          int64_t ks, const float* b, float* c, int64_t ldc, bool add, const float* after) {
+  for (int64_t j = 0; j < col_panels; j += kColumnPanels) {
+    const int64_t count = vg_min64(col_panels - j, kColumnPanels);
+    const float* next = j + count < col_panels ? b + (j + count) * kc * kNR : after;
     for (int64_t i = 0; i < row_panels; i++)
-      for (int64_t j = j0; j < j1; j++)
-        vg_tile<RS>(kc, a + i * a_panel, ks, b + j * kc * kNR, kNR, c + i * kMR * ldc + j * kNR, ldc, add,
-                    c + i * kMR * ldc + (j + 1) * kNR);
+      vg_row_tiles<RS>(count, kc, a + i * a_panel, ks, b + j * kc * kNR, c + i * kMR * ldc + j * kNR, ldc, add,
+                       vg_ahead(i, kc, next));
   }
 }
 
@@ -2410,7 +2430,7 @@ VG_NOINLINE void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, 
   packer.begin(panels);
   for (int64_t kb = 0; kb < last; kb++) {
     packer.pack(s, p0, panels, kb, a);
-    vg_tiles<P::rs>(panels, q_all, s.depth(kb), a, P::panel, P::ks, b + s.b_at(kb, 0), c, ldc, kb > 0);
+    vg_tiles<P::rs>(panels, q_all, s.depth(kb), a, P::panel, P::ks, b + s.b_at(kb, 0), c, ldc, kb > 0, nullptr);
   }
   packer.pack(s, p0, panels, last, a);
   for (int64_t q0 = 0; q0 < q_all; q0 += kColumnPanels) {
@@ -2418,7 +2438,8 @@ VG_NOINLINE void vg_gemm_row_block(const vg_call& call, const vg_gemm_shape& s, 
     for (int64_t i = 0; i < panels; i++) {
       float* ci = last > 0 ? c + i * kMR * ldc + q0 * kNR : c;
       epilogue.fetch_panel(s, p0 + i, q0, q);
-      vg_tiles<P::rs>(1, q, s.depth(last), a + i * P::panel, P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0);
+      vg_row_tiles<P::rs>(q, s.depth(last), a + i * P::panel, P::ks, b + s.b_at(last, q0), ci, ldc, last > 0,
+                          vg_ahead(i, s.depth(last), b + s.b_at(last, q0 + q)));
       epilogue.panels(s, ci, ldc, p0 + i, 1, q0, q);
     }
   }
@@ -2462,7 +2483,7 @@ VG_NOINLINE void vg_gemm_by_slabs(const vg_call& call, const vg_gemm_shape& s, v
         for (int64_t i = 0; i < kbs; i++) {
           const float* bq = b + i * kKC * s.width() + q0 * kNR * s.depth(kb0 + i);
           vg_tiles<PA::rs>(panels, q, s.depth(kb0 + i), a + i * kRowPanels * PA::panel, PA::panel, PA::ks, bq, cq, ldc,
-                           kb0 + i > 0);
+                           kb0 + i > 0, bq + q * kNR * s.depth(kb0 + i));
         }
         if (to == s.k) epilogue.panels(s, cq, ldc, p, panels, q0, q);
       }
