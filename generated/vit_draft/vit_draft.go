@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "fa55e641a91459f7715c05ec08b7e7781f6c698168caf1553b26a3190a750f44",
+			"cpu":  "43b098a46949ebbe38cdeb58eaa1ae3ffd2a2fc8691eda2ba2f85ae279d5be9a",
 			"cuda": "2b74836125597162120483ba9c07c2e86373402522c530e1c142b1becc316418",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -1722,6 +1722,12 @@ VG_NOINLINE void vg_pack_panel_nt(const float* b, int64_t ldb, int cols, int64_t
     for (int64_t k = 0; k < kc; k += kLanes) {
       const int depth = (int)vg_min64(kLanes, kc - k);
       vf square[kLanes];
+      if (depth == kLanes && j + kLanes <= cols) {
+        vg_load_turned([&](int i) VG_LAMBDA { return b + (j + i) * ldb + k; }, square);
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; i++) vg_store_full(out + (k + i) * kNR + j, square[i]);
+        continue;
+      }
       for (int i = 0; i < kLanes; i++)
         square[i] = j + i < cols ? vg_load<vf>(b + (j + i) * ldb + k, depth) : vf(0.0f);
       vg_transpose_square(square);
