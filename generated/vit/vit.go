@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "2af4be7faf3fce771dbfb41a3759cfd5e8ff9e203269aca544035119e11e6803",
+			"cpu":  "20ce2bc773803d00f8859196316d738631c22eef97764104cf27bc892a99d73b",
 			"cuda": "6a6bc96e72bff0ef6e5293cda955bdca227a37744b4f02b72869613543d0b5ee",
 		},
 		Image:      [3]int{1, 96, 96},

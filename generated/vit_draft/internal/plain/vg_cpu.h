@@ -2082,43 +2082,14 @@ VG_END
 
 #endif  // VITGEN_CPU_ATTENTION_H
 
-#ifndef VITGEN_CPU_GEMM_H
-#define VITGEN_CPU_GEMM_H
+#ifndef VITGEN_CPU_GEMM_PACK_H
+#define VITGEN_CPU_GEMM_PACK_H
 
-// Matrix products with fused sources and epilogues.
+// What products are made of besides tiles: their shape, which says where packed
+// operands lie and what workspace that takes, and the packing of A and B.
 //
-//   nt   C[M,N] = A[M,K] B[N,K]^T   a linear layer: B is its weight
-//   nn   C[M,N] = A[M,K] B[K,N]     its gradient to the input
-//   tn   C[M,N] = A[K,M]^T B[K,N]   its gradient to the weight
-//
-// A (and B in tn) come from source functors, C goes to a sink; each is called
-// once for every element. Only the loops around functors are templates, the
-// innermost: packing, and the epilogue over a piece of C. All others are compiled
-// once for a model and call those through pointers, a few times a row panel; the
-// arithmetic is tile.h's.
-//
-// gemm_nt.h and gemm_tn.h have the entries, and do what is narrow in ways of their
-// own; this is how the others go.
-//
-// B is packed into the shared workspace by all workers together; after a
-// barrier each worker multiplies its rows. vg_gemm_packed finds it packed
-// already, by vg_pack_weight, and does the rest alike:
-//   - M large: a worker packs its own rows of A, one k-block of a row block at
-//     a time, into private scratch, and multiplies it with all of B. On the last
-//     k-block it does so by 128 columns of one row panel, and lets the epilogue
-//     run over them at once, in L1: what the epilogue reads and writes in memory
-//     is fetched before the multiplication and arrives behind it. A row block is
-//     at most 16 panels, fewer when its part of C, kept between k-blocks, would
-//     outgrow L2.
-//   - M small (kSharedRows): A is packed once into the workspace too, and the
-//     workers split both the rows and the columns. Where nobody packs B and A has
-//     so few rows that packing them takes no longer than a barrier (kOwnPanels),
-//     every worker packs them for itself.
-//   - tn over a long K (a large batch): K passes in slabs, so that only a slab of
-//     B is packed at a time and stays in cache, and C is kept in the workspace
-//     between slabs. Chosen when it needs less memory than all of B.
-// Panels and k-blocks lie at fixed places, so neither the split nor the number
-// of workers shows in the result.
+// Packing is a loop around a source functor, so it is a template; what it gives the
+// loops of gemm.h is the same struct for every source.
 
 VG_BEGIN
 
@@ -2382,6 +2353,51 @@ template <int T, class B, class S>
 VG_FN vg_source_packer vg_source_of(const B& b, const S& col_sum) {
   return {&b, vg_pack_source<T, B>, vg_sums_to(col_sum)};
 }
+
+VG_END
+
+#endif  // VITGEN_CPU_GEMM_PACK_H
+
+#ifndef VITGEN_CPU_GEMM_H
+#define VITGEN_CPU_GEMM_H
+
+// Matrix products with fused sources and epilogues.
+//
+//   nt   C[M,N] = A[M,K] B[N,K]^T   a linear layer: B is its weight
+//   nn   C[M,N] = A[M,K] B[K,N]     its gradient to the input
+//   tn   C[M,N] = A[K,M]^T B[K,N]   its gradient to the weight
+//
+// A (and B in tn) come from source functors, C goes to a sink; each is called
+// once for every element. Only the loops around functors are templates, the
+// innermost: packing, and the epilogue over a piece of C. All others are compiled
+// once for a model and call those through pointers, a few times a row panel; the
+// arithmetic is tile.h's.
+//
+// gemm_nt.h and gemm_tn.h have the entries, and do what is narrow in ways of their
+// own; this is how the others go.
+//
+// B is packed into the shared workspace by all workers together; after a
+// barrier each worker multiplies its rows. vg_gemm_packed finds it packed
+// already, by vg_pack_weight, and does the rest alike:
+//   - M large: a worker packs its own rows of A, one k-block of a row block at
+//     a time, into private scratch, and multiplies it with all of B. On the last
+//     k-block it does so by 128 columns of one row panel, and lets the epilogue
+//     run over them at once, in L1: what the epilogue reads and writes in memory
+//     is fetched before the multiplication and arrives behind it, and so does B
+//     for the next 128 columns. A row block is at most 16 panels, fewer when its
+//     part of C, kept between k-blocks, would outgrow L2.
+//   - M small (kSharedRows): A is packed once into the workspace too, and the
+//     workers split both the rows and the columns. Where nobody packs B and A has
+//     so few rows that packing them takes no longer than a barrier (kOwnPanels),
+//     every worker packs them for itself. The tiles of one panel of B have the
+//     next one fetched: it is used too little to hide L3 otherwise.
+//   - tn over a long K (a large batch): K passes in slabs, so that only a slab of
+//     B is packed at a time and stays in cache, and C is kept in the workspace
+//     between slabs. Chosen when it needs less memory than all of B.
+// Panels and k-blocks lie at fixed places, so neither the split nor the number
+// of workers shows in the result.
+
+VG_BEGIN
 
 // Lets the epilogue run over a finished piece of C, row by row.
 template <int T, class E>
