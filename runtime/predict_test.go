@@ -1,10 +1,13 @@
 package runtime_test
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/vitgen/vitgen/generated/vit_tiny"
 	"github.com/vitgen/vitgen/runtime"
 	"github.com/vitgen/vitgen/runtime/internal/fake"
 )
@@ -37,6 +40,35 @@ func TestPredict(t *testing.T) {
 	}
 	if _, err := s.Predict(images[:3]); err == nil {
 		t.Error("half an image was accepted")
+	}
+}
+
+// TestForwardByImage asks for the logits of some images at a time: they are the bits
+// that the same images have in a whole batch, whichever way kernels go for so many.
+func TestForwardByImage(t *testing.T) {
+	m, err := vit_tiny.New(runtime.Options{Device: "cpu", Seed: 1, Threads: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	images, _ := firstDigits(m.Model(), 64)
+	each, classes := m.Model().ImageElems(), m.Model().Classes
+	forward := func(from, n int) []float32 {
+		logits, err := m.Forward(images[from*each:(from+n)*each], n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Clone(logits)
+	}
+	whole := forward(0, 64)
+	for _, n := range []int{1, 2, 3, 5, 16, 33} {
+		t.Run(fmt.Sprint(n, " images"), func(t *testing.T) {
+			for from := 0; from+n <= 64; from += n {
+				if !slices.Equal(forward(from, n), whole[from*classes:(from+n)*classes]) {
+					t.Fatalf("logits of images %d to %d are others than in the batch of 64", from, from+n-1)
+				}
+			}
+		})
 	}
 }
 

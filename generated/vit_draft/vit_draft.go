@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "15b810e8e789b71e2fb0c55f425c2d60b7c1a82f878d0b03d21aff24dfee0d96",
+			"cpu":  "2a61f564e02f28de65a12d5e8fc0f7274d785d680bfdde119d5d2305e124a9cf",
 			"cuda": "2b74836125597162120483ba9c07c2e86373402522c530e1c142b1becc316418",
 		},
 		Image:      [3]int{1, 96, 96},

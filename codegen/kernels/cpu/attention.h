@@ -14,17 +14,18 @@ VG_BEGIN
 
 constexpr int64_t kFewRows = 2;  // up to which query rows are taken one by one
 
-// How the heads of a launch are divided.
+// How the heads of a launch are divided: into groups, all of them, or each into
+// blocks. The shape of a head decides it and not their number, so that a sample has
+// the same bits in every batch.
 struct vg_attention_units {
-  int64_t heads, groups, blocks;  // blocks: units that a head is when it is in no group
+  int64_t heads, groups, blocks;
 
   VG_FN vg_attention_units(const vg_call& call, const vg_attention_shape& s, int64_t blocks)
-      : heads((int64_t)call.batch() * s.heads), groups(vg_lanes_suit(s) ? vg_lane_groups(heads) : 0), blocks(blocks) {}
-  VG_FN int64_t grouped() const { return vg_min64(heads, groups * kLanes); }
-  VG_FN int64_t count() const { return groups + (heads - grouped()) * blocks; }
+      : heads((int64_t)call.batch() * s.heads), groups(vg_lanes_suit(s) ? vg_ceil_div(heads, kLanes) : 0), blocks(blocks) {}
+  VG_FN int64_t count() const { return groups > 0 ? groups : heads * blocks; }
   VG_FN vg_lane_group group(int64_t u) const { return {u * kLanes, (int)vg_min64(kLanes, heads - u * kLanes)}; }
-  VG_FN int64_t head(int64_t u) const { return grouped() + (u - groups) / blocks; }
-  VG_FN int64_t block(int64_t u) const { return (u - groups) % blocks; }
+  VG_FN int64_t head(int64_t u) const { return u / blocks; }
+  VG_FN int64_t block(int64_t u) const { return u % blocks; }
 };
 
 VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
@@ -33,7 +34,7 @@ VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
   const vg_range mine = call.share(units.count());
   for (int64_t u = mine.begin; u < mine.end; u++) {
-    if (u < units.groups) {
+    if (units.groups > 0) {
       vg_attention_lanes(call, a, units.group(u), drop);
       continue;
     }
@@ -59,7 +60,7 @@ VG_NOINLINE void vg_attention_grad(const vg_call& call, const vg_attention_grad_
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
   const vg_range mine = call.share(units.count());
   for (int64_t u = mine.begin; u < mine.end; u++) {
-    if (u < units.groups) {
+    if (units.groups > 0) {
       vg_attention_grad_lanes(call, a, units.group(u), drop);
       continue;
     }

@@ -18,8 +18,6 @@ static_assert(kLaneWidth <= kLaneTokens, "a matrix holds rows or scores");
 VG_FN bool vg_lanes_suit(const vg_attention_shape& s) {
   return s.tq >= kLaneLeast && s.tq <= kLaneTokens && s.tk >= kLaneLeast && s.tk <= kLaneTokens && s.head_dim >= kLaneLeast && s.head_dim <= kLaneWidth;
 }
-// All that are full, and one that is half full at least.
-VG_FN int64_t vg_lane_groups(int64_t heads) { return (heads + kLanes / 2) / kLanes; }
 
 // Heads of a group: `count` from `first` on. Lanes beyond do the last one's work
 // again, and their results go nowhere.
@@ -222,19 +220,22 @@ VG_NOINLINE void vg_attention_lanes(const vg_call& call, const vg_attention_args
 }
 
 // From S and dP = dO V^T of a row to dropout(P) and dS = scale P (dP m - delta), m
-// the dropout multipliers, or NULL. delta is the row's sum of P dP m, which O dO
-// comes to as well.
+// the dropout multipliers, or NULL. delta is the mean of dP m with weights P, which
+// O dO comes to as well. It is divided by the weights' own sum: computed from lse they
+// do not quite add up to 1, and dS has to add up to 0.
 VG_FN void vg_lane_row_grad(float* s, float* dp, const float* m, int64_t seen, int64_t keys, float scale, vf lse, float* p) {
-  vf delta = 0.0f;
+  vf delta = 0.0f, sum = 0.0f;
   for (int64_t j = 0; j < seen; j++) {
     const vf x = vg_exp2_below(vg_fma(vg_lane(s, j), vf(scale), -lse) * vf(kLog2E));
     const vf by = m ? vg_lane(m, j) : vf(1.0f);
     const vf g = vg_lane(dp, j) * by;
     delta = vg_fma(x, g, delta);
+    sum += x;
     vg_set_lane(p, j, x * vf(scale));
     vg_set_lane(dp, j, g);
     vg_set_lane(s, j, x * by);
   }
+  delta = delta / sum;
   for (int64_t j = 0; j < seen; j++) vg_set_lane(dp, j, vg_lane(p, j) * (vg_lane(dp, j) - delta));
   for (int64_t j = seen; j < keys; j++) vg_set_lane(s, j, vf(0.0f)), vg_set_lane(dp, j, vf(0.0f));
 }

@@ -6,9 +6,10 @@
 //   head_linear_dw   dw_h[N,K] = dy_h[M,N]^T x_h[M,K]
 //
 // The rows M are few, often one a sample, so workers share heads and columns of the
-// result, not rows: each packs what it needs for itself, and nobody waits. A weight
-// that meets a few rows only is read where it lies. Results do not depend on how
-// the work is shared. vg_matrix operands have the columns of all heads; the sink is
+// result, not rows: each packs what it needs for itself, and nobody waits. head_linear
+// reads the weight where it lies, in dot products: turning it to be packed would cost
+// more than a few rows take. Results depend neither on how the work is shared nor on
+// the number of rows. vg_matrix operands have the columns of all heads; the sink is
 // over all of the result.
 #pragma once
 #include "gemm.h"
@@ -16,7 +17,6 @@
 VG_BEGIN
 
 constexpr int kDotRows = kLanes < 16 ? 2 : 4, kDotCols = kLanes / kDotRows;
-constexpr int64_t kDotMost = kDotRows;           // rows for which a weight is not turned to be packed
 constexpr int64_t kHeadColumns = 2 * kNR;        // columns of a head that a worker takes at a time
 constexpr int64_t kHeadLD = kHeadColumns + 16;
 constexpr int64_t kHeadRows = kRowPanels * kMR;  // rows of A packed at a time
@@ -106,37 +106,44 @@ VG_FN void vg_each_head_piece(const vg_call& call, int64_t heads, int64_t width,
   }
 }
 
-// C = (add ? C : 0) + A B for packed rows of A and `depth` rows of b, or with
-// turned its columns.
+// C = (add ? C : 0) + A B for packed rows of A and `depth` rows of b.
 VG_NOINLINE void vg_head_tiles(const vg_head_buffers& m, int64_t rows, const float* b, int64_t ldb, int64_t cols,
-                               int64_t depth, bool turned, bool add) {
+                               int64_t depth, bool add) {
   for (int64_t j = 0; j < cols; j += kNR) {
     const int64_t width = vg_min64(kNR, cols - j);
-    if (turned) vg_pack_panel_nt(b + j * ldb, ldb, (int)width, depth, m.b);
-    const vg_columns panel = turned ? vg_columns(m.b, kNR, depth, kNR, m.b) : vg_columns(b + j, ldb, depth, width, m.b);
+    const vg_columns panel(b + j, ldb, depth, width, m.b);
     for (int64_t i = 0; i < rows; i += kMR)
       vg_edge_tile<kLDA>(rows - i, width, depth, m.a + i * kLDA, 1, panel.p, panel.ld, m.c + i * kHeadLD + j, kHeadLD, add);
   }
 }
 
-// y_h[M,N] = x_h[M,K] b_h, b_h[K,N] the rows h of b, or with turned b_h[N,K]^T.
+// y_h[M,N] = x_h[M,K] b_h, b_h[K,N] the rows h of b.
 VG_NOINLINE void vg_head_product(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
-                                 const vg_matrix& b, bool turned, const vg_panel_sink& sink) {
+                                 const vg_matrix& b, const vg_panel_sink& sink) {
   const vg_head_buffers m(call);
   vg_each_head_piece(call, heads, N, [&](int64_t h, vg_range cols) VG_LAMBDA {
-    const int64_t width = cols.end - cols.begin;
     for (int64_t r = 0; r < M; r += kHeadRows) {
       const int64_t rows = vg_min64(kHeadRows, M - r);
-      const float* w = turned ? b.p + (h * N + cols.begin) * b.ld : b.p + h * K * b.ld + cols.begin;
-      if (turned && M <= kDotMost)
-        vg_dots(x.p + h * K, x.ld, M, w, b.ld, width, K, 1.0f, m.c, kHeadLD);
-      else
-        for (int64_t k = 0; k < K; k += kKC) {
-          const vg_matrix piece = {x.p + r * x.ld + h * K + k, x.ld};
-          const int64_t depth = vg_min64(kKC, K - k);
-          vg_pack_rows<1, vg_matrix>(&piece, vg_gemm_shape{rows, N, depth}, 0, vg_ceil_div(rows, kMR), 0, m.a);
-          vg_head_tiles(m, rows, turned ? w + k : w + k * b.ld, b.ld, width, depth, turned, k > 0);
-        }
+      for (int64_t k = 0; k < K; k += kKC) {
+        const vg_matrix piece = {x.p + r * x.ld + h * K + k, x.ld};
+        const int64_t depth = vg_min64(kKC, K - k);
+        vg_pack_rows<1, vg_matrix>(&piece, vg_gemm_shape{rows, N, depth}, 0, vg_ceil_div(rows, kMR), 0, m.a);
+        vg_head_tiles(m, rows, b.p + (h * K + k) * b.ld + cols.begin, b.ld, cols.end - cols.begin, depth, k > 0);
+      }
+      sink.run(sink.sink, m.c, kHeadLD, vg_range{r, r + rows}, vg_range{h * N + cols.begin, h * N + cols.end});
+    }
+  });
+}
+
+// y_h[M,N] = x_h[M,K] b_h^T, b_h[N,K] the rows h of b.
+VG_NOINLINE void vg_head_dots(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
+                              const vg_matrix& b, const vg_panel_sink& sink) {
+  const vg_head_buffers m(call);
+  vg_each_head_piece(call, heads, N, [&](int64_t h, vg_range cols) VG_LAMBDA {
+    const float* rows_b = b.p + (h * N + cols.begin) * b.ld;
+    for (int64_t r = 0; r < M; r += kHeadRows) {
+      const int64_t rows = vg_min64(kHeadRows, M - r);
+      vg_dots(x.p + r * x.ld + h * K, x.ld, rows, rows_b, b.ld, cols.end - cols.begin, K, 1.0f, m.c, kHeadLD);
       sink.run(sink.sink, m.c, kHeadLD, vg_range{r, r + rows}, vg_range{h * N + cols.begin, h * N + cols.end});
     }
   });
@@ -145,13 +152,13 @@ VG_NOINLINE void vg_head_product(const vg_call& call, int64_t heads, int64_t M, 
 template <int T, class E>
 VG_FN void vg_head_linear(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
                           const float* w, int64_t ldw, const E& epilogue) {
-  vg_head_product(call, heads, M, N, K, x, vg_matrix{w, ldw}, true, vg_panels_to<T>(epilogue));
+  vg_head_dots(call, heads, M, N, K, x, vg_matrix{w, ldw}, vg_panels_to<T>(epilogue));
 }
 
 template <int T, class E>
 VG_FN void vg_head_linear_t(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
                             const float* w, int64_t ldw, const E& epilogue) {
-  vg_head_product(call, heads, M, K, N, x, vg_matrix{w, ldw}, false, vg_panels_to<T>(epilogue));
+  vg_head_product(call, heads, M, K, N, x, vg_matrix{w, ldw}, vg_panels_to<T>(epilogue));
 }
 
 VG_NOINLINE void vg_head_weight_grad(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& dy,

@@ -1212,8 +1212,6 @@ static_assert(kLaneWidth <= kLaneTokens, "a matrix holds rows or scores");
 VG_FN bool vg_lanes_suit(const vg_attention_shape& s) {
   return s.tq >= kLaneLeast && s.tq <= kLaneTokens && s.tk >= kLaneLeast && s.tk <= kLaneTokens && s.head_dim >= kLaneLeast && s.head_dim <= kLaneWidth;
 }
-// All that are full, and one that is half full at least.
-VG_FN int64_t vg_lane_groups(int64_t heads) { return (heads + kLanes / 2) / kLanes; }
 
 // Heads of a group: `count` from `first` on. Lanes beyond do the last one's work
 // again, and their results go nowhere.
@@ -1416,19 +1414,22 @@ VG_NOINLINE void vg_attention_lanes(const vg_call& call, const vg_attention_args
 }
 
 // From S and dP = dO V^T of a row to dropout(P) and dS = scale P (dP m - delta), m
-// the dropout multipliers, or NULL. delta is the row's sum of P dP m, which O dO
-// comes to as well.
+// the dropout multipliers, or NULL. delta is the mean of dP m with weights P, which
+// O dO comes to as well. It is divided by the weights' own sum: computed from lse they
+// do not quite add up to 1, and dS has to add up to 0.
 VG_FN void vg_lane_row_grad(float* s, float* dp, const float* m, int64_t seen, int64_t keys, float scale, vf lse, float* p) {
-  vf delta = 0.0f;
+  vf delta = 0.0f, sum = 0.0f;
   for (int64_t j = 0; j < seen; j++) {
     const vf x = vg_exp2_below(vg_fma(vg_lane(s, j), vf(scale), -lse) * vf(kLog2E));
     const vf by = m ? vg_lane(m, j) : vf(1.0f);
     const vf g = vg_lane(dp, j) * by;
     delta = vg_fma(x, g, delta);
+    sum += x;
     vg_set_lane(p, j, x * vf(scale));
     vg_set_lane(dp, j, g);
     vg_set_lane(s, j, x * by);
   }
+  delta = delta / sum;
   for (int64_t j = 0; j < seen; j++) vg_set_lane(dp, j, vg_lane(p, j) * (vg_lane(dp, j) - delta));
   for (int64_t j = seen; j < keys; j++) vg_set_lane(s, j, vf(0.0f)), vg_set_lane(dp, j, vf(0.0f));
 }
@@ -2009,17 +2010,18 @@ VG_BEGIN
 
 constexpr int64_t kFewRows = 2;  // up to which query rows are taken one by one
 
-// How the heads of a launch are divided.
+// How the heads of a launch are divided: into groups, all of them, or each into
+// blocks. The shape of a head decides it and not their number, so that a sample has
+// the same bits in every batch.
 struct vg_attention_units {
-  int64_t heads, groups, blocks;  // blocks: units that a head is when it is in no group
+  int64_t heads, groups, blocks;
 
   VG_FN vg_attention_units(const vg_call& call, const vg_attention_shape& s, int64_t blocks)
-      : heads((int64_t)call.batch() * s.heads), groups(vg_lanes_suit(s) ? vg_lane_groups(heads) : 0), blocks(blocks) {}
-  VG_FN int64_t grouped() const { return vg_min64(heads, groups * kLanes); }
-  VG_FN int64_t count() const { return groups + (heads - grouped()) * blocks; }
+      : heads((int64_t)call.batch() * s.heads), groups(vg_lanes_suit(s) ? vg_ceil_div(heads, kLanes) : 0), blocks(blocks) {}
+  VG_FN int64_t count() const { return groups > 0 ? groups : heads * blocks; }
   VG_FN vg_lane_group group(int64_t u) const { return {u * kLanes, (int)vg_min64(kLanes, heads - u * kLanes)}; }
-  VG_FN int64_t head(int64_t u) const { return grouped() + (u - groups) / blocks; }
-  VG_FN int64_t block(int64_t u) const { return (u - groups) % blocks; }
+  VG_FN int64_t head(int64_t u) const { return u / blocks; }
+  VG_FN int64_t block(int64_t u) const { return u % blocks; }
 };
 
 VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
@@ -2028,7 +2030,7 @@ VG_NOINLINE void vg_attention(const vg_call& call, const vg_attention_args& a) {
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
   const vg_range mine = call.share(units.count());
   for (int64_t u = mine.begin; u < mine.end; u++) {
-    if (u < units.groups) {
+    if (units.groups > 0) {
       vg_attention_lanes(call, a, units.group(u), drop);
       continue;
     }
@@ -2054,7 +2056,7 @@ VG_NOINLINE void vg_attention_grad(const vg_call& call, const vg_attention_grad_
   const vg_dropout drop(call.step(), a.drop_site, a.drop_thr);
   const vg_range mine = call.share(units.count());
   for (int64_t u = mine.begin; u < mine.end; u++) {
-    if (u < units.groups) {
+    if (units.groups > 0) {
       vg_attention_grad_lanes(call, a, units.group(u), drop);
       continue;
     }
@@ -3110,15 +3112,15 @@ VG_END
 //   head_linear_dw   dw_h[N,K] = dy_h[M,N]^T x_h[M,K]
 //
 // The rows M are few, often one a sample, so workers share heads and columns of the
-// result, not rows: each packs what it needs for itself, and nobody waits. A weight
-// that meets a few rows only is read where it lies. Results do not depend on how
-// the work is shared. vg_matrix operands have the columns of all heads; the sink is
+// result, not rows: each packs what it needs for itself, and nobody waits. head_linear
+// reads the weight where it lies, in dot products: turning it to be packed would cost
+// more than a few rows take. Results depend neither on how the work is shared nor on
+// the number of rows. vg_matrix operands have the columns of all heads; the sink is
 // over all of the result.
 
 VG_BEGIN
 
 constexpr int kDotRows = kLanes < 16 ? 2 : 4, kDotCols = kLanes / kDotRows;
-constexpr int64_t kDotMost = kDotRows;           // rows for which a weight is not turned to be packed
 constexpr int64_t kHeadColumns = 2 * kNR;        // columns of a head that a worker takes at a time
 constexpr int64_t kHeadLD = kHeadColumns + 16;
 constexpr int64_t kHeadRows = kRowPanels * kMR;  // rows of A packed at a time
@@ -3208,37 +3210,44 @@ VG_FN void vg_each_head_piece(const vg_call& call, int64_t heads, int64_t width,
   }
 }
 
-// C = (add ? C : 0) + A B for packed rows of A and `depth` rows of b, or with
-// turned its columns.
+// C = (add ? C : 0) + A B for packed rows of A and `depth` rows of b.
 VG_NOINLINE void vg_head_tiles(const vg_head_buffers& m, int64_t rows, const float* b, int64_t ldb, int64_t cols,
-                               int64_t depth, bool turned, bool add) {
+                               int64_t depth, bool add) {
   for (int64_t j = 0; j < cols; j += kNR) {
     const int64_t width = vg_min64(kNR, cols - j);
-    if (turned) vg_pack_panel_nt(b + j * ldb, ldb, (int)width, depth, m.b);
-    const vg_columns panel = turned ? vg_columns(m.b, kNR, depth, kNR, m.b) : vg_columns(b + j, ldb, depth, width, m.b);
+    const vg_columns panel(b + j, ldb, depth, width, m.b);
     for (int64_t i = 0; i < rows; i += kMR)
       vg_edge_tile<kLDA>(rows - i, width, depth, m.a + i * kLDA, 1, panel.p, panel.ld, m.c + i * kHeadLD + j, kHeadLD, add);
   }
 }
 
-// y_h[M,N] = x_h[M,K] b_h, b_h[K,N] the rows h of b, or with turned b_h[N,K]^T.
+// y_h[M,N] = x_h[M,K] b_h, b_h[K,N] the rows h of b.
 VG_NOINLINE void vg_head_product(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
-                                 const vg_matrix& b, bool turned, const vg_panel_sink& sink) {
+                                 const vg_matrix& b, const vg_panel_sink& sink) {
   const vg_head_buffers m(call);
   vg_each_head_piece(call, heads, N, [&](int64_t h, vg_range cols) VG_LAMBDA {
-    const int64_t width = cols.end - cols.begin;
     for (int64_t r = 0; r < M; r += kHeadRows) {
       const int64_t rows = vg_min64(kHeadRows, M - r);
-      const float* w = turned ? b.p + (h * N + cols.begin) * b.ld : b.p + h * K * b.ld + cols.begin;
-      if (turned && M <= kDotMost)
-        vg_dots(x.p + h * K, x.ld, M, w, b.ld, width, K, 1.0f, m.c, kHeadLD);
-      else
-        for (int64_t k = 0; k < K; k += kKC) {
-          const vg_matrix piece = {x.p + r * x.ld + h * K + k, x.ld};
-          const int64_t depth = vg_min64(kKC, K - k);
-          vg_pack_rows<1, vg_matrix>(&piece, vg_gemm_shape{rows, N, depth}, 0, vg_ceil_div(rows, kMR), 0, m.a);
-          vg_head_tiles(m, rows, turned ? w + k : w + k * b.ld, b.ld, width, depth, turned, k > 0);
-        }
+      for (int64_t k = 0; k < K; k += kKC) {
+        const vg_matrix piece = {x.p + r * x.ld + h * K + k, x.ld};
+        const int64_t depth = vg_min64(kKC, K - k);
+        vg_pack_rows<1, vg_matrix>(&piece, vg_gemm_shape{rows, N, depth}, 0, vg_ceil_div(rows, kMR), 0, m.a);
+        vg_head_tiles(m, rows, b.p + (h * K + k) * b.ld + cols.begin, b.ld, cols.end - cols.begin, depth, k > 0);
+      }
+      sink.run(sink.sink, m.c, kHeadLD, vg_range{r, r + rows}, vg_range{h * N + cols.begin, h * N + cols.end});
+    }
+  });
+}
+
+// y_h[M,N] = x_h[M,K] b_h^T, b_h[N,K] the rows h of b.
+VG_NOINLINE void vg_head_dots(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
+                              const vg_matrix& b, const vg_panel_sink& sink) {
+  const vg_head_buffers m(call);
+  vg_each_head_piece(call, heads, N, [&](int64_t h, vg_range cols) VG_LAMBDA {
+    const float* rows_b = b.p + (h * N + cols.begin) * b.ld;
+    for (int64_t r = 0; r < M; r += kHeadRows) {
+      const int64_t rows = vg_min64(kHeadRows, M - r);
+      vg_dots(x.p + r * x.ld + h * K, x.ld, rows, rows_b, b.ld, cols.end - cols.begin, K, 1.0f, m.c, kHeadLD);
       sink.run(sink.sink, m.c, kHeadLD, vg_range{r, r + rows}, vg_range{h * N + cols.begin, h * N + cols.end});
     }
   });
@@ -3247,13 +3256,13 @@ VG_NOINLINE void vg_head_product(const vg_call& call, int64_t heads, int64_t M, 
 template <int T, class E>
 VG_FN void vg_head_linear(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
                           const float* w, int64_t ldw, const E& epilogue) {
-  vg_head_product(call, heads, M, N, K, x, vg_matrix{w, ldw}, true, vg_panels_to<T>(epilogue));
+  vg_head_dots(call, heads, M, N, K, x, vg_matrix{w, ldw}, vg_panels_to<T>(epilogue));
 }
 
 template <int T, class E>
 VG_FN void vg_head_linear_t(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& x,
                             const float* w, int64_t ldw, const E& epilogue) {
-  vg_head_product(call, heads, M, K, N, x, vg_matrix{w, ldw}, false, vg_panels_to<T>(epilogue));
+  vg_head_product(call, heads, M, K, N, x, vg_matrix{w, ldw}, vg_panels_to<T>(epilogue));
 }
 
 VG_NOINLINE void vg_head_weight_grad(const vg_call& call, int64_t heads, int64_t M, int64_t N, int64_t K, const vg_matrix& dy,
