@@ -33,7 +33,10 @@ func (c CPUCode) ISAs() []string {
 
 // Best are the kernels for the best instruction set that this machine has and
 // the environment variable VITGEN_ISA allows.
-func (c CPUCode) Best() (CPUKernels, error) {
+func (c CPUCode) Best() (CPUKernels, error) { return c.best(isa.Best(), isa.Machine()) }
+
+// best is Best on a given machine, where sets above `allowed` are not to be used.
+func (c CPUCode) best(allowed, machine isa.Set) (CPUKernels, error) {
 	var best CPUKernels
 	at := isa.Set(-1)
 	for _, k := range c {
@@ -41,7 +44,7 @@ func (c CPUCode) Best() (CPUKernels, error) {
 		if err != nil {
 			set = isa.Plain
 		}
-		if set > at && set <= isa.Best() {
+		if set > at && set <= allowed {
 			best, at = k, set
 		}
 	}
@@ -49,7 +52,7 @@ func (c CPUCode) Best() (CPUKernels, error) {
 		return best, nil
 	}
 	lack := "this machine's processor does not have that"
-	if isa.Best() < isa.Machine() {
+	if allowed < machine {
 		lack = "VITGEN_ISA=" + os.Getenv("VITGEN_ISA") + " does not allow that"
 	}
 	return best, fmt.Errorf("this binary has kernels for %s only, and %s: build it for all, with vitgen build and no --isa or with go build and no -tags vitgen_…",

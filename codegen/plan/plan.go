@@ -140,7 +140,8 @@ type Use struct {
 }
 
 // Body is a kernel's loop structure: *Gemm, *HeadProduct, *Attention,
-// *AttentionGrad, *LatentAttention, *LatentAttentionGrad, *LayerNorm, *LayerNormGrad, *CrossEntropy, *Pointwise, *Patchify,
+// *AttentionGrad, *LatentAttention, *LatentAttentionGrad, *LayerNorm,
+// *LayerNormGrad, *CrossEntropy, *Pointwise, *Patchify,
 // *Transpose, *SumTokens, *ColumnSum, *SumSquares, *ClipScale,
 // *Optimizer, *Pack.
 type Body interface{ body() }

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "669b45f931c7a3ce099703ecee151e76dca3b61ff3fed7a39285ebfd3e48be69",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "e79e2e147ab567dd96e9843ac2a437391af78196c89aa47e37457b1ae52bdd18",
+			"cpu":  "27c6cb6b0c82619542ad56f4d9dcc5ddd64e01cbcf965ce916bffe30d5fb926c",
 			"cuda": "416dfeb801105fd563aa05d3e4bf0452626ed37ae6bbbf8b45f966825c5873ac",
 		},
 		Image:      [3]int{1, 28, 28},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "8820e2d8b99d4f7e139d73cbeb95187a34fdcc7ff56ed901590068a39fb60705",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "a818f2e62c9884654f2b383cc1bc41dd41e32ad46b10a02b6b748783f3744cc5",
+			"cpu":  "fd190709ac471bff4211ed9a54b02db72c06b9f1ffd21e8db44472099907210b",
 			"cuda": "6a6bc96e72bff0ef6e5293cda955bdca227a37744b4f02b72869613543d0b5ee",
 		},
 		Image:      [3]int{1, 96, 96},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "bb405a39b6092345b0d2217addde0c549469f43cf661e082d36c596d8289d00f",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "66f489d92519941dc8d1305a7bf3e7a0e763763f7a3563a01a43c68c145fe905",
+			"cpu":  "91c3020935f52dcf723a2cfb5699d10485fe35c91c1585ff3bc0343fbdadfd43",
 			"cuda": "18751d2f493b209718e88b4814336e31c244c2f702cdc1f83be69ea1e4b3fb4f",
 		},
 		Image:      [3]int{3, 224, 224},

@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "e86abe0190fe79a875aa223810bdfe42ba0efa9e353528f06d8256be246ca38b",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "2a61f564e02f28de65a12d5e8fc0f7274d785d680bfdde119d5d2305e124a9cf",
+			"cpu":  "fb555d0231bc0687e20183152cfb59f3717c1fd1359f57216f34076a82e441ef",
 			"cuda": "2b74836125597162120483ba9c07c2e86373402522c530e1c142b1becc316418",
 		},
 		Image:      [3]int{1, 96, 96},

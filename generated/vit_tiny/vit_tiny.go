@@ -35,7 +35,7 @@ func Describe() *runtime.Model {
 		SpecHash:  "a0ae18a5911d7bf68d4b4884335d7162ece9ab5141718988412a41e52b4933d9",
 		Generator: "0.1",
 		KernelHashes: map[string]string{
-			"cpu":  "b4ae4e703e9d9bd24d5b9525c106c9c6ff8aab04a618a5b96dc9dad748807112",
+			"cpu":  "49263c6170dc292fd5dc93e9eab582892d3c3daac58e406c8f497e4d93e5fe3c",
 			"cuda": "e56bac059354f3bf683d83faf41575520a8ff99f570e9d609049f7d42d029125",
 		},
 		Image:      [3]int{1, 8, 8},

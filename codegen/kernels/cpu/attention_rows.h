@@ -6,7 +6,6 @@
 
 VG_BEGIN
 
-
 // out[j] = q k_j for n rows of a matrix; writes whole vectors.
 VG_NOINLINE void vg_key_dots(const float* q, const float* k, int64_t ldk, int64_t n, int64_t d, float factor, float* out) {
   for (int64_t j = 0; j < n; j += kLanes) {

@@ -1128,9 +1128,9 @@ struct vg_score_rows {
   int64_t drop_index, drop_step;  // of their first weights
 };
 
-// Softmax of at most kLanes rows of S, in blocks `stride` apart. A row becomes dropout(exp(S - its maximum)) over the columns it
-// sees, and zero beyond; what it sums up to without dropout comes out inverted,
-// for O to be multiplied by.
+// Softmax of at most kLanes rows of S, scores to base 2, in blocks `stride` apart. A
+// row becomes dropout(2^(S - its maximum)) over the columns it sees, and zero beyond;
+// what it sums up to without dropout comes out inverted, for O to be multiplied by.
 VG_NOINLINE void vg_attention_softmax(const vg_attention_shape& s, float* row, int64_t stride, int64_t keys,
                                       const vg_score_rows& of, int rows, const vg_dropout& drop, float* inv, float* lse) {
   vf part[kLanes];
@@ -1472,7 +1472,6 @@ VG_END
 // more than the products.
 
 VG_BEGIN
-
 
 // out[j] = q k_j for n rows of a matrix; writes whole vectors.
 VG_NOINLINE void vg_key_dots(const float* q, const float* k, int64_t ldk, int64_t n, int64_t d, float factor, float* out) {
