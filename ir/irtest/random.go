@@ -36,14 +36,15 @@ func RandomGraph(t *rapid.T) *ir.Graph {
 
 // RandomFewQueries draws a graph with an attention of many tokens and few heads that is
 // read in one or two rows: what pruning and absorption are for, and RandomGraph seldom
-// has.
+// has. Scores are some ones, as in models: absorption adds them up in another order,
+// and softmax makes much of what rounding then leaves of scores in the tens.
 func RandomFewQueries(t *rapid.T) *ir.Graph {
 	r := &random{builder: newBuilder("few queries"), t: t}
 	r.begin("stem")
 	T := r.int("tokens", maxTokens, 3*maxTokens)
 	x := r.linear(r.input("image", ir.BatchOf(ir.F32, r.int("batch", 1, 5), T, r.int("pixels", 1, 5))), r.int("width", 6, maxWidth), true)
 	r.begin("attention")
-	x = r.attend(x, 1+x.Type.Last()/5)
+	x = r.attend(x, 1+x.Type.Last()/5, "scale", 0.5/float64(x.Type.Last()))
 	r.begin("select")
 	from := r.int("from", 0, T-1)
 	x = r.slice(ir.OpSliceTokens, x, from, min(T, from+r.int("rows", 1, 2)))
@@ -188,8 +189,8 @@ func (r *random) selfAttention(x *ir.Value) *ir.Value {
 	return r.attend(x, x.Type.Last())
 }
 
-// attend is selfAttention of tokens with at most so many heads.
-func (r *random) attend(x *ir.Value, most int) *ir.Value {
+// attend is selfAttention of tokens with at most so many heads, and with these attributes.
+func (r *random) attend(x *ir.Value, most int, attrs ...any) *ir.Value {
 	D := x.Type.Last()
 	heads := r.int("heads", 1, most)
 	for D%heads != 0 {
@@ -212,7 +213,7 @@ func (r *random) attend(x *ir.Value, most int) *ir.Value {
 	}
 	part := func(i int) *ir.Value { return r.slice(ir.OpSliceLast, qkv, i*D, (i+1)*D) }
 	o := r.attention(part(0), part(1), part(2),
-		"heads", heads, "p", r.rate(), "causal", r.bool("causal"))
+		append([]any{"heads", heads, "p", r.rate(), "causal", r.bool("causal")}, attrs...)...)
 	return r.linear(o, D, r.bool("output bias"))
 }
 
